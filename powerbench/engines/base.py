@@ -1,0 +1,67 @@
+"""The engine protocol: three verbs, over a model that gives text its tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from powerbench.types import Draw, Extend, Prompt, Tokens
+
+
+class Codec(Protocol):
+    """Text to tokens and back, for one model."""
+
+    eos: int
+    stops: Tokens
+    """All tokens that end a response, `eos` first."""
+
+    def encode(self, prompt: Prompt) -> Tokens: ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text, special tokens left out."""
+        ...
+
+
+class Model(Protocol):
+    """What a model's yaml describes. Nothing heavy happens before an engine loads it."""
+
+    name: str
+    kind: str
+    """How benchmarks address it: `base` (raw text), `rl` (a base model trained with RL), `instruct`."""
+
+    @property
+    def context_length(self) -> int:
+        """The longest prompt and response together, in tokens."""
+        ...
+
+    def codec(self) -> Codec: ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """What makes its samples its own: source, commit or digest, dtype."""
+        ...
+
+
+class Finished(NamedTuple):
+    """A request that an engine has answered."""
+
+    chain: int
+    draw: Draw
+
+
+class Engine(Protocol):
+    """Runs the requests of up to `width` chains at once; each chain has at most one at a time."""
+
+    width: int
+
+    def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
+        """Queue a request. The token at position i of the response is the inverse CDF of q, tokens
+        in the order of their ids, at uniforms[i] (float64 [request.until])."""
+        ...
+
+    def step(self) -> list[Finished]:
+        """Decode one token for every chain that waits for one; return the draws that are complete."""
+        ...
+
+    def withdraw(self, chain: int) -> None:
+        """Forget a chain: its pending request, if any, and whatever is cached for it."""
+        ...

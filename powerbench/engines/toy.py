@@ -1,0 +1,137 @@
+"""A tabular language model over a handful of tokens, and its engine: for laws and tests.
+
+Plain Python, float64, no cache: slow and beyond doubt. Token 0 is EOS.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from powerbench.engines.base import Finished
+from powerbench.types import Draw, Ended, Extend, Prompt, Tokens
+
+EOS = 0
+
+
+def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
+    """The distribution that a request draws from, float64 [V], given the base model's p [V]."""
+    allowed = np.ones(len(p), dtype=bool)
+    if request.top_k is not None and request.top_k < len(p):
+        allowed = p >= np.sort(p)[-request.top_k]
+    if request.support is not None:
+        allowed &= np.isin(np.arange(len(p)), request.support)
+    if request.tau == 0:
+        return np.eye(len(p))[np.argmax(np.where(allowed, p, -1.0))]
+    with np.errstate(divide="ignore"):
+        scaled = np.where(allowed, np.log(p) / request.tau, -np.inf)
+    q = np.exp(scaled - scaled.max())
+    return q / q.sum()
+
+
+@dataclass(frozen=True)
+class ToyCodec:
+    """Letters: token 1 is `a`, token 2 is `b` ... A prompt's characters are folded onto them."""
+
+    vocabulary: int
+    eos: int = EOS
+    stops: Tokens = (EOS,)
+
+    def encode(self, prompt: Prompt) -> Tokens:
+        return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(chr(96 + t) for t in tokens if t != EOS)
+
+
+@dataclass(frozen=True)
+class TabularModel:
+    """Next-token probabilities for every context: random ones from a seed, or a given table.
+
+    table: maps a context (prompt and response so far) to probabilities [vocabulary].
+    """
+
+    name: str = "toy"
+    vocabulary: int = 3
+    seed: int = 0
+    table: Callable[[Tokens], Sequence[float]] | None = None
+    kind: str = "base"
+    context_length: int = 4096
+
+    def codec(self) -> ToyCodec:
+        return ToyCodec(self.vocabulary)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"id": "toy", "vocabulary": self.vocabulary, "seed": self.seed}
+
+    def p(self, context: Tokens) -> np.ndarray:
+        """Next-token probabilities after a context, float64 [vocabulary]."""
+        if self.table is not None:
+            return np.asarray(self.table(context), dtype=np.float64)
+        return _random_row(self.seed, self.vocabulary, context)
+
+
+@cache
+def _random_row(seed: int, vocabulary: int, context: Tokens) -> np.ndarray:
+    logits = np.random.default_rng((seed, *context)).normal(scale=1.3, size=vocabulary)
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+@dataclass
+class _Running:
+    prompt: Tokens
+    request: Extend
+    uniforms: np.ndarray
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    logq: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    weight: float = 0.0
+
+
+class ToyEngine:
+    """The engine protocol over a TabularModel: one token for every running request per step."""
+
+    def __init__(self, model: TabularModel, width: int = 8, context: int | None = None) -> None:
+        self.model, self.width = model, width
+        self._running: dict[int, _Running] = {}
+
+    def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
+        self._running[chain] = _Running(prompt, request, uniforms)
+
+    def withdraw(self, chain: int) -> None:
+        self._running.pop(chain, None)
+
+    def step(self) -> list[Finished]:
+        finished = []
+        for chain, run in list(self._running.items()):
+            if (ended := self._decode(run)) is not None:
+                del self._running[chain]
+                prefilled = len(run.prompt) + len(run.request.prefix)
+                columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
+                finished.append(
+                    Finished(chain, Draw(tuple(run.tokens), *columns, ended, prefilled))
+                )
+        return finished
+
+    def _decode(self, run: _Running) -> Ended | None:
+        request = run.request
+        position = len(request.prefix) + len(run.tokens)
+        p = self.model.p(run.prompt + request.prefix + tuple(run.tokens))
+        q = proposal(p, request)
+        support = np.flatnonzero(q)
+        cdf = np.cumsum(q[support])
+        index = np.searchsorted(cdf, run.uniforms[position] * cdf[-1], side="right")
+        token = int(support[min(index, len(support) - 1)])
+        run.tokens.append(token)
+        run.logp.append(float(np.log(p[token])))
+        run.logq.append(float(np.log(q[token])))
+        run.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        run.weight += request.alpha * run.logp[-1] - run.logq[-1]
+        if request.floor > run.weight:
+            return Ended.FLOOR
+        if token in request.stops:
+            return Ended.STOP
+        return Ended.LENGTH if position + 1 == request.until else None

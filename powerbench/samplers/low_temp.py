@@ -1,0 +1,35 @@
+"""Low temperature: every next-token conditional sharpened on its own, which is not p(x)^alpha."""
+
+from dataclasses import dataclass
+
+from powerbench.samplers.common import (
+    ancestral,
+    require_alpha,
+    require_length,
+    require_temperature,
+    require_top_k,
+)
+from powerbench.types import Chain, Context
+
+
+@dataclass(frozen=True)
+class LowTemp:
+    """Law: the product of conditionals p(x_i | x_<i)^(1/tau) / Z_i. Cost: one decoded token per response token.
+
+    temperature: None means 1/alpha, the paper's choice.
+    """
+
+    max_tokens: int
+    alpha: float = 4.0
+    temperature: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        require_length(self.max_tokens)
+        require_alpha(self.alpha)
+        require_temperature("temperature", self.temperature)
+        require_top_k(self.top_k)
+
+    def chain(self, context: Context) -> Chain:
+        tau = self.temperature or 1 / self.alpha
+        return ancestral(context, self.max_tokens, tau=tau, top_k=self.top_k)

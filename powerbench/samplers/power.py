@@ -1,0 +1,120 @@
+"""Power sampling: Algorithm 1 of "Reasoning with Sampling" (arXiv 2510.14901), with an exact kernel.
+
+A chain over responses x of at most T tokens, built block by block. At each block's horizon, N_MCMC
+Metropolis-Hastings steps leave p(x)^alpha exactly invariant: the positions restarted from are drawn
+from the whole horizon, proposals run to the horizon with EOS absorbing, and both full suffixes
+enter the ratio. Cost, tokens decoded per response token: about N_MCMC * T / (4 B) at most, less
+what early rejection saves.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from powerbench.samplers.common import (
+    Response,
+    require_alpha,
+    require_blocks,
+    require_length,
+    require_steps,
+    require_temperature,
+    require_top_k,
+    weight,
+    weights_only_fall,
+)
+from powerbench.types import Chain, Choose, Context, Ended, Extend, Key, LogUniform, Request, Step
+
+
+@dataclass(frozen=True)
+class Power:
+    """Settings under the paper's names.
+
+    early_rejection: stop decoding a proposal once it can no longer be accepted. With alpha >= 1/tau
+        and tau <= 1 every token's weight alpha * log p - log q is at most zero, so a running weight
+        below the acceptance threshold stays below it: the chain is the same, token for token.
+        Where the condition fails, proposals are decoded to their end.
+    stop_at_eos: end the chain after the block in which it holds EOS, as Algorithm 1 does; the law of
+        the whole chain then mixes the targets of several horizons. False runs all blocks, and tends
+        to p(x)^alpha on responses of up to T tokens as steps grow.
+    top_k: truncates the proposal, not the target. The truncated kernel still leaves p^alpha invariant
+        on the sequences that it can reach.
+    """
+
+    max_tokens: int
+    alpha: float = 4.0
+    blocks: int = 16
+    steps: int = 10
+    proposal_temperature: float | None = None
+    top_k: int | None = None
+    early_rejection: bool = True
+    stop_at_eos: bool = True
+
+    def __post_init__(self) -> None:
+        require_length(self.max_tokens)
+        require_alpha(self.alpha)
+        require_blocks(self.max_tokens, self.blocks)
+        require_steps(self.steps)
+        require_temperature("proposal_temperature", self.proposal_temperature)
+        require_top_k(self.top_k)
+
+    @property
+    def tau(self) -> float:
+        """The proposal's temperature."""
+        return self.proposal_temperature or 1 / self.alpha
+
+    def chain(self, context: Context) -> Chain:
+        """Algorithm 1."""
+        x, steps = Response(), []
+        block = self.max_tokens // self.blocks
+        for k in range(self.blocks):
+            horizon = (k + 1) * block
+            if not x.finished:
+                x = x.then((yield self._propose(x, len(x), horizon, ("extend", k), context)))
+            for n in range(self.steps):
+                x, step = yield from self.step(x, horizon, k, n, context)
+                steps.append(step)
+            if x.finished and self.stop_at_eos:
+                break
+        return x.outcome(steps)
+
+    def step(
+        self, x: Response, horizon: int, k: int, n: int, context: Context
+    ) -> Generator[Request, Any, tuple[Response, Step]]:
+        """Step n of block k: Metropolis-Hastings for p(x)^alpha on responses of at most `horizon`.
+
+        Accepts x' with probability min(1, [p(x')^alpha q(x | x')] / [p(x)^alpha q(x' | x)]): the
+        kept prefix cancels, and each suffix contributes its weight, sum of alpha * log p - log q.
+        """
+        m = yield Choose(("restart", k, n), (1 / horizon,) * horizon)
+        current = sum(x.logp)
+        if m >= len(x):  # past EOS there is one continuation only: the proposal is x itself
+            return x, Step(k, m, current, None, 0, False)
+        threshold = (yield LogUniform(("accept", k, n))) + weight(x, self.alpha, start=m)
+        y = yield self._propose(x, m, horizon, ("propose", k, n), context, floor=threshold)
+        if y.ended is Ended.FLOOR:
+            return x, Step(k, m, current, None, len(y.tokens), False)
+        accepted = threshold <= weight(y, self.alpha)
+        proposed = sum(x.logp[:m]) + sum(y.logp)
+        step = Step(k, m, current, proposed, len(y.tokens), accepted)
+        return (x.then(y, keep=m) if accepted else x), step
+
+    def _propose(
+        self,
+        x: Response,
+        m: int,
+        horizon: int,
+        key: Key,
+        context: Context,
+        floor: float = float("-inf"),
+    ) -> Extend:
+        only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
+        return Extend(
+            key=key,
+            prefix=x.tokens[:m],
+            until=horizon,
+            stops=context.stops,
+            tau=self.tau,
+            top_k=self.top_k,
+            alpha=self.alpha,
+            floor=floor if only_falls else float("-inf"),
+        )

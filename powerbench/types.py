@@ -1,0 +1,198 @@
+"""The values that pass between tasks, samplers, engines, runner, verifiers and reports: data only."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+Key = tuple[str | int, ...]
+"""Names a draw within its chain (block, step, ...): with the chain's identity it fixes the randomness."""
+
+Tokens = tuple[int, ...]
+
+
+# -- what a task gives ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is shown: raw text, or one user turn of its chat template."""
+
+    text: str
+    chat: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One item of a benchmark."""
+
+    id: str
+    prompt: Prompt
+    gold: str
+    """The reference: an answer (math), a solution (code), or the baseline's response (preference)."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What only the task's own verifier and the report read: subject, level, tests, instruction."""
+
+
+# -- what a sampler asks for ----------------------------------------------------------------------
+
+
+class Ended(StrEnum):
+    """Why decoding ended."""
+
+    STOP = "stop"
+    """The last token is a stop token."""
+    LENGTH = "length"
+    """The response reached the position asked for."""
+    FLOOR = "floor"
+    """The running weight fell below the request's floor: the draw is incomplete, and useless."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogUniform:
+    """Asks for log(u), u uniform on (0, 1]."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Asks for an index, drawn with the given probabilities (they sum to one)."""
+
+    key: Key
+    probabilities: tuple[float, ...]
+    shared: bool = False
+    """Draw from a stream that all problems and replicates of a run have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Asks for a continuation of the prompt and `prefix`, token by token, from a proposal q.
+
+    q(v) is proportional to p(v)^(1/tau) on its support: the whole vocabulary, its `top_k` likeliest
+    tokens, or the tokens of `support`. tau = 0 takes the likeliest token.
+    """
+
+    key: Key
+    prefix: Tokens
+    """The response so far, without the prompt."""
+    until: int
+    """Decode up to this length of the response, in tokens, prefix included, or to a stop token."""
+    stops: Tokens
+    tau: float = 1.0
+    top_k: int | None = None
+    support: Tokens | None = None
+    alpha: float = 1.0
+    floor: float = float("-inf")
+    """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The answer to an Extend: the new tokens only. All sequences have one entry per token."""
+
+    tokens: Tokens
+    logp: tuple[float, ...]
+    """Log-probability, nats, under the base model: temperature 1, whole vocabulary."""
+    logq: tuple[float, ...]
+    """Log-probability, nats, under the distribution really drawn from, normalised on its support."""
+    entropy: tuple[float, ...]
+    """Entropy, nats, of the base model's next-token distribution at this position."""
+    ended: Ended
+    prefilled: int = 0
+    """Tokens of context that had to be computed for this draw (not found in the cache)."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a chain is told at its start."""
+
+    prompt: Tokens
+    eos: int
+    """The tokenizer's end-of-sequence token."""
+    stops: Tokens
+    """All tokens that end a response of this model, `eos` among them."""
+
+
+# -- what a chain returns, and what is stored -----------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One Metropolis-Hastings step, for the diagnostician."""
+
+    block: int
+    restart: int
+    """Position, in tokens from the start of the response, from which the proposal departs."""
+    current: float
+    """Log-likelihood (nats, whole response) before the step."""
+    proposed: float | None
+    """Log-likelihood of the proposal; None if it was rejected early, or if there was none."""
+    decoded: int
+    """Tokens decoded for the proposal; 0 if the restart lay past the end: the chain stays."""
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a chain returns: its last state, and the steps that led there."""
+
+    tokens: Tokens
+    logp: float
+    """Log-likelihood under the base model, nats, summed over the response's tokens."""
+    entropy: float
+    """Entropy of the base model's next-token distributions, nats, summed over positions."""
+    ended: Ended
+    steps: tuple[Step, ...] = ()
+
+
+Request = LogUniform | Choose | Extend
+Answer = float | int | Draw
+Chain = Generator[Request, Any, Outcome]
+"""A sampler at work on one response: yields requests, is sent answers, returns an Outcome."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one response cost, rejected proposals included."""
+
+    decoded: int
+    """Tokens decoded."""
+    prefilled: int
+    """Tokens of prompt and prefix computed, those found in the cache not counted."""
+    seconds: float
+    """Wall-clock from the chain's first request to its end; chains of a batch share this time."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished response: a line of samples.jsonl, keyed by (problem, replicate)."""
+
+    problem: str
+    replicate: int
+    text: str
+    """The response decoded, special tokens left out."""
+    tokens: Tokens
+    logp: float
+    entropy: float
+    ended: Ended
+    prompt_tokens: int
+    cost: Cost
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """A verifier's verdict on one response. Neither `correct` nor `preference`: undecided."""
+
+    correct: bool | None = None
+    preference: float | None = None
+    """Probability, in [0, 1], that the response beats the baseline's."""
+    extracted: str | None = None
+    """The answer or program that was judged; None when the response holds none."""
+    reason: str = ""
+    """Why this verdict, in a few words."""
+
+    @property
+    def value(self) -> float | None:
+        """The verdict as a number in [0, 1]; None when undecided."""
+        return self.preference if self.correct is None else float(self.correct)
