@@ -209,7 +209,7 @@ def test_base_with_top_k_renormalises_on_its_support() -> None:
 
 
 PAPER_EXAMPLE = TabularModel(
-    table=lambda x: [[0, 4 / 9, 5 / 9], [0, 0, 1], [0, 0.5, 0.5]][(x + (0,))[0]]
+    table=lambda x: [[0, 4 / 9, 5 / 9], [0, 0, 1], [0, 0.5, 0.5]][x[0] if x else 0]
 )
 """p(aa) = 0, p(ab) = .40, p(ba) = p(bb) = .25, scaled to sum to one."""
 

@@ -1,0 +1,190 @@
+"""The run folder, the only truth about a run: append, resume, read.
+
+    config.yaml            the composed configuration
+    manifest.json          what produced the run: git, packages, hardware, data and model revisions
+    problems.jsonl         the problems as they were shown to the model
+    samples.jsonl          one finished sample a line, append-only, keyed by (problem, replicate)
+    scores/<verifier>.jsonl  verdicts, apart from samples: re-scoring costs no generation
+    metrics.json           the summary last computed
+
+A line that a crash has torn is cut off when the file is next opened for writing.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import yaml
+
+from powerbench.errors import UserError
+from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+
+T = TypeVar("T")
+
+
+class SampleKey(NamedTuple):
+    """Names one sample of a run."""
+
+    problem: str
+    replicate: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was started with."""
+        return yaml.safe_load((self.path / "config.yaml").read_text())
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Provenance, as written by `powerbench.provenance`."""
+        return json.loads((self.path / "manifest.json").read_text())
+
+    def problems(self) -> dict[str, Problem]:
+        """The run's problems by id, in the order of the task."""
+        return {p.id: p for p in _read(self.path / "problems.jsonl", _problem)}
+
+    def samples(self) -> dict[SampleKey, Sample]:
+        """All finished samples."""
+        samples = _read(self.path / "samples.jsonl", _sample)
+        return {SampleKey(s.problem, s.replicate): s for s in samples}
+
+    def verifiers(self) -> list[str]:
+        """The verifiers that have scored this run, the most recent last."""
+        files = (self.path / "scores").glob("*.jsonl")
+        return [f.stem for f in sorted(files, key=lambda f: f.stat().st_mtime)]
+
+    def scores(self, verifier: str | None = None) -> dict[SampleKey, Score]:
+        """The verdicts of one verifier (default: the one that scored last)."""
+        names = self.verifiers()
+        if not names and verifier is None:
+            return {}
+        return dict(_read(self.path / "scores" / f"{verifier or names[-1]}.jsonl", _score))
+
+    def create(self, config: str, manifest: Mapping[str, Any], problems: Sequence[Problem]) -> None:
+        """Write the folder's head, if it is not there yet; else add the problems that are new.
+
+        config: the composed configuration, as yaml.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not (self.path / "manifest.json").exists():
+                (self.path / "config.yaml").write_text(config)
+                _write_json(self.path / "manifest.json", manifest)
+            known = self.problems()
+            with append(self.path / "problems.jsonl") as write:
+                for problem in problems:
+                    if problem.id not in known:
+                        write(asdict(problem))
+        except OSError as error:
+            raise UserError(
+                f"cannot write the run folder {self.path}: {error.strerror}; "
+                f"set `runs=<a folder you can write to>`"
+            ) from error
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        _write_json(self.path / "metrics.json", metrics)
+
+    @contextmanager
+    def writer(self) -> Iterator[Callable[[Sample], None]]:
+        """Append samples, each flushed to disk as it comes; one writer at a time.
+
+        Raises UserError if another process is writing.
+        """
+        with append(self.path / "samples.jsonl") as write:
+            yield lambda sample: write(asdict(sample))
+
+    @contextmanager
+    def score_writer(self, verifier: str) -> Iterator[Callable[[SampleKey, Score], None]]:
+        """Append verdicts of one verifier."""
+        (self.path / "scores").mkdir(exist_ok=True)
+        with append(self.path / "scores" / f"{verifier}.jsonl") as write:
+            yield lambda key, score: write(key._asdict() | asdict(score))
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """The run folders at or below the given paths, sorted.
+
+    Raises UserError for a path that holds none.
+    """
+    found = []
+    for path in paths:
+        below = sorted(f.parent for f in path.rglob("manifest.json"))
+        if not below:
+            raise UserError(
+                f"{path} holds no run (a folder with manifest.json); see `powerbench run`"
+            )
+        found += below
+    return [Run(path) for path in dict.fromkeys(found)]
+
+
+@contextmanager
+def append(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Append records to a jsonl file under a lock, cutting off a torn last line first."""
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{path} is being written by another process; wait for it, or stop it"
+            ) from error
+        _cut_torn_line(file)
+
+        def write(record: Mapping[str, Any]) -> None:
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield write
+
+
+def _cut_torn_line(file: IO[bytes]) -> None:
+    file.seek(0)
+    content = file.read()
+    file.truncate(content.rfind(b"\n") + 1)
+
+
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
+        try:
+            yield parse(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} line {number} is damaged ({error}); remove it") from error
+
+
+def _problem(record: dict[str, Any]) -> Problem:
+    return Problem(**record | {"prompt": Prompt(**record["prompt"])})
+
+
+def _sample(record: dict[str, Any]) -> Sample:
+    return Sample(
+        **record
+        | {
+            "tokens": tuple(record["tokens"]),
+            "ended": Ended(record["ended"]),
+            "cost": Cost(**record["cost"]),
+            "steps": tuple(Step(*step) for step in record["steps"]),
+        }
+    )
+
+
+def _score(record: dict[str, Any]) -> tuple[SampleKey, Score]:
+    key = SampleKey(record.pop("problem"), record.pop("replicate"))
+    return key, Score(**record)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
