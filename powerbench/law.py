@@ -102,7 +102,7 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
             ended = Ended.FLOOR
         elif token in request.stops:
             ended = Ended.STOP
-    new = x[len(request.prefix) :]
+    new = x[request.keep :]
     return Draw(new, tuple(logp), tuple(logq), tuple(entropy), ended)
 
 

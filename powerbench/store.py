@@ -50,6 +50,12 @@ class Run:
         """Provenance, as written by `powerbench.provenance`."""
         return json.loads((self.path / "manifest.json").read_text())
 
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The summary last written with `write_metrics`; empty if there is none yet."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def problems(self) -> dict[str, Problem]:
         """The run's problems by id, in the order of the task."""
         return {p.id: p for p in _read(self.path / "problems.jsonl", _problem)}

@@ -67,17 +67,18 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Extend:
-    """Asks for a continuation of the prompt and `prefix`, token by token, from a proposal q.
+    """Asks for new tokens after the first `keep` tokens of `response`, drawn from a proposal q.
 
     q(v) is proportional to p(v)^(1/tau) on its support: the whole vocabulary, its `top_k` likeliest
     tokens, or the tokens of `support`. tau = 0 takes the likeliest token.
     """
 
     key: Key
-    prefix: Tokens
-    """The response so far, without the prompt."""
+    response: Tokens
+    """The chain's current response, in full: what an engine does well to keep in its cache."""
+    keep: int
     until: int
-    """Decode up to this length of the response, in tokens, prefix included, or to a stop token."""
+    """Decode up to this length of the response, in tokens, kept ones included, or to a stop token."""
     stops: Tokens
     tau: float = 1.0
     top_k: int | None = None
@@ -85,6 +86,11 @@ class Extend:
     alpha: float = 1.0
     floor: float = float("-inf")
     """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
+
+    @property
+    def prefix(self) -> Tokens:
+        """The part of the response that stays."""
+        return self.response[: self.keep]
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class ToyEngine:
         for chain, run in list(self._running.items()):
             if (ended := self._decode(run)) is not None:
                 del self._running[chain]
-                prefilled = len(run.prompt) + len(run.request.prefix)
+                prefilled = len(run.prompt) + run.request.keep
                 columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
                 finished.append(
                     Finished(chain, Draw(tuple(run.tokens), *columns, ended, prefilled))
@@ -118,7 +118,7 @@ class ToyEngine:
 
     def _decode(self, run: _Running) -> Ended | None:
         request = run.request
-        position = len(request.prefix) + len(run.tokens)
+        position = request.keep + len(run.tokens)
         p = self.model.p(run.prompt + request.prefix + tuple(run.tokens))
         q = proposal(p, request)
         support = np.flatnonzero(q)

@@ -72,7 +72,13 @@ def weights_only_fall(alpha: float, tau: float) -> bool:
 def ancestral(context: Context, max_tokens: int, tau: float, top_k: int | None = None) -> Chain:
     """One response, token by token, at temperature tau."""
     draw = yield Extend(
-        key=("response",), prefix=(), until=max_tokens, stops=context.stops, tau=tau, top_k=top_k
+        key=("response",),
+        response=(),
+        keep=0,
+        until=max_tokens,
+        stops=context.stops,
+        tau=tau,
+        top_k=top_k,
     )
     return Response().then(draw).outcome()
 

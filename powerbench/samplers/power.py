@@ -110,7 +110,8 @@ class Power:
         only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
         return Extend(
             key=key,
-            prefix=x.tokens[:m],
+            response=x.tokens,
+            keep=m,
             until=horizon,
             stops=context.stops,
             tau=self.tau,

@@ -103,7 +103,8 @@ class PowerOfficial:
     def _propose(self, x: Response, m: int, until: int, key: Key, context: Context) -> Extend:
         return Extend(
             key=key,
-            prefix=x.tokens[:m],
+            response=x.tokens,
+            keep=m,
             until=until,
             stops=(context.eos,) if self.eos_only else context.stops,
             tau=self.tau,

@@ -1,0 +1,346 @@
+"""The hf engine: continuous batching of chains over one Hugging Face causal LM.
+
+Every chain has two rows of the KV cache: a *lane*, where it decodes, and a *shelf*, which keeps its
+current response while a proposal overwrites the lane. A rejected proposal so costs a copy of its
+suffix, never a recomputation; an accepted one costs nothing. A chain that joins looks for a
+row that already holds its prompt, so replicates of a problem share one prefill.
+
+Covered: causal attention with a sliding window, grouped heads, longrope. Not covered: encoder-decoder
+models, attention with soft caps or sinks, and models that keep a state other than keys and values.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from powerbench.engines.base import Finished
+from powerbench.engines.hf.attention import ATTENTION, Batch, KVCache, Piece
+from powerbench.engines.hf.sampling import draw
+from powerbench.errors import UserError, require
+from powerbench.models import HubModel
+from powerbench.types import Draw, Ended, Extend, Tokens
+
+
+@dataclass
+class _Row:
+    """What a row of the cache holds: keys and values are valid for exactly these tokens."""
+
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Job:
+    """A request at work."""
+
+    chain: int
+    prompt: Tokens
+    request: Extend
+    uniforms: np.ndarray
+    prefilled: int = 0
+
+    @property
+    def known(self) -> Tokens:
+        """Prompt and kept response: the last of these tokens is the first to be fed for decoding."""
+        return self.prompt + self.request.prefix
+
+
+class HFEngine:
+    """Runs up to `width` chains at once.
+
+    model: loaded here, onto `device` ("auto": CUDA if there is one).
+    max_prompt, max_tokens: the longest prompt and response to expect, in tokens; the cache is sized
+        for them, and grows for longer prompts.
+    prefill_tokens: at most so many prompt tokens are computed in one step.
+    """
+
+    def __init__(
+        self,
+        model: HubModel,
+        max_prompt: int,
+        max_tokens: int,
+        width: int = 32,
+        prefill_tokens: int = 512,
+        device: str = "auto",
+    ) -> None:
+        require(width >= 1, f"engine.width must be >= 1, got {width}")
+        require(prefill_tokens >= 1, f"engine.prefill_tokens must be >= 1, got {prefill_tokens}")
+        self.width, self.max_tokens, self.prefill_tokens = width, max_tokens, prefill_tokens
+        self.lm = model.load(device)
+        self.device = next(self.lm.parameters()).device
+        config = self.lm.config.get_text_config()
+        require(
+            config._attn_implementation == ATTENTION,
+            f"engine=hf cannot drive {model.name!r}: its architecture takes no attention function",
+        )
+        self.switch = _longrope_switch(config)
+        capacity = max_prompt + max_tokens
+        dtype = next(self.lm.parameters()).dtype
+        self.cache = KVCache(config, 2 * width, capacity, dtype, self.device)
+        self.vocabulary = config.vocab_size
+
+        self.rows = [_Row() for _ in range(2 * width)]  # lanes, then shelves
+        self.lane_of: dict[int, int] = {}
+        self.jobs: dict[int, _Job] = {}  # by lane
+        self.filling: dict[int, deque[int]] = {}  # by lane: known tokens still to be computed
+        self.waiting: deque[_Job] = deque()
+        self._allocate(capacity)
+
+    def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
+        self.waiting.append(_Job(chain, prompt, request, uniforms))
+
+    def withdraw(self, chain: int) -> None:
+        self.waiting = deque(job for job in self.waiting if job.chain != chain)
+        lane = self.lane_of.pop(chain, None)
+        if lane is not None and lane in self.jobs:
+            self._release(lane)
+
+    @torch.inference_mode()
+    def step(self) -> list[Finished]:
+        self._admit()
+        for long, lanes in groupby(sorted(self.jobs, key=self._is_long), key=self._is_long):
+            self._forward(sorted(lanes), long)
+        return [Finished(self.jobs[lane].chain, self._finish(lane)) for lane in self._done()]
+
+    # -- admission ------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        postponed: deque[_Job] = deque()
+        while self.waiting:
+            job = self.waiting.popleft()
+            lane = self.lane_of.get(job.chain)
+            if lane is None:
+                lane = self._free_lane()
+                if lane is None or self._prompt_is_being_filled(job):
+                    postponed.append(job)
+                    continue
+                self.lane_of[job.chain] = lane
+                self._borrow(lane, job.known)
+            else:
+                self._restore(lane, job)
+            self._start(lane, job)
+        self.waiting = postponed
+
+    def _free_lane(self) -> int | None:
+        taken = set(self.lane_of.values())
+        return next((lane for lane in range(self.width) if lane not in taken), None)
+
+    def _prompt_is_being_filled(self, job: _Job) -> bool:
+        """Whether waiting a step will let this chain copy its prompt rather than compute it."""
+        return any(self.jobs[lane].prompt == job.prompt for lane in self.filling)
+
+    def _borrow(self, lane: int, known: Tokens) -> None:
+        """Copy the longest start of `known` that any row holds."""
+        shared = [_common(row.tokens, known) for row in self.rows]
+        source = max(range(len(shared)), key=shared.__getitem__)
+        self._copy(source, lane, 0, min(shared[source], len(known) - 1))
+
+    def _restore(self, lane: int, job: _Job) -> None:
+        """Bring the kept part of the chain's current response into its lane.
+
+        The current response is the lane's own (the last draw was accepted, or continued) or the
+        shelf's (it was rejected). In the first case, what is about to be overwritten is shelved.
+        """
+        shelf = lane + self.width
+        current = job.prompt + job.request.response
+        kept = len(job.known) - 1
+        on_lane = _common(self.rows[lane].tokens, current)
+        on_shelf = _common(self.rows[shelf].tokens, current)
+        if on_lane >= on_shelf:
+            if on_lane > kept:
+                start = _common(self.rows[shelf].tokens, self.rows[lane].tokens[:on_lane])
+                self._copy(lane, shelf, start, on_lane)
+        else:
+            self._copy(shelf, lane, min(on_lane, kept), min(on_shelf, kept))
+        del self.rows[lane].tokens[kept:]
+
+    def _copy(self, source: int, target: int, start: int, stop: int) -> None:
+        if start < stop and source != target:
+            self.cache.copy(source, target, start, stop)
+        self.rows[target].tokens[start:] = self.rows[source].tokens[start:stop]
+
+    def _start(self, lane: int, job: _Job) -> None:
+        request, known = job.request, job.known
+        require(request.until > request.keep, f"nothing to decode: until={request.until}")
+        self._reserve(len(job.prompt) + request.until)
+        cached = self.rows[lane].tokens
+        job.prefilled = len(known) - 1 - len(cached)
+        self.jobs[lane] = job
+        if job.prefilled:
+            self.filling[lane] = deque(known[len(cached) : -1])
+        self.token[lane] = known[-1]
+        self.position[lane] = len(known) - 1
+        self.response_start[lane] = len(job.prompt)
+        self.end[lane] = len(job.prompt) + request.until
+        self.tau[lane], self.alpha[lane] = request.tau, request.alpha
+        self.top_k[lane] = min(request.top_k or 0, self.vocabulary)
+        self.floor[lane], self.weight[lane] = request.floor, 0.0
+        self.stopped[lane], self.fell[lane] = False, False
+        if len(request.stops) > self.stops.shape[1]:
+            wider = self.stops.new_full((self.width, len(request.stops)), -1)
+            wider[:, : self.stops.shape[1]] = self.stops
+            self.stops = wider
+        self.stops[lane] = -1
+        self.stops[lane, : len(request.stops)] = torch.tensor(request.stops, device=self.device)
+        self.uniforms[lane, : request.until] = torch.from_numpy(job.uniforms[: request.until])
+
+    # -- one forward pass -----------------------------------------------------------------------
+
+    def _is_long(self, lane: int) -> bool:
+        """Whether the chain in this lane uses longrope's long factors: decided once, by itself alone."""
+        return self.switch is not None and (
+            len(self.jobs[lane].prompt) + self.max_tokens > self.switch
+        )
+
+    def _pieces(self, lanes: Sequence[int]) -> Iterator[Piece]:
+        budget = self.prefill_tokens
+        for lane in lanes:
+            if lane in self.filling and budget > 0:
+                left = self.filling[lane]
+                tokens = [left.popleft() for _ in range(min(budget, len(left)))]
+                budget -= len(tokens)
+                yield Piece(lane, len(self.rows[lane].tokens), tokens)
+                self.rows[lane].tokens += tokens
+                if not left:
+                    del self.filling[lane]
+
+    def _forward(self, lanes: Sequence[int], long: bool) -> None:
+        pieces = list(self._pieces(lanes))
+        decoding = [lane for lane in lanes if lane not in self.filling]
+        rows = torch.tensor(decoding, dtype=torch.int64, device=self.device)
+        positions = self.position[rows]
+        flat = [token for piece in pieces for token in piece.tokens]
+        at = [i for piece in pieces for i in range(piece.start, piece.start + len(piece.tokens))]
+        if long:  # the library picks factors by the longest position of a call: this token is it
+            assert self.switch is not None
+            flat, at = [*flat, 0], [*at, self.switch]
+        logits = self.lm(
+            input_ids=torch.cat((self.token[rows], torch.tensor(flat, device=self.device).long()))[None],
+            position_ids=torch.cat((positions, torch.tensor(at, device=self.device).long()))[None],
+            use_cache=False,
+            logits_to_keep=torch.arange(len(decoding), device=self.device),
+            batch=Batch(
+                self.cache,
+                rows,
+                positions,
+                last_row=max(decoding, default=0),
+                longest=1 + int(positions.max()) if decoding else 0,
+                pieces=pieces,
+            ),
+        ).logits[0]
+        if decoding:
+            self._sample(logits, rows, positions, decoding)
+
+    def _sample(
+        self, logits: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, lanes: Sequence[int]
+    ) -> None:
+        index = positions + 1 - self.response_start[rows]  # of the new token in the response
+        drawn = draw(
+            logits,
+            self.uniforms[rows, index],
+            self.tau[rows],
+            self.top_k[rows],
+            self._support(lanes, logits),
+        )
+        for buffer, column in zip(self.drawn, drawn, strict=True):
+            buffer[rows, index] = column.to(buffer.dtype)
+        self.weight[rows] += self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
+        self.fell[rows] = self.weight[rows] < self.floor[rows]
+        self.stopped[rows] = (drawn.token[:, None] == self.stops[rows]).any(1)
+        self.token[rows] = drawn.token
+        self.position[rows] = positions + 1
+
+    def _support(self, lanes: Sequence[int], logits: torch.Tensor) -> torch.Tensor | None:
+        supports = [self.jobs[lane].request.support for lane in lanes]
+        if not any(supports):
+            return None
+        allowed = torch.ones_like(logits, dtype=torch.bool)
+        for row, support in zip(allowed, supports, strict=True):
+            if support is not None:
+                row[:] = False
+                row[list(support)] = True
+        return allowed
+
+    # -- completion -----------------------------------------------------------------------------
+
+    def _done(self) -> list[int]:
+        over = self.fell | self.stopped | (self.position + 1 == self.end)
+        return [lane for lane, is_over in enumerate(over.tolist()) if is_over and lane in self.jobs]
+
+    def _finish(self, lane: int) -> Draw:
+        job = self.jobs[lane]
+        first, after = job.request.keep, int(self.position[lane]) + 1 - len(job.prompt)
+        tokens, logp, logq, entropy = (
+            tuple(buffer[lane, first:after].tolist()) for buffer in self.drawn
+        )
+        if self.fell[lane]:
+            ended = Ended.FLOOR
+        elif self.stopped[lane]:
+            ended = Ended.STOP
+        else:
+            ended = Ended.LENGTH
+        self.rows[lane].tokens = [*job.known, *tokens[:-1]]
+        self._release(lane)
+        return Draw(tokens, logp, logq, entropy, ended, job.prefilled)
+
+    def _release(self, lane: int) -> None:
+        """The lane decodes no longer; what it holds stays."""
+        self.jobs.pop(lane)
+        self.filling.pop(lane, None)
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def _allocate(self, capacity: int) -> None:
+        def column(dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros(self.width, dtype=dtype, device=self.device)
+
+        def table(dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros((self.width, capacity), dtype=dtype, device=self.device)
+
+        self.token, self.position = column(torch.int64), column(torch.int64)
+        self.response_start, self.end = column(torch.int64), column(torch.int64)
+        self.top_k, self.tau = column(torch.int64), column(torch.float32)
+        self.alpha, self.weight, self.floor = (column(torch.float64) for _ in range(3))
+        self.stopped, self.fell = column(torch.bool), column(torch.bool)
+        self.stops = torch.full((self.width, 1), -1, device=self.device)
+        self.uniforms = table(torch.float64)
+        self.drawn = table(torch.int64), *(table(torch.float32) for _ in range(3))
+
+    def _reserve(self, length: int) -> None:
+        if length <= self.cache.capacity:
+            return
+        self.cache.grow(length)
+        short = length - self.uniforms.shape[1]
+        self.uniforms = torch.nn.functional.pad(self.uniforms, (0, short))
+        self.drawn = tuple(torch.nn.functional.pad(buffer, (0, short)) for buffer in self.drawn)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common start."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tuple(a[low:middle]) == tuple(b[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _longrope_switch(config: object) -> int | None:
+    """Beyond how many tokens this model's rotary factors change; None if they never do.
+
+    Raises UserError for dynamic NTK scaling, whose factors drift with the longest sequence seen.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = rope.values() if rope and all(isinstance(v, dict) for v in rope.values()) else [rope]
+    for kind in kinds:
+        if kind.get("rope_type") == "dynamic":
+            raise UserError("engine=hf does not support rope_type=dynamic; choose another model")
+        if kind.get("rope_type") == "longrope":
+            original = kind.get("original_max_position_embeddings")
+            return original or config.original_max_position_embeddings  # type: ignore[attr-defined]
+    return None

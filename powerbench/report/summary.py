@@ -1,0 +1,182 @@
+"""One run as numbers: each with its interval or its n, computed from the run folder alone."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from statistics import fmean
+from typing import TypeVar
+
+from powerbench.stats import Count, Estimate, PassAtK, clustered, pass_at_k_curve
+from powerbench.store import Run, SampleKey
+from powerbench.types import Ended, Problem, Sample, Score
+
+T = TypeVar("T")
+
+SAMPLERS = ("greedy", "base", "low_temp", "power", "power_official")
+"""The order in which samplers are shown; others follow by name."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run found, and at what cost. None: not applicable, or not known yet."""
+
+    task: str
+    model: str
+    sampler: str
+    run: str
+    """The name of the run folder, which ends in the hash of its settings."""
+    problems: int
+    replicates: int
+    """The most samples that a problem has."""
+    responses: int
+    verifier: str | None
+    measure: str | None
+    """What `value` is: accuracy, or preference over the baseline's responses."""
+    value: Estimate | None
+    """Over decided responses only, with its 95% interval over problems."""
+    undecided: int
+    """Responses on which the verifier could not decide."""
+    unscored: int
+    """Responses that no verifier has seen."""
+    length: float | None
+    """Mean response length, tokens."""
+    logp: float | None
+    """Log-likelihood per token under the base model, nats: mean over responses."""
+    confidence: float | None
+    """Minus the entropy per token, nats: mean over responses (the paper's section 5.3)."""
+    decoded_per_token: float | None
+    """Tokens decoded, rejected proposals included, for each token of the responses."""
+    prefilled: int
+    """Tokens computed in prefills."""
+    acceptance: float | None
+    """Accepted steps among those that decoded a proposal."""
+    truncated: float | None
+    """Fraction of responses that end for want of length, not with a stop token."""
+    seconds: float | None
+    """Wall-clock of the run."""
+    pass_at_k: tuple[PassAtK, ...]
+    """The curve for k = 1, 2, 4 ... up to the decided replicates that every problem has."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run folder, read once."""
+
+    run: Run
+    problems: Mapping[str, Problem]
+    samples: Mapping[SampleKey, Sample]
+    scores: Mapping[SampleKey, Score]
+    """The verdicts, of the verifier that scored last, on the samples."""
+
+    @classmethod
+    def read(cls, run: Run) -> "Results":
+        samples, scores = run.samples(), run.scores()
+        known = {key: scores[key] for key in samples if key in scores}
+        return cls(run, run.problems(), samples, known)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The run as numbers."""
+        config, samples = self.run.config, list(self.samples.values())
+        steps = [step for sample in samples for step in sample.steps]
+        verifiers = self.run.verifiers()
+        return Summary(
+            task=config["task"]["name"],
+            model=config["model"]["name"],
+            sampler=config["sampler"]["name"],
+            run=self.run.path.name,
+            problems=len({s.problem for s in samples}),
+            replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
+            responses=len(samples),
+            verifier=verifiers[-1] if verifiers else None,
+            measure=_measure(self.scores.values()),
+            value=_value(self.scores),
+            undecided=sum(score.value is None for score in self.scores.values()),
+            unscored=len(samples) - len(self.scores),
+            length=_mean(len(s.tokens) for s in samples),
+            logp=_mean(logp_per_token(samples)),
+            confidence=_mean(confidence(samples)),
+            decoded_per_token=_ratio(
+                sum(s.cost.decoded for s in samples), sum(len(s.tokens) for s in samples)
+            ),
+            prefilled=sum(s.cost.prefilled for s in samples),
+            acceptance=_ratio(sum(s.accepted for s in steps), sum(s.decoded > 0 for s in steps)),
+            truncated=_mean(s.ended is Ended.LENGTH for s in samples),
+            seconds=self.run.metrics.get("seconds"),
+            pass_at_k=tuple(_pass_at_k(self.scores)),
+        )
+
+
+def summarise(run: Run) -> Summary:
+    """The run as numbers."""
+    return Results.read(run).summary
+
+
+def logp_per_token(samples: Iterable[Sample]) -> list[float]:
+    """Each response's log-likelihood over its length, nats per token; empty responses left out."""
+    return [s.logp / len(s.tokens) for s in samples if s.tokens]
+
+
+def confidence(samples: Iterable[Sample]) -> list[float]:
+    """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out."""
+    return [-s.entropy / len(s.tokens) for s in samples if s.tokens]
+
+
+def sampler_rank(sampler: str) -> tuple[int, str]:
+    """Sorts samplers as they are shown."""
+    known = sampler in SAMPLERS
+    return (SAMPLERS.index(sampler) if known else len(SAMPLERS), sampler)
+
+
+def in_order(summaries: Iterable[Summary]) -> list[Summary]:
+    """Sorted by task, model, sampler, run."""
+    return sorted(summaries, key=lambda s: (s.task, s.model, sampler_rank(s.sampler), s.run))
+
+
+def labels(summaries: Sequence[Summary]) -> list[str]:
+    """Each run's sampler, with the hash of its settings where the name alone is ambiguous."""
+    names = [(s.task, s.model, s.sampler) for s in summaries]
+    return [
+        f"{s.sampler} {s.run.removeprefix(f'{s.sampler}-')}" if names.count(name) > 1 else s.sampler
+        for s, name in zip(summaries, names, strict=True)
+    ]
+
+
+def _measure(scores: Iterable[Score]) -> str | None:
+    decided = next((s for s in scores if s.value is not None), None)
+    if decided is None:
+        return None
+    return "preference" if decided.correct is None else "accuracy"
+
+
+def _value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
+    decided = {key: score.value for key, score in scores.items() if score.value is not None}
+    return clustered(_by_problem(decided)) if decided else None
+
+
+def _pass_at_k(scores: Mapping[SampleKey, Score]) -> list[PassAtK]:
+    verdicts = {key: s.correct for key, s in scores.items() if s.correct is not None}
+    counts = [Count(len(v), sum(v)) for v in _by_problem(verdicts).values()]
+    if not counts:
+        return []
+    most = min(count.n for count in counts)
+    powers = takewhile(lambda k: k <= most, (2**i for i in range(most)))
+    return pass_at_k_curve(counts, sorted({*powers, most}), seed=0)
+
+
+def _by_problem(values: Mapping[SampleKey, T]) -> dict[str, list[T]]:
+    grouped = defaultdict(list)
+    for key, value in values.items():
+        grouped[key.problem].append(value)
+    return grouped
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return fmean(values) if values else None
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,144 @@
+"""The table of runs: plain cells, shared by the terminal, the markdown report and the page."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from powerbench.report.summary import Summary, in_order, labels
+from powerbench.stats import Estimate
+
+NOTHING = "–"
+"""Stands for what does not apply, or is not known yet."""
+
+
+class Column(NamedTuple):
+    """One quantity: its heading, what it is, and how it is written."""
+
+    heading: str
+    meaning: str
+    cell: Callable[[Summary], str]
+
+
+class Row(NamedTuple):
+    """One run: its cells in the order of COLUMNS."""
+
+    summary: Summary
+    label: str
+    """The sampler, made unambiguous."""
+    cells: tuple[str, ...]
+
+
+class Group(NamedTuple):
+    """The runs of one task."""
+
+    task: str
+    measure: str
+    rows: tuple[Row, ...]
+
+
+def value(estimate: Estimate | None) -> str:
+    """A mean with its interval: `0.748 [0.708, 0.784]`."""
+    if estimate is None:
+        return NOTHING
+    return f"{estimate.mean:.3f} [{estimate.interval.low:.3f}, {estimate.interval.high:.3f}]"
+
+
+def _undecided(s: Summary) -> str:
+    if s.verifier is None:
+        return "not scored"
+    return f"{s.undecided:,}" + (f" (+{s.unscored:,} not scored)" if s.unscored else "")
+
+
+def _pass_at_k(s: Summary) -> str:
+    return f"{s.pass_at_k[-1].mean:.3f} (k={s.pass_at_k[-1].k})" if s.pass_at_k else NOTHING
+
+
+def _number(x: float | None, form: str) -> str:
+    return NOTHING if x is None else f"{x:{form}}".replace("-", "−")
+
+
+COLUMNS = (
+    Column(
+        "value [95%]",
+        "accuracy, or preference over the baseline: mean over problems of the decided responses, "
+        "with a 95% interval over problems",
+        lambda s: value(s.value),
+    ),
+    Column(
+        "undecided", "responses the verifier could not decide, left out of the value", _undecided
+    ),
+    Column(
+        "n",
+        "problems × replicates",
+        lambda s: f"{s.problems:,} × {s.replicates:,}" if s.responses else "0",
+    ),
+    Column(
+        "pass@k",
+        "chance that at least one of k responses is right, at the largest k there is (unbiased)",
+        _pass_at_k,
+    ),
+    Column("tokens", "mean response length", lambda s: _number(s.length, ",.0f")),
+    Column(
+        "log p / token",
+        "log-likelihood under the base model, nats per token, mean over responses",
+        lambda s: _number(s.logp, ".3f"),
+    ),
+    Column(
+        "confidence",
+        "minus the entropy of the next-token distribution, nats per token, mean over responses",
+        lambda s: _number(s.confidence, ".3f"),
+    ),
+    Column(
+        "decoded / token",
+        "tokens decoded, rejected proposals included, per token of the responses",
+        lambda s: _number(s.decoded_per_token, ".2f"),
+    ),
+    Column(
+        "prefilled", "tokens computed in prefills, whole run", lambda s: _number(s.prefilled, ",")
+    ),
+    Column(
+        "acceptance",
+        "accepted steps among those that decoded a proposal",
+        lambda s: _number(s.acceptance, ".2f"),
+    ),
+    Column(
+        "truncated",
+        "responses that reached the length limit without a stop token",
+        lambda s: _number(s.truncated, ".1%"),
+    ),
+    Column("seconds", "wall-clock of the run", lambda s: _number(s.seconds, ",.0f")),
+)
+
+
+def groups(summaries: Sequence[Summary]) -> list[Group]:
+    """The rows of the table, by task; within a task by model, then greedy, base, low_temp, ..."""
+    ordered = in_order(summaries)
+    rows = [
+        Row(s, label, tuple(column.cell(s) for column in COLUMNS))
+        for s, label in zip(ordered, labels(ordered), strict=True)
+    ]
+    return [
+        _group(task, tuple(of_task)) for task, of_task in groupby(rows, lambda r: r.summary.task)
+    ]
+
+
+def markdown(summaries: Sequence[Summary]) -> str:
+    """One table a task, then what the columns mean."""
+    headings = ["model", "sampler", *(column.heading for column in COLUMNS)]
+    rule = ["---", "---", *("---:" for _ in COLUMNS)]
+    sections = []
+    for group in groups(summaries):
+        lines = [_line(headings), _line(rule)]
+        lines += [_line([row.summary.model, row.label, *row.cells]) for row in group.rows]
+        sections.append(f"## {group.task} ({group.measure})\n\n" + "\n".join(lines))
+    meanings = [f"- **{column.heading}**: {column.meaning}" for column in COLUMNS]
+    return "\n\n".join([*sections, "\n".join(meanings)]) + "\n"
+
+
+def _group(task: str, rows: tuple[Row, ...]) -> Group:
+    measures = dict.fromkeys(row.summary.measure for row in rows if row.summary.measure)
+    return Group(task, " and ".join(measures) or "not scored", rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,1 @@
+"""Tasks: one benchmark per file, each a frozen dataclass whose fields are its yaml."""

@@ -1,0 +1,81 @@
+"""MATH500: 500 problems of the MATH test set whose answers are boxed (Lightman et al. 2023)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from powerbench.tasks.common import (
+    Row,
+    provenance,
+    read_file,
+    read_hub,
+    require_kind,
+    require_settings,
+    through_chat,
+    unique,
+)
+from powerbench.types import Problem, Prompt
+
+STYLES = {
+    # The official code never formats its template: the model is shown both pairs of braces.
+    "official": (
+        "Can you solve the following math problem? {problem} Please reason step by step, "
+        "and put your final answer within \\boxed{{}}."
+    ),
+    "plain": (
+        "Can you solve the following math problem? {problem} Please reason step by step, "
+        "and put your final answer within \\boxed{}."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Math500:
+    """Problems in the format of MATH-500: problem, answer, subject, level, unique_id.
+
+    path: a local file instead of the hub; `bundled:<name>` is one that comes with powerbench.
+    prompt_style: `official`, with its doubled braces, or `plain`.
+    chat: `model` (raw text for a base model, one user turn for the others), `always` or `never`.
+    """
+
+    name: str = "math500"
+    path: str | None = None
+    hub: str = "HuggingFaceH4/MATH-500"
+    revision: str = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
+    prompt_style: str = "official"
+    chat: str = "model"
+    proposal_temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        require_settings(self.prompt_style, tuple(STYLES), self.chat, self.proposal_temperature)
+
+    def problems(self, kind: str) -> list[Problem]:
+        require_kind(kind)
+        return list(unique(self._problem(row, kind) for row in self.rows))
+
+    def source(self) -> Mapping[str, Any]:
+        if self.path is None:
+            return provenance(self.rows, hub=self.hub, revision=self.revision)
+        return provenance(self.rows, path=self.path)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The data set as it is stored."""
+        if self.path is None:
+            return read_hub(self.hub, self.revision, self._load)
+        return read_file(self.path)
+
+    def _load(self) -> Iterable[Mapping[str, Any]]:
+        from datasets import load_dataset  # slow to import
+
+        return load_dataset(self.hub, revision=self.revision, split="test")
+
+    def _problem(self, row: Row, kind: str) -> Problem:
+        text = STYLES[self.prompt_style].replace("{problem}", row.text("problem"))
+        return Problem(
+            id=row.text("unique_id"),
+            prompt=Prompt(text, through_chat(self.chat, style=kind != "base")),
+            gold=row.text("answer"),
+            meta={field: row[field] for field in ("subject", "level", "problem")},
+        )
