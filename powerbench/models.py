@@ -23,6 +23,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     GgufConfig,
+    PreTrainedModel,
 )
 from transformers.utils import logging
 
@@ -68,6 +69,7 @@ class HFCodec:
 class HubModel:
     """A causal LM and its tokenizer.
 
+    name: names the run folder; None takes the last part of the id.
     id: hub id, folder, path of a `.gguf` file, or `package:<import name>/<file>.gguf`.
     revision: branch, tag or commit on the hub; the commit it resolves to is recorded.
     kind: how benchmarks address it: `base`, `rl` or `instruct` (see the tasks' prompt styles).
@@ -76,7 +78,7 @@ class HubModel:
         checkpoint's generation config lists.
     """
 
-    name: str
+    name: str | None
     id: str
     revision: str | None = None
     kind: str = "base"
@@ -86,7 +88,12 @@ class HubModel:
     def __post_init__(self) -> None:
         for field, known in (("kind", KINDS), ("dtype", DTYPES)):
             value = getattr(self, field)
-            require(value in known, f"model.{field} must be one of {', '.join(known)}, got {value!r}")
+            require(
+                value in known, f"model.{field} must be one of {', '.join(known)}, got {value!r}"
+            )
+        object.__setattr__(self, "name", self.name or Path(self.id).stem)
+        if self.stop_tokens is not None:
+            object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
 
     @property
     def context_length(self) -> int:
@@ -95,7 +102,7 @@ class HubModel:
     def codec(self) -> HFCodec:
         """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
         tokenizer = self._from_pretrained(AutoTokenizer)
-        return HFCodec(tokenizer, self._stops(tokenizer), self.name)
+        return HFCodec(tokenizer, self._stops(tokenizer), str(self.name))
 
     def identity(self) -> Mapping[str, Any]:
         """Source, resolved commit (hub) or sha256 (GGUF), and dtype."""
@@ -104,7 +111,7 @@ class HubModel:
             return identity | {"sha256": _sha256(self.gguf)}
         return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
 
-    def load(self, device: str = "auto") -> torch.nn.Module:
+    def load(self, device: str = "auto") -> PreTrainedModel:
         """The model in evaluation mode, attending through powerbench's attention function."""
         from powerbench.engines.hf.attention import ATTENTION
 
@@ -155,7 +162,9 @@ class HubModel:
         if self.stop_tokens is not None:
             known = tokenizer.get_vocab()
             for token in self.stop_tokens:
-                require(token in known, f"model.stop_tokens: {token!r} is no token of {self.name!r}")
+                require(
+                    token in known, f"model.stop_tokens: {token!r} is no token of {self.name!r}"
+                )
             listed = [known[token] for token in self.stop_tokens]
         else:
             listed = self._listed_stops()
@@ -170,7 +179,7 @@ class HubModel:
 
 
 @lru_cache(maxsize=1)
-def _load(model: HubModel, dtype: Any, device: str, attention: str) -> torch.nn.Module:
+def _load(model: HubModel, dtype: Any, device: str, attention: str) -> PreTrainedModel:
     """One model stays loaded: the jobs of a sweep in one process share it."""
     logging.disable_progress_bar()
     lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)

@@ -167,6 +167,8 @@ class Cost:
     """Tokens of prompt and prefix computed, those found in the cache not counted."""
     seconds: float
     """Wall-clock from the chain's first request to its end; chains of a batch share this time."""
+    finished: float
+    """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
 
 
 @dataclass(frozen=True)

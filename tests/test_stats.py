@@ -33,7 +33,9 @@ def test_pass_at_k_names_the_bad_value(n: int, correct: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
-@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (61, 500)])
+@pytest.mark.parametrize(
+    ("successes", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (61, 500)]
+)
 def test_wilson_agrees_with_scipy(successes: int, n: int, level: float) -> None:
     expected = reference.binomtest(successes, n).proportion_ci(level, method="wilson")
     assert wilson(successes, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)

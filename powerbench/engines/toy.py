@@ -92,9 +92,11 @@ class _Running:
 
 
 class ToyEngine:
-    """The engine protocol over a TabularModel: one token for every running request per step."""
+    """The engine protocol over a TabularModel: no cache, so the longest lengths do not matter."""
 
-    def __init__(self, model: TabularModel, width: int = 8, context: int | None = None) -> None:
+    def __init__(
+        self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, width: int = 8
+    ) -> None:
         self.model, self.width = model, width
         self._running: dict[int, _Running] = {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from powerbench.errors import require
 from powerbench.report.figures import Drawing, draw
 from powerbench.report.page import render
-from powerbench.report.summary import Results, in_order
+from powerbench.report.summary import Results, rank
 from powerbench.report.tables import markdown
 from powerbench.store import Run
 
@@ -17,8 +17,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     Raises UserError if there is no run.
     """
     require(len(runs) > 0, "a report needs at least one run; see `powerbench run`")
-    read = {id(r.summary): r for r in map(Results.read, runs)}
-    results = [read[id(summary)] for summary in in_order(r.summary for r in read.values())]
+    results = sorted(map(Results.read, runs), key=lambda r: rank(r.summary))
     out.mkdir(parents=True, exist_ok=True)
     drawings = draw(results, out / "figures")
     (out / "report.md").write_text(_markdown(results, drawings))

@@ -150,23 +150,23 @@
     const proposals = r.steps.filter((step) => step[2] > 0).length, accepted = r.steps.filter((step) => step[3]).length;
     const rate = proposals ? ` (${fixed(accepted / proposals, 2)})` : "";
     return element("p", { class: "key" }, `${r.steps.length} steps: ${proposals} decoded a proposal, ${accepted} accepted${rate}, `
-      + `${r.steps.length - proposals} stayed (restart past the end). Bars: what was decoded, from its restart on; `
+      + `${r.steps.length - proposals} stayed (restart past the end: dots at the top). Bars: what was decoded, from its restart on; `
       + "filled accepted, open rejected. Dotted: blocks.");
   }
 
   // Above, each step's proposal from its restart position on; below, the current log-likelihood.
   function chain(r) {
-    const SPACE = "http://www.w3.org/2000/svg", left = 52, right = 470, top = 16, middle = 150, bottom = 250;
+    const SPACE = "http://www.w3.org/2000/svg", left = 52, right = 470, top = 16, middle = 180, bottom = 290;
     const shape = (name, attributes, text) => {
       const node = document.createElementNS(SPACE, name);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
       if (text !== undefined) node.textContent = text;
       return node;
     };
-    const svg = shape("svg", { viewBox: "0 0 480 292", class: "chain", role: "img" });
+    const svg = shape("svg", { viewBox: "0 0 480 326", class: "chain", role: "img" });
     svg.append(shape("title", {}, "Restart positions and log-likelihood by step"));
     const n = r.steps.length, width = (right - left) / n, x = (i) => left + (i + 0.5) * width;
-    const longest = Math.max(r.tokens, 1, ...r.steps.map(([, restart, decoded]) => restart + decoded));
+    const longest = Math.max(r.tokens, 1, ...r.steps.map(([, restart, decoded]) => decoded && restart + decoded));
     const y = (position) => middle - (position / longest) * (middle - top);
     const logp = [...r.steps.map((step) => step[4]), r.logp].filter((value) => value !== null);
     const low = Math.min(...logp), high = Math.max(...logp), span = high - low || 1;
@@ -184,7 +184,7 @@
       svg.append(shape("circle", { class: kind, cx: x(i), cy: y(Math.min(restart, longest)), r: decoded ? size : size / 2 }));
     });
     const stairs = logp.map((value, i) => `${i ? `H${left + i * width}V` : `M${left} `}${level(value)}`).join("");
-    svg.append(shape("path", { class: "line", d: `${stairs}` }));
+    svg.append(shape("path", { class: "line", d: stairs }));
     label("position (tokens)", left - 46, 10, "start");
     label(longest, left - 5, top + 9, "end");
     label("0", left - 5, middle, "end");

@@ -44,7 +44,8 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
 
 def page_data(results: Sequence[Results]) -> dict[str, Any]:
     """What the browser of responses reads; a prompt that several runs share is held once."""
-    runs, responses = [], []
+    runs: list[dict[str, str]] = []
+    responses: list[dict[str, Any]] = []
     problems: dict[tuple[str, str, str], int] = {}
     for name, result in zip(labels([r.summary for r in results]), results, strict=True):
         summary = result.summary

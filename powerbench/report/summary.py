@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import count, takewhile
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from powerbench.stats import Count, Estimate, PassAtK, clustered, pass_at_k_curve
 from powerbench.store import Run, SampleKey
@@ -55,9 +55,11 @@ class Summary:
     truncated: float | None
     """Fraction of responses that end for want of length, not with a stop token."""
     seconds: float | None
-    """Wall-clock of the run."""
+    """Wall-clock: the time during which at least one response was under way."""
     pass_at_k: tuple[PassAtK, ...]
-    """The curve for k = 1, 2, 4 ... up to the decided replicates that every problem has."""
+    """For k = 1, 2, 4 ... K, where K is the most decided responses that a problem has."""
+    pass_at_k_problems: int
+    """How many problems have K decided responses: the curve is theirs."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Results:
         """The run as numbers."""
         config, samples = self.run.config, list(self.samples.values())
         steps = [step for sample in samples for step in sample.steps]
-        verifiers = self.run.verifiers()
+        verifiers, full = self.run.verifiers(), _full(self.scores)
         return Summary(
             task=config["task"]["name"],
             model=config["model"]["name"],
@@ -104,8 +106,9 @@ class Results:
             prefilled=sum(s.cost.prefilled for s in samples),
             acceptance=_ratio(sum(s.accepted for s in steps), sum(s.decoded > 0 for s in steps)),
             truncated=_mean(s.ended is Ended.LENGTH for s in samples),
-            seconds=self.run.metrics.get("seconds"),
-            pass_at_k=tuple(_pass_at_k(self.scores)),
+            seconds=_wall_clock(samples),
+            pass_at_k=tuple(_pass_at_k(full)),
+            pass_at_k_problems=len(full),
         )
 
 
@@ -130,9 +133,9 @@ def sampler_rank(sampler: str) -> tuple[int, str]:
     return (SAMPLERS.index(sampler) if known else len(SAMPLERS), sampler)
 
 
-def in_order(summaries: Iterable[Summary]) -> list[Summary]:
-    """Sorted by task, model, sampler, run."""
-    return sorted(summaries, key=lambda s: (s.task, s.model, sampler_rank(s.sampler), s.run))
+def rank(summary: Summary) -> tuple[Any, ...]:
+    """Sorts runs as they are shown: by task, model, sampler, folder."""
+    return (summary.task, summary.model, sampler_rank(summary.sampler), summary.run)
 
 
 def labels(summaries: Sequence[Summary]) -> list[str]:
@@ -156,14 +159,30 @@ def _value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
     return clustered(_by_problem(decided)) if decided else None
 
 
-def _pass_at_k(scores: Mapping[SampleKey, Score]) -> list[PassAtK]:
+def _full(scores: Mapping[SampleKey, Score]) -> list[Count]:
+    """The counts of the problems that have the most decided replicates: the same for every k."""
     verdicts = {key: s.correct for key, s in scores.items() if s.correct is not None}
     counts = [Count(len(v), sum(v)) for v in _by_problem(verdicts).values()]
+    most = max((c.n for c in counts), default=0)
+    return [c for c in counts if c.n == most]
+
+
+def _pass_at_k(counts: Sequence[Count]) -> list[PassAtK]:
     if not counts:
         return []
-    most = min(count.n for count in counts)
-    powers = takewhile(lambda k: k <= most, (2**i for i in range(most)))
-    return pass_at_k_curve(counts, sorted({*powers, most}), seed=0)
+    most = counts[0].n
+    powers = takewhile(lambda k: k < most, (2**i for i in count()))
+    return pass_at_k_curve(counts, [*powers, most], seed=0)
+
+
+def _wall_clock(samples: Iterable[Sample]) -> float | None:
+    """The length of the union of the responses' times; interruptions of the run are not counted."""
+    times = sorted((s.cost.finished - s.cost.seconds, s.cost.finished) for s in samples)
+    total, until = 0.0, float("-inf")
+    for began, finished in times:
+        total += max(0.0, finished - max(began, until))
+        until = max(until, finished)
+    return total if times else None
 
 
 def _by_problem(values: Mapping[SampleKey, T]) -> dict[str, list[T]]:

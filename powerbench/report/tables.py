@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from powerbench.report.summary import Summary, in_order, labels
+from powerbench.report.summary import Summary, labels, rank
 from powerbench.stats import Estimate
 
 NOTHING = "–"
@@ -29,9 +29,10 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The runs of one task."""
+    """The runs of one task with one model."""
 
     task: str
+    model: str
     measure: str
     rows: tuple[Row, ...]
 
@@ -50,7 +51,10 @@ def _undecided(s: Summary) -> str:
 
 
 def _pass_at_k(s: Summary) -> str:
-    return f"{s.pass_at_k[-1].mean:.3f} (k={s.pass_at_k[-1].k})" if s.pass_at_k else NOTHING
+    if not s.pass_at_k:
+        return NOTHING
+    last, missing = s.pass_at_k[-1], s.problems - s.pass_at_k_problems
+    return f"{last.mean:.3f} (k={last.k}" + (f", n={s.pass_at_k_problems:,})" if missing else ")")
 
 
 def _number(x: float | None, form: str) -> str:
@@ -74,7 +78,8 @@ COLUMNS = (
     ),
     Column(
         "pass@k",
-        "chance that at least one of k responses is right, at the largest k there is (unbiased)",
+        "chance that at least one of k responses is right, at the largest k there is (unbiased); "
+        "n: the problems with that many decided responses, where some have fewer",
         _pass_at_k,
     ),
     Column("tokens", "mean response length", lambda s: _number(s.length, ",.0f")),
@@ -106,38 +111,42 @@ COLUMNS = (
         "responses that reached the length limit without a stop token",
         lambda s: _number(s.truncated, ".1%"),
     ),
-    Column("seconds", "wall-clock of the run", lambda s: _number(s.seconds, ",.0f")),
+    Column(
+        "seconds",
+        "wall-clock of the run, interruptions not counted",
+        lambda s: _number(s.seconds, ",.0f"),
+    ),
 )
 
 
 def groups(summaries: Sequence[Summary]) -> list[Group]:
-    """The rows of the table, by task; within a task by model, then greedy, base, low_temp, ..."""
-    ordered = in_order(summaries)
+    """The table: by task, then by model; within each greedy, base, low_temp, power and so on."""
+    ordered = sorted(summaries, key=rank)
     rows = [
         Row(s, label, tuple(column.cell(s) for column in COLUMNS))
         for s, label in zip(ordered, labels(ordered), strict=True)
     ]
-    return [
-        _group(task, tuple(of_task)) for task, of_task in groupby(rows, lambda r: r.summary.task)
-    ]
+    by_model = groupby(rows, lambda row: (row.summary.task, row.summary.model))
+    return [_group(task, model, tuple(of_model)) for (task, model), of_model in by_model]
 
 
 def markdown(summaries: Sequence[Summary]) -> str:
-    """One table a task, then what the columns mean."""
-    headings = ["model", "sampler", *(column.heading for column in COLUMNS)]
-    rule = ["---", "---", *("---:" for _ in COLUMNS)]
+    """One table for each task and model, then what the columns mean."""
+    headings = ["sampler", *(column.heading for column in COLUMNS)]
+    rule = ["---", *("---:" for _ in COLUMNS)]
     sections = []
     for group in groups(summaries):
         lines = [_line(headings), _line(rule)]
-        lines += [_line([row.summary.model, row.label, *row.cells]) for row in group.rows]
-        sections.append(f"## {group.task} ({group.measure})\n\n" + "\n".join(lines))
+        lines += [_line([row.label, *row.cells]) for row in group.rows]
+        title = f"## {group.task} · {group.model} ({group.measure})"
+        sections.append(f"{title}\n\n" + "\n".join(lines))
     meanings = [f"- **{column.heading}**: {column.meaning}" for column in COLUMNS]
     return "\n\n".join([*sections, "\n".join(meanings)]) + "\n"
 
 
-def _group(task: str, rows: tuple[Row, ...]) -> Group:
+def _group(task: str, model: str, rows: tuple[Row, ...]) -> Group:
     measures = dict.fromkeys(row.summary.measure for row in rows if row.summary.measure)
-    return Group(task, " and ".join(measures) or "not scored", rows)
+    return Group(task, model, " and ".join(measures) or "not scored", rows)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -64,9 +64,7 @@ class AlpacaEval:
     def _load(self) -> Iterable[Mapping[str, Any]]:
         from huggingface_hub import hf_hub_download  # slow to import
 
-        file = hf_hub_download(
-            self.hub, self.file, revision=self.revision, repo_type="dataset"
-        )
+        file = hf_hub_download(self.hub, self.file, revision=self.revision, repo_type="dataset")
         return json.loads(Path(file).read_text(encoding="utf-8"))
 
     def _problem(self, id: str, row: Row) -> Problem:

@@ -1,6 +1,7 @@
 """HumanEval: 164 Python functions to complete from signature and docstring (Chen et al. 2021)."""
 
 import ast
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,10 +93,19 @@ def _signature(row: Row) -> tuple[str, str]:
     try:
         body = ast.parse(row.text("prompt")).body
     except SyntaxError as error:
-        raise UserError(f"{row.where}: 'prompt' is not Python ({error})") from error
+        raise UserError(f"{row.where}: 'prompt' is not Python ({error}); see task.path") from error
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == entry_point:
             returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-            description = (ast.get_docstring(node) or "").partition(">>>")[0].strip()
+            description = _docstring(node).partition(">>>")[0].strip()
             return f"{node.name}({ast.unparse(node.args)}){returns}", description
-    raise UserError(f"{row.where}: 'prompt' does not define {entry_point!r}")
+    raise UserError(f"{row.where}: 'prompt' does not define {entry_point!r}; see task.path")
+
+
+def _docstring(function: ast.FunctionDef) -> str:
+    """The first string that stands alone in the body: in HumanEval/115 an import precedes it."""
+    for node in function.body:
+        match node:
+            case ast.Expr(ast.Constant(str(text))):
+                return inspect.cleandoc(text)
+    return ""

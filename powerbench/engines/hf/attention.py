@@ -127,7 +127,7 @@ def attention(
     if unknown:
         raise UserError(f"engine=hf does not support this model's attention ({', '.join(unknown)})")
     assert batch is not None
-    layer: int = module.layer_idx
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     keys, values = batch.cache.keys[layer], batch.cache.values[layer]
     window: int | None = options.get("sliding_window")
     decoding = len(batch.rows)

@@ -57,6 +57,9 @@ class HFEngine:
     prefill_tokens: at most so many prompt tokens are computed in one step.
     """
 
+    stops: torch.Tensor
+    uniforms: torch.Tensor
+
     def __init__(
         self,
         model: HubModel,
@@ -179,10 +182,8 @@ class HFEngine:
         self.top_k[lane] = min(request.top_k or 0, self.vocabulary)
         self.floor[lane], self.weight[lane] = request.floor, 0.0
         self.stopped[lane], self.fell[lane] = False, False
-        if len(request.stops) > self.stops.shape[1]:
-            wider = self.stops.new_full((self.width, len(request.stops)), -1)
-            wider[:, : self.stops.shape[1]] = self.stops
-            self.stops = wider
+        if (short := len(request.stops) - self.stops.shape[1]) > 0:
+            self.stops = torch.nn.functional.pad(self.stops, (0, short), value=-1)
         self.stops[lane] = -1
         self.stops[lane, : len(request.stops)] = torch.tensor(request.stops, device=self.device)
         self.uniforms[lane, : request.until] = torch.from_numpy(job.uniforms[: request.until])

@@ -1,0 +1,162 @@
+"""The command line: powerbench run | score | report | list | doctor.
+
+Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from powerbench.compose import GROUPS, Job, compose, conf_dir, expand, options
+from powerbench.errors import UserError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `powerbench`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it narrates every retry
+    try:
+        _parser_main(list(arguments))
+    except UserError as error:
+        print(f"powerbench: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted: finished samples are kept; the same command goes on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser_main(arguments: list[str]) -> None:
+    if arguments[:1] == ["run"]:  # Hydra has a grammar of its own
+        run(arguments[1:])
+        return
+    parser = argparse.ArgumentParser(
+        prog="powerbench", description="Sampling from p(x)^alpha, against its rivals."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(
+        commands, "run", "run a model on a task with a sampler: powerbench run [-m] GROUP=NAME ..."
+    )
+    scoring = _add(commands, "score", "score a run folder's responses again, without generating")
+    scoring.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them")
+    scoring.add_argument("--verifier", help=f"one of: {', '.join(options('verifier'))}")
+    scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier))
+    reporting = _add(commands, "report", "write the table, the figures and the page of run folders")
+    reporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    reporting.add_argument("--out", type=Path, help="default: <the first folder>/report")
+    reporting.set_defaults(command=lambda a: report(a.runs, a.out))
+    _add(commands, "list", "all models, tasks, samplers, engines ...").set_defaults(
+        command=lambda a: catalogue()
+    )
+    _add(commands, "doctor", "what this machine can run, and what is missing").set_defaults(
+        command=lambda a: doctor()
+    )
+    chosen = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = chosen.command
+    command(chosen)
+
+
+def _add(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=what, description=what)
+
+
+def run(arguments: list[str]) -> None:
+    """`powerbench run [-m] overrides`: every job is checked before the first one starts."""
+    if {"-h", "--help"} & set(arguments):
+        print((conf_dir() / "config.yaml").read_text())
+        catalogue()
+        return
+    from powerbench.session import prepare
+
+    overrides = [a for a in arguments if not a.startswith("-")]
+    multirun = bool({"-m", "--multirun"} & set(arguments))
+    for job in expand(overrides, multirun):
+        prepare(compose(job))
+    sys.argv = ["powerbench", *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+
+
+def _job(config: DictConfig) -> None:
+    """One job of a Hydra run or sweep, in whatever process a launcher starts it."""
+    from powerbench.jobs import execute
+
+    try:
+        execute(Job(config, dict(HydraConfig.get().runtime.choices)), _console())
+    except UserError as error:
+        print(f"powerbench: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def rescore(paths: Sequence[Path], verifier: str | None) -> None:
+    """Score every response of the given runs again, with their own verifier or another."""
+    from powerbench.jobs import rescore as rescore_run
+    from powerbench.store import find_runs
+
+    for each in find_runs(paths):
+        rescore_run(each, verifier, _console())
+
+
+def report(paths: Sequence[Path], out: Path | None) -> None:
+    """Print the table of the given runs and write their report."""
+    from powerbench.display import print_table
+    from powerbench.report.build import write_report
+    from powerbench.report.summary import summarise
+    from powerbench.store import find_runs
+
+    runs = find_runs(paths)
+    print_table(_console(), [summarise(each) for each in runs])
+    page = write_report(runs, out or paths[0] / "report")
+    print(f"report: {page.with_name('report.md')}\npage:   {page}")
+
+
+def catalogue() -> None:
+    """Print the names in every group of the configuration, with a line on each."""
+    console = _console()
+    for group in GROUPS:
+        table = Table(
+            box=None, show_header=False, title=group, title_justify="left", padding=(0, 2)
+        )
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, what in options(group).items():
+            table.add_row(name, what)
+        console.print(table)
+
+
+def doctor() -> None:
+    """Print what this machine can run."""
+    from powerbench.doctor import examine
+
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for finding in examine():
+        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.subject, finding.what)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Full width where the output is a file, so that tables keep their shape."""
+    wide = None if sys.stdout.isatty() else 132
+    return Console(width=int(os.environ.get("COLUMNS", 0)) or wide, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Configuration: finds conf/, composes it with Hydra, and turns every mistake into one clear line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from powerbench.errors import UserError, unknown
+
+GROUPS = ("model", "engine", "task", "sampler", "verifier", "experiment", "tracker")
+NAMED_BY_CHOICE = ("sampler", "engine")
+"""Groups whose objects have no name of their own: the yaml's name is theirs."""
+
+FILLED_LATER = ("verifier.ask",)
+"""Settings that have no value in a yaml because the program gives it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed configuration, and the name chosen in each of its groups."""
+
+    config: DictConfig
+    choices: Mapping[str, str]
+
+    def build(self, group: str, **given: Any) -> Any:
+        """The object that a group's yaml describes. Raises UserError for an impossible setting."""
+        try:
+            return instantiate(self.config[group], **given)
+        except InstantiationException as error:
+            raise self._explained(group, error) from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"{group}: {_first_line(error)}") from error
+
+    def _explained(self, group: str, error: BaseException) -> UserError:
+        cause = error
+        while cause.__cause__ is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            return cause
+        return UserError(f"a setting of {group}={self.choices.get(group)} is wrong: {_first_line(cause)}")
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> "Job":
+        """The job whose `settings()` a run folder holds."""
+        config = OmegaConf.create(dict(settings))
+        choices = {group: config[group].pop("name") for group in NAMED_BY_CHOICE}
+        return cls(config, choices)
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain data, with the names of the chosen sampler and engine."""
+        plain: Any = OmegaConf.to_container(self.config, resolve=True)
+        plain.pop("hydra", None)
+        for group in NAMED_BY_CHOICE:
+            plain[group] = {"name": self.choices[group], **plain[group]}
+        return plain
+
+
+def conf_dir() -> Path:
+    """The folder conf/: inside the package when installed from a wheel, beside it in a clone."""
+    package = Path(__file__).parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"conf/ is found neither in {package} nor beside it; reinstall powerbench")
+
+
+def options(group: str) -> dict[str, str]:
+    """The names in a group and their one-line descriptions (each yaml's first comment)."""
+    found = {}
+    for file in sorted((conf_dir() / group).glob("*.yaml")):
+        comments = [x for x in file.read_text().splitlines() if x.startswith("# ") and "@" not in x]
+        found[file.stem] = comments[0][2:] if comments else ""
+    return found
+
+
+def compose(overrides: Sequence[str]) -> Job:
+    """Compose one job. Raises UserError that names the wrong value and what is known."""
+    for override in _parsed(overrides):
+        _check_choice(override)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            config = hydra_compose("config", list(overrides), return_hydra_config=True)
+            job = Job(config, dict(config.hydra.runtime.choices))
+            job.settings()  # resolves every interpolation
+            missing = [k for k in OmegaConf.missing_keys(config) if k not in FILLED_LATER]
+        except HydraException as error:
+            raise _unknown_key(overrides, error) from error
+        except OmegaConfBaseException as error:
+            raise UserError(_first_line(error)) from error
+    for key in missing:
+        if not key.startswith("hydra."):
+            raise UserError(f"{key} has no value: add {key}=... to the command")
+    return job
+
+
+def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
+    """The overrides of every job of a sweep; a plain run is a sweep of one.
+
+    Raises UserError for a sweep (`sampler=base,power`) without `-m`.
+    """
+    swept = [o for o in _parsed(overrides) if o.is_sweep_override()]
+    fixed = [o.input_line for o in _parsed(overrides) if not o.is_sweep_override()]
+    hydra = compose(fixed).config.hydra
+    if not multirun and str(hydra.mode) != "RunMode.MULTIRUN":
+        if swept:
+            raise UserError(f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...)")
+        return [fixed]
+    own = {o.key_or_group for o in _parsed(overrides)}
+    params = [f"{k}={v}" for k, v in (hydra.sweeper.params or {}).items() if k not in own]
+    batches = BasicSweeper.split_arguments(_parsed([*params, *overrides]), None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"cannot read the setting: {_first_line(error)}") from error
+
+
+def _check_choice(override: Override) -> None:
+    group = override.key_or_group
+    if group not in GROUPS or override.is_delete() or override.value() is None:
+        return
+    values = (
+        override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+    )
+    for name in values:
+        if str(name) not in options(group):
+            raise unknown(group, str(name), options(group))
+
+
+def _unknown_key(overrides: Sequence[str], error: HydraException) -> UserError:
+    """Name the setting that is not there, and its siblings."""
+    for override in _parsed(overrides):
+        key = override.key_or_group
+        if f"'{key}'" not in str(error) and key not in str(error):
+            continue
+        choices = [
+            o for o in overrides if o.partition("=")[0] in GROUPS and o != override.input_line
+        ]
+        with_defaults = hydra_compose("config", choices)
+        node, _, name = key.rpartition(".")
+        section = OmegaConf.select(with_defaults, node) if node else with_defaults
+        if isinstance(section, DictConfig) and name not in section:
+            return unknown("setting", key, [f"{node}.{k!s}" if node else str(k) for k in section if k != "_target_"])
+    return UserError(_first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error)).strip()

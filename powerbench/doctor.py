@@ -1,0 +1,106 @@
+"""What this machine can run, and what is missing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from powerbench.compose import compose, conf_dir, options
+from powerbench.engines.toy import TabularModel
+from powerbench.errors import UserError
+from powerbench.models import HubModel, cache_folder
+from powerbench.provenance import hardware, packages
+
+HUB_TIMEOUT = 5.0
+"""Seconds to wait for the hub."""
+
+
+class Finding(NamedTuple):
+    """One line of the examination."""
+
+    subject: str
+    ok: bool
+    what: str
+
+
+def examine() -> Iterator[Finding]:
+    """Device, memory, packages, hub access, bundled assets and models."""
+    machine = hardware()
+    cuda = machine["accelerators"]
+    device = (
+        ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
+    )
+    yield Finding("device", True, device)
+    free = _free_bytes()
+    yield Finding("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
+    disk = shutil.disk_usage(Path.cwd()).free
+    yield Finding("disk", disk > 2**31, f"{disk / 2**30:.1f} GiB free here")
+    missing = [name for name, version in packages().items() if version == "not installed"]
+    yield Finding(
+        "packages", not missing, f"missing: {', '.join(missing)}" if missing else "complete"
+    )
+    yield Finding("conf/", True, str(conf_dir()))
+    yield _writable(cache_folder())
+    yield _hub()
+    for name in options("model"):
+        if (finding := _model(name)) is not None:
+            yield finding
+
+
+def _free_bytes() -> int:
+    if torch.cuda.is_available():
+        return max(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return psutil.virtual_memory().available
+
+
+def _writable(folder: Path) -> Finding:
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    ok = os.access(existing, os.W_OK)
+    remedy = "" if ok else " cannot be written: set POWERBENCH_CACHE"
+    return Finding("model cache", ok, f"{folder}{remedy}")
+
+
+def _hub() -> Finding:
+    from huggingface_hub import HfApi
+
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return Finding("hub", False, "offline by HF_HUB_OFFLINE: only cached and local models")
+    try:
+        HfApi().model_info("Qwen/Qwen2.5-Math-7B", timeout=HUB_TIMEOUT)
+    except Exception as error:
+        return Finding(
+            "hub", False, f"no access ({type(error).__name__}): only cached and local models"
+        )
+    return Finding("hub", True, "reachable")
+
+
+def _model(name: str) -> Finding | None:
+    """Whether a configured model is here; None for one that names no checkpoint."""
+    try:
+        model = compose([f"model={name}"]).build("model")
+        if isinstance(model, TabularModel):
+            return Finding(f"model {name}", True, "needs nothing")
+        if isinstance(model, HubModel) and model.gguf is not None:
+            return Finding(f"model {name}", True, f"bundled: {model.gguf.name}")
+    except UserError as error:
+        if "has no value" in str(error):
+            return None
+        return Finding(f"model {name}", False, str(error))
+    if not _cached(model):
+        return Finding(
+            f"model {name}", False, f"not on this machine: {model.id} comes from the hub"
+        )
+    return Finding(f"model {name}", True, "in the hub's cache")
+
+
+def _cached(model: HubModel) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(model.id).is_dir():
+        return True
+    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    return isinstance(found, str)

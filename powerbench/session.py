@@ -1,0 +1,208 @@
+"""One run from its configuration to its metrics: prepare, generate, score.
+
+`prepare` does everything that can fail for a reason the user can mend, before any model is loaded.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from omegaconf import OmegaConf
+
+from powerbench.compose import Job
+from powerbench.engines.base import Codec, Engine, Model
+from powerbench.errors import require
+from powerbench.provenance import provenance
+from powerbench.rng import Stream
+from powerbench.runner import Completed, Meter, Start, run_chains, run_one
+from powerbench.samplers.common import Response, Sampler
+from powerbench.store import Run, SampleKey
+from powerbench.types import Chain, Context, Extend, Outcome, Problem, Prompt, Sample, Score, Tokens
+from powerbench.verifiers.common import Verifier
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start: everything is checked, nothing heavy is loaded."""
+
+    run: Run
+    job: Job
+    sampler: Sampler
+    model: Model
+    codec: Codec
+    problems: Sequence[Problem]
+    prompts: Mapping[str, Tokens]
+    seed: int
+    replicates: int
+
+    @property
+    def title(self) -> str:
+        """task, model and sampler: what the display shows."""
+        return f"{self.job.config.task.name} {self.model.name} {self.job.choices['sampler']}"
+
+    def keys(self) -> list[SampleKey]:
+        """Every sample of the run, replicates of one problem side by side."""
+        return [SampleKey(p.id, r) for p in self.problems for r in range(self.replicates)]
+
+    def missing(self) -> list[SampleKey]:
+        """The samples still to be made."""
+        done = self.run.samples()
+        return [key for key in self.keys() if key not in done]
+
+    def load(self) -> Engine:
+        """Load the model into an engine: the first heavy step."""
+        longest = max(len(prompt) for prompt in self.prompts.values())
+        factory = self.job.build("engine")
+        return factory(self.model, max_prompt=longest, max_tokens=self.sampler.max_tokens)
+
+    def starts(self, keys: Sequence[SampleKey]) -> Iterator[Start]:
+        """The chains for these keys, made as they are asked for."""
+        task = self.job.config.task.name
+        for key in keys:
+            prompt = self.prompts[key.problem]
+            context = Context(prompt, self.codec.eos, self.codec.stops)
+            stream = Stream(self.seed, task, key.problem, key.replicate)
+            yield Start(key, prompt, self.sampler.chain(context), stream)
+
+
+def prepare(job: Job) -> Plan:
+    """Check a configuration and make its run folder. Raises UserError for what cannot work."""
+    config = job.config
+    for name, least in (("limit", 1), ("replicates", 1), ("seed", 0)):
+        value = config[name]
+        number = isinstance(value, int) and value >= least
+        require(
+            number or (name == "limit" and value is None), f"{name} must be >= {least}, got {value}"
+        )
+    sampler: Sampler = job.build("sampler")
+    model: Model = job.build("model")
+    task = job.build("task")
+    if not asks_model(job):
+        job.build("verifier").close()
+    everything: list[Problem] = task.problems(model.kind)
+    require(bool(everything), f"task {task.name!r} has no problems")
+    codec = model.codec()
+    problems = everything[: config.limit]
+    prompts = {problem.id: codec.encode(problem.prompt) for problem in problems}
+    for problem in problems:
+        needed = len(prompts[problem.id]) + sampler.max_tokens
+        require(
+            needed <= model.context_length,
+            f"problem {problem.id!r} needs {needed} tokens (prompt {len(prompts[problem.id])} + "
+            f"max_tokens {sampler.max_tokens}), but {model.name} has a context of "
+            f"{model.context_length}; set a smaller max_tokens",
+        )
+    settings = job.settings()
+    settings["model"]["name"] = model.name
+    digest = _digest(settings, model.identity(), everything)
+    name = f"{settings['sampler']['name']}-{digest[:8]}"
+    run = Run(Path(config.runs) / task.name / str(model.name) / name)
+    manifest = provenance() | {
+        "model": {**model.identity(), "stop_tokens": list(codec.stops)},
+        "data": dict(task.source()),
+        "digest": digest,
+    }
+    run.create(yaml.safe_dump(settings, sort_keys=False), manifest, problems)
+    return Plan(
+        run, job, sampler, model, codec, problems, prompts, int(config.seed), int(config.replicates)
+    )
+
+
+def generate(
+    plan: Plan,
+    engine: Engine,
+    keys: Sequence[SampleKey],
+    write: Callable[[Sample], None],
+    meter: Meter,
+) -> Iterator[Sample | None]:
+    """Make the samples of these keys; yield each after it is stored, None in between."""
+    with closing(run_chains(plan.starts(keys), engine, meter)) as completed:  # type: ignore[type-var]
+        for done in completed:
+            if done is None:
+                yield None
+                continue
+            sample = _sample(plan, done)
+            write(sample)
+            yield sample
+
+
+def score(
+    run: Run, verifier: Verifier, keys: Sequence[SampleKey] | None = None
+) -> Iterator[tuple[SampleKey, Score]]:
+    """Score the samples of these keys (default: all), and store each verdict as it is made."""
+    problems, samples = run.problems(), run.samples()
+    with run.score_writer(verifier.name) as write, closing(verifier):
+        for key in samples if keys is None else keys:
+            verdict = verifier.score(problems[key.problem], samples[key].text)
+            write(key, verdict)
+            yield key, verdict
+
+
+def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verifier:
+    """The configured verifier; one whose yaml says `ask: ???` asks the run's own model.
+
+    engine: gives the engine, loading it if need be; called only when a question is asked.
+    """
+    if not asks_model(job):
+        return job.build("verifier")
+    codec = model.codec()
+
+    def ask(text: str, options: Sequence[str]) -> Sequence[float]:
+        """The probabilities of the options as the model's next token, given that it is one of them."""
+        prompt = codec.encode(Prompt(text, chat=model.kind == "instruct"))
+        stream = Stream(0, "ask", "", 0)
+        ids = [codec.encode(Prompt(option))[0] for option in options]
+        logp = np.array([run_one(_next_token(i), prompt, stream, engine()).logp for i in ids])
+        mass = np.exp(logp - logp.max())
+        return (mass / mass.sum()).tolist()
+
+    return job.build("verifier", ask=ask)
+
+
+def asks_model(job: Job) -> bool:
+    """Whether the configured verifier needs a language model of its own."""
+    return OmegaConf.is_missing(job.config.verifier, "ask")
+
+
+def _next_token(token: int) -> Chain:
+    """Its log-likelihood is that of this very token."""
+    support = (token,)
+    draw = yield Extend(("ask",), response=(), keep=0, until=1, stops=(), support=support)
+    return Response().then(draw).outcome()
+
+
+def _sample(plan: Plan, done: Completed) -> Sample:
+    outcome: Outcome = done.outcome
+    return Sample(
+        problem=done.key.problem,
+        replicate=done.key.replicate,
+        text=plan.codec.decode(outcome.tokens),
+        tokens=outcome.tokens,
+        logp=outcome.logp,
+        entropy=outcome.entropy,
+        ended=outcome.ended,
+        prompt_tokens=len(plan.prompts[done.key.problem]),
+        cost=done.cost,
+        steps=outcome.steps,
+    )
+
+
+def _digest(
+    settings: Mapping[str, Any], model: Mapping[str, Any], problems: Sequence[Problem]
+) -> str:
+    """sha256 of exactly what changes generations: model, prompts, sampler, engine's kind, seed."""
+    what = {
+        "model": dict(model),
+        "prompts": [[p.id, p.prompt.text, p.prompt.chat] for p in problems],
+        "task": settings["task"]["name"],
+        "sampler": settings["sampler"],
+        "engine": settings["engine"]["name"],
+        "seed": settings["seed"],
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

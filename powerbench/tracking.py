@@ -1,0 +1,160 @@
+"""Trackers: views of a run, sent elsewhere. The run folder stays the record; no tracker fails a run."""
+
+import netrc
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from powerbench.errors import require
+from powerbench.report.summary import Results, confidence, logp_per_token
+from powerbench.store import Run
+
+MODES = ("auto", "online", "offline")
+
+
+class Tracker(Protocol):
+    """Receives a run's configuration, live metrics, and its result."""
+
+    def start(self, run: Run, group: str) -> None:
+        """group: the experiment that the run belongs to."""
+        ...
+
+    def log(self, metrics: Mapping[str, float]) -> None: ...
+
+    def finish(self, results: Results) -> None: ...
+
+
+@dataclass(frozen=True)
+class NoTracker:
+    """Keeps nothing."""
+
+    def start(self, run: Run, group: str) -> None:
+        pass
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def finish(self, results: Results) -> None:
+        pass
+
+
+@dataclass
+class WandbTracker:
+    """Weights & Biases: configuration, live metrics, summary, responses, pass@k and histograms.
+
+    mode: "auto" is online where a key is configured (WANDB_API_KEY or ~/.netrc), else offline.
+        Offline runs lie in <run folder>/wandb; `wandb sync` sends them later.
+    """
+
+    project: str = "powerbench"
+    mode: str = "auto"
+    _run: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        require(
+            self.mode in MODES, f"tracker.mode must be one of {', '.join(MODES)}, got {self.mode!r}"
+        )
+
+    def start(self, run: Run, group: str) -> None:
+        self._guard(lambda: self._start(run, group))
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._run.log(dict(metrics)))
+
+    def finish(self, results: Results) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._finish(results))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run a tracker call; on failure say so once, and go on without a tracker."""
+        try:
+            action()
+        except Exception as error:
+            self._run = None
+            print(
+                f"W&B: {type(error).__name__}: {error}; the run goes on without it", file=sys.stderr
+            )
+
+    def _start(self, run: Run, group: str) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=self.project,
+            group=group,
+            job_type=run.path.parts[-3],
+            name="/".join(run.path.parts[-3:]),
+            config={"settings": run.config, "manifest": run.manifest},
+            dir=str(run.path),
+            mode=_mode() if self.mode == "auto" else self.mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def _finish(self, results: Results) -> None:
+        import wandb
+
+        summary = results.summary
+        samples = list(results.samples.values())
+        plain = asdict(summary) | {"pass_at_k": None}
+        self._run.summary.update({k: v for k, v in plain.items() if v is not None})
+        for point in summary.pass_at_k:
+            self._run.log({"k": point.k, "pass@k": point.mean})
+        self._run.log(
+            {
+                "log-likelihood per token": wandb.Histogram(logp_per_token(samples)),
+                "confidence": wandb.Histogram(confidence(samples)),
+                "responses": _table(results, wandb.Table),
+            }
+        )
+        if summary.pass_at_k:
+            self._run.log(
+                {
+                    "pass@k curve": wandb.plot.line_series(
+                        xs=[point.k for point in summary.pass_at_k],
+                        ys=[[point.mean for point in summary.pass_at_k]],
+                        keys=[summary.sampler],
+                        title=f"pass@k, {summary.task}, {summary.model}",
+                        xname="k",
+                    )
+                }
+            )
+        self._run.finish()
+        self._run = None
+
+
+def _mode() -> str:
+    """W&B's own ways to give a key decide; without one, offline: never a prompt."""
+    if chosen := os.environ.get("WANDB_MODE"):
+        return chosen
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    try:
+        known = netrc.netrc(Path("~/.netrc").expanduser()).hosts
+    except (OSError, netrc.NetrcParseError):
+        return "offline"
+    return "online" if "api.wandb.ai" in known else "offline"
+
+
+def _table(results: Results, table: Callable[..., Any]) -> Any:
+    columns = [
+        "problem",
+        "replicate",
+        "prompt",
+        "response",
+        "extracted",
+        "value",
+        "reason",
+        "tokens",
+    ]
+    columns += ["log-likelihood", "decoded"]
+    rows = []
+    for key, sample in results.samples.items():
+        score = results.scores.get(key)
+        verdict = [None] * 3 if score is None else [score.extracted, score.value, score.reason]
+        prompt = results.problems[key.problem].prompt.text
+        cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
+        rows.append([*key, prompt, sample.text, *verdict, *cost])
+    return table(columns=columns, data=rows)

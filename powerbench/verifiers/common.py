@@ -1,0 +1,37 @@
+"""What verifiers share: the protocol, and what they ask of a problem."""
+
+from typing import Protocol
+
+from powerbench.errors import require
+from powerbench.types import Problem, Score
+
+
+class Verifier(Protocol):
+    """A judge of responses. Its fields are settings."""
+
+    @property
+    def name(self) -> str:
+        """Names scores/<name>.jsonl."""
+        ...
+
+    def score(self, problem: Problem, text: str) -> Score:
+        """The verdict on a response; with neither `correct` nor `preference` if it cannot decide.
+
+        Ends, and does not raise, whatever the response is.
+        Raises UserError if the problem is not of the kind that this verifier judges.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what `score` holds: processes, connections. Scoring again is allowed."""
+        ...
+
+
+def asked(problem: Problem, field: str, verifier: str) -> str:
+    """A field of the problem's meta. Raises UserError if the task does not give it."""
+    require(
+        field in problem.meta,
+        f"verifier {verifier!r} needs {field!r}, which problem {problem.id} lacks; "
+        f"choose the verifier of its task",
+    )
+    return problem.meta[field]

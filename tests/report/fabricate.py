@@ -1,0 +1,73 @@
+"""Small run folders, written through the store as the runner and the verifiers write them."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from powerbench.store import Run, SampleKey
+from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+
+STEPS = (
+    Step(0, 1, -9.0, -7.0, 3, True),
+    Step(0, 2, -7.0, None, 1, False),
+    Step(0, 6, -7.0, None, 0, False),  # past the end: stays
+    Step(1, 0, -7.0, -8.0, 4, False),
+)
+
+
+def sample(problem: str = "p0", replicate: int = 0, length: int = 4, **changes: Any) -> Sample:
+    """A response of `length` tokens, at -0.5 nats a token and an entropy of 0.25."""
+    fields = {
+        "text": f"The answer to {problem} is {replicate}.",
+        "tokens": tuple(range(length)),
+        "logp": -0.5 * length,
+        "entropy": 0.25 * length,
+        "ended": Ended.STOP,
+        "prompt_tokens": 7,
+        "cost": Cost(decoded=length, prefilled=7, seconds=1.0, finished=100.0),
+    }
+    return Sample(problem, replicate, **fields | changes)
+
+
+def write_run(
+    path: Path,
+    samples: Iterable[Sample],
+    scores: Mapping[tuple[str, int], Score] | None = None,
+    prompt: str = "What is {}?",
+    task: str = "math500",
+) -> Run:
+    """A run folder at `path`, named <sampler>-<hash>, with the given samples and verdicts."""
+    samples = list(samples)
+    run = Run(path)
+    problems = [
+        Problem(id_, Prompt(prompt.replace("{}", id_)), gold=f"gold of {id_}")
+        for id_ in dict.fromkeys(s.problem for s in samples)
+    ]
+    sampler = path.name.rsplit("-", 1)[0]
+    config = f"task: {{name: {task}}}\nmodel: {{name: tiny}}\nsampler: {{name: {sampler}}}\n"
+    run.create(config, {"git": {"commit": "abc123"}, "packages": {}}, problems)
+    with run.writer() as write:
+        for one in samples:
+            write(one)
+    if scores is not None:
+        with run.score_writer("math") as write_score:
+            for key, score in scores.items():
+                write_score(SampleKey(*key), score)
+    return run
+
+
+def grid(problems: int, replicates: int, **changes: Any) -> list[Sample]:
+    """Samples for every problem p0, p1, ... and replicate, each response a little longer."""
+    return [
+        sample(f"p{i}", r, length=4 + i + r, **changes)
+        for i in range(problems)
+        for r in range(replicates)
+    ]
+
+
+def verdicts(samples: Iterable[Sample], every: int = 2) -> dict[tuple[str, int], Score]:
+    """Every `every`-th response is right."""
+    return {
+        (s.problem, s.replicate): Score(correct=i % every == 0, extracted=str(i), reason="compared")
+        for i, s in enumerate(samples)
+    }

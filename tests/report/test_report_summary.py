@@ -1,0 +1,142 @@
+"""The numbers of a run are what one computes by hand from its folder.
+
+Run: pytest tests/report/test_report_summary.py
+"""
+
+from pathlib import Path
+
+import pytest
+from fabricate import STEPS, grid, sample, verdicts, write_run
+
+from powerbench.report.summary import Summary, labels, summarise
+from powerbench.stats import wilson
+from powerbench.types import Cost, Ended, Score
+
+
+def of_scores(path: Path, *scores: Score) -> Summary:
+    """The summary of a run with one replicate of as many problems as there are scores."""
+    samples = [sample(f"p{i}") for i in range(len(scores))]
+    return summarise(
+        write_run(path / "base-1", samples, {(f"p{i}", 0): s for i, s in enumerate(scores)})
+    )
+
+
+def test_likelihood_and_confidence_are_means_over_responses_of_means_over_tokens(
+    tmp_path: Path,
+) -> None:
+    samples = [
+        sample("p0", 0, length=10, logp=-1.0, entropy=2.0),  # -0.1 and -0.2 a token
+        sample("p0", 1, length=2, logp=-1.0, entropy=1.2),  # -0.5 and -0.6
+        sample("p1", 0, length=0, logp=0.0, entropy=0.0),  # no token: no mean
+    ]
+    summary = summarise(write_run(tmp_path / "base-1", samples))
+    assert summary.logp == pytest.approx(-0.3)
+    assert summary.confidence == pytest.approx(-0.4)
+    assert summary.length == 4
+    assert (summary.problems, summary.replicates, summary.responses) == (2, 2, 3)
+
+
+def test_cost_counts_rejected_proposals(tmp_path: Path) -> None:
+    samples = [
+        sample("p0", length=5, cost=Cost(40, 9, 1, 1), steps=STEPS),
+        sample("p1", length=15, cost=Cost(60, 21, 1, 1), steps=STEPS[1:], ended=Ended.LENGTH),
+    ]
+    summary = summarise(write_run(tmp_path / "power-1", samples))
+    assert summary.decoded_per_token == 100 / 20
+    assert summary.prefilled == 30
+    assert summary.acceptance == 1 / 5  # the two that stayed decoded nothing
+    assert summary.truncated == 0.5
+
+
+def test_a_sampler_without_steps_has_no_acceptance(tmp_path: Path) -> None:
+    assert summarise(write_run(tmp_path / "base-1", [sample()])).acceptance is None
+
+
+def test_overlapping_responses_share_their_time_and_interruptions_do_not_count(
+    tmp_path: Path,
+) -> None:
+    ends = [(10, 110), (8, 109), (3, 112), (5, 1005)]  # 100..110, 101..109, 109..112; 1000..1005
+    samples = [sample(f"p{i}", cost=Cost(4, 7, s, end)) for i, (s, end) in enumerate(ends)]
+    assert summarise(write_run(tmp_path / "base-1", samples)).seconds == pytest.approx(12 + 5)
+
+
+def test_accuracy_is_over_decided_responses_and_the_undecided_are_counted(tmp_path: Path) -> None:
+    summary = of_scores(
+        tmp_path,
+        Score(correct=True),
+        Score(correct=False),
+        Score(reason="timeout"),
+        Score(correct=True),
+    )
+    assert summary.measure == "accuracy"
+    assert summary.value is not None
+    assert (summary.value.mean, summary.value.n) == (pytest.approx(2 / 3), 3)
+    assert summary.value.interval == pytest.approx(wilson(2, 3))
+    assert (summary.undecided, summary.unscored) == (1, 0)
+
+
+def test_responses_that_no_verifier_saw_are_not_undecided(tmp_path: Path) -> None:
+    summary = summarise(
+        write_run(tmp_path / "base-1", grid(3, 1), {("p0", 0): Score(correct=True)})
+    )
+    assert (summary.undecided, summary.unscored) == (0, 2)
+    assert summary.value is not None and summary.value.n == 1
+
+
+def test_preferences_have_no_pass_at_k(tmp_path: Path) -> None:
+    summary = of_scores(tmp_path, Score(preference=0.25), Score(preference=0.75))
+    assert (summary.measure, summary.pass_at_k) == ("preference", ())
+    assert summary.value is not None and summary.value.mean == 0.5
+
+
+def test_a_run_without_verdicts_has_no_value(tmp_path: Path) -> None:
+    unscored = summarise(write_run(tmp_path / "base-1", grid(2, 2)))
+    assert (unscored.verifier, unscored.value, unscored.pass_at_k) == (None, None, ())
+    undecided = of_scores(tmp_path / "other", Score(), Score())
+    assert (undecided.verifier, undecided.value, undecided.undecided) == ("math", None, 2)
+
+
+def test_a_run_without_samples_is_all_blank(tmp_path: Path) -> None:
+    summary = summarise(write_run(tmp_path / "base-1", []))
+    assert (summary.responses, summary.value, summary.logp, summary.seconds) == (
+        0,
+        None,
+        None,
+        None,
+    )
+
+
+def test_pass_at_k_by_hand(tmp_path: Path) -> None:
+    samples = grid(2, 3)
+    right = {("p0", 0), ("p0", 1)}  # 2 of 3, and 0 of 3
+    scores = {
+        (s.problem, s.replicate): Score(correct=(s.problem, s.replicate) in right) for s in samples
+    }
+    summary = summarise(write_run(tmp_path / "base-1", samples, scores))
+    points = {p.k: p.mean for p in summary.pass_at_k}
+    assert points == pytest.approx({1: 1 / 3, 2: 1 / 2, 3: 1 / 2})
+
+
+def test_pass_at_k_is_over_the_problems_whose_replicates_are_all_decided(tmp_path: Path) -> None:
+    samples = grid(3, 2)
+    scores = verdicts(samples, every=1) | {("p2", 1): Score(reason="timeout")}
+    summary = summarise(write_run(tmp_path / "base-1", samples, scores))
+    assert [p.k for p in summary.pass_at_k] == [1, 2]
+    assert summary.pass_at_k_problems == 2
+
+
+def test_the_verifier_that_scored_last_counts(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "base-1", [sample()], {("p0", 0): Score(correct=False)})
+    scores = run.path / "scores"
+    (scores / "fixed.jsonl").write_text(
+        (scores / "math.jsonl").read_text().replace('"correct": false', '"correct": true')
+    )
+    summary = summarise(run)
+    assert summary.verifier == "fixed"
+    assert summary.value is not None and summary.value.mean == 1
+
+
+def test_runs_of_a_sweep_are_told_apart_by_their_hash(tmp_path: Path) -> None:
+    names = ["base-1a", "power-2b", "power-3c"]
+    summaries = [summarise(write_run(tmp_path / name, [sample()])) for name in names]
+    assert labels(summaries) == ["base", "power 2b", "power 3c"]
