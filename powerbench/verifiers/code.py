@@ -4,7 +4,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import NamedTuple
 
 from powerbench.errors import require
@@ -13,6 +13,7 @@ from powerbench.verifiers.common import asked
 from powerbench.verifiers.sandbox import run
 
 FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+INDENT = 4 * " "
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def extract(prompt: str, entry_point: str, text: str) -> str | None:
 
     The first fenced block (closed or not) that defines the entry point, or else the response itself
     if it does: both after the part of the prompt that precedes the function, its imports and helpers.
-    Otherwise the prompt, continued by the response up to the end of the function. From the first
-    line on that is not Python, everything is left out.
+    Otherwise the prompt, continued up to the end of the function by the response, or else by a block
+    that is a function's body. From the first line on that is not Python, everything is left out.
     """
     blocks = [dedent(block) for block in FENCED.findall(text)]
     for candidate in (*blocks, text):
@@ -61,7 +62,8 @@ def extract(prompt: str, entry_point: str, text: str) -> str | None:
         function = _function(module, entry_point)
         if function and _has_body(function):
             return _preamble(prompt, entry_point) + module.source
-    for candidate in (text, *blocks):
+    bodies = [indent(block, INDENT) for block in blocks]
+    for candidate in (text, *bodies):
         module = _parse(prompt + candidate)
         function = _function(module, entry_point)
         if function and _end(function) > prompt.count("\n"):

@@ -45,7 +45,8 @@ def run(program: str, timeout: float, memory_mb: int) -> Verdict:
             reason = _report(folder, timeout)
     except OSError as error:
         return Verdict(None, f"the sandbox failed: {error}")
-    return Verdict(True, "passed") if reason == token else Verdict(False, reason)
+    passed = reason.startswith(token)  # a program that forks reports once per process
+    return Verdict(True, "passed") if passed else Verdict(False, reason)
 
 
 def _report(folder: str, timeout: float) -> str:

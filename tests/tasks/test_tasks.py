@@ -62,9 +62,10 @@ def test_math500_doubles_the_braces_as_the_official_code_does(tmp_path: Path) ->
 
 
 def test_math500_keeps_braces_of_the_problem(tmp_path: Path) -> None:
-    row = MATH_ROW | {"problem": r"Find $\frac{1}{2} + {0} + {problem}$."}
-    (problem,) = Math500(path=math_file(tmp_path, row)).problems("base")
-    assert row["problem"] in problem.prompt.text
+    statement = r"Find $\frac{1}{2} + {0} + {problem}$."
+    path = math_file(tmp_path, MATH_ROW | {"problem": statement})
+    (problem,) = Math500(path=path).problems("base")
+    assert statement in problem.prompt.text
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_damaged_file_is_named_with_its_line(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_missing_file_is_named(task: Callable[..., Task]) -> None:
-    with pytest.raises(UserError, match="no/such.jsonl: there is no such file"):
+    with pytest.raises(UserError, match=r"no/such\.jsonl: there is no such file"):
         task(path="no/such.jsonl").problems("base")
     with pytest.raises(UserError, match=r"unknown bundled file.*did you mean 'math_mini.jsonl'"):
         task(path="bundled:math_mni.jsonl").problems("base")
@@ -178,7 +179,7 @@ def test_a_missing_file_is_named(task: Callable[..., Task]) -> None:
 def test_an_impossible_setting_is_named(task: Callable[..., Task]) -> None:
     with pytest.raises(UserError, match=r"task.prompt_style 'offical' \(did you mean 'official'\?"):
         task(prompt_style="offical")
-    with pytest.raises(UserError, match="unknown task.chat 'sometimes'"):
+    with pytest.raises(UserError, match=r"unknown task\.chat 'sometimes'"):
         task(chat="sometimes")
     with pytest.raises(UserError, match="proposal_temperature must be > 0"):
         task(proposal_temperature=0.0)

@@ -53,7 +53,7 @@ def judge(text: str, timeout: float = 5.0) -> Score:
         BODY + "\n\ndef other():\n    raise SystemExit\n\nother()\n",
         BODY + "\nThe function returns the square root.\n",
         BODY + "```\nThis is it.",
-        "    x = '''\nat column 0\n'''\n" + BODY,
+        "    note = '''\nat column 0\n'''\n" + BODY,
         BODY + "    if x and (\n",
         WHOLE,
         PROMPT + BODY,
@@ -61,6 +61,7 @@ def judge(text: str, timeout: float = 5.0) -> Score:
         f"Here it is:\n```python\n{WHOLE}",
         f"```\n{PROMPT}{BODY}```",
         f"```python\n{BODY}```",
+        "```python\nreturn sqrt(x)\n```",
         f"1. First\n   ```python\n{indent(WHOLE, '   ')}   ```\n",
         f"```python\nprint(1)\n```\nand\n```python\n{WHOLE}```",
         f"```python\ndef root(x):\n    return helper(x) / 2 and sqrt(x)\n```\n```python\n{'x' * 9}\n```",
@@ -76,7 +77,7 @@ def test_the_program_is_found(text: str) -> None:
     [
         ("", "no code"),
         ("I cannot do that.", "no code"),
-        ("```python\nprint(1)\n```", "no code"),
+        ("```text\nnothing to run\n```", "no code"),
         ("return sqrt(x)", "no code"),
         ("\0", "no code"),
         ("```python\ndef root(x) return 1\n```", "SyntaxError"),
@@ -173,8 +174,8 @@ def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge(f"    import os; assert 'SECRET' not in os.environ\n{BODY}").correct is True
 
 
-def test_a_verdict_does_not_depend_on_hash_seeds() -> None:
-    text = "    return {'aaa': 2.0, 'bbb': 3.0}[min({'aaa', 'bbb', 'ccc'}, key=hash)] and 1\n"
+def test_a_verdict_does_not_depend_on_a_hash_seed() -> None:
+    text = "    raise ValueError(hash('a'))\n"
     assert judge(text) == judge(text)
 
 
