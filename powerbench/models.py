@@ -61,6 +61,11 @@ class HFCodec:
         text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
+    def token(self, text: str) -> int:
+        tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+        require(len(tokens) == 1, f"{text!r} is {len(tokens)} tokens of {self.model!r}, not one")
+        return tokens[0]
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
@@ -143,13 +148,14 @@ class HubModel:
         return self._from_pretrained(AutoConfig).get_text_config()
 
     @cached_property
-    def _location(self) -> str:
+    def location(self) -> str:
+        """The hub id or folder to load from; converts a GGUF on first use."""
         return self.id if self.gguf is None else str(_converted(self.gguf))
 
     def _from_pretrained(self, loader: Any, **options: Any) -> Any:
         revision = self.revision if self.gguf is None else None
         try:
-            return loader.from_pretrained(self._location, revision=revision, **options)
+            return loader.from_pretrained(self.location, revision=revision, **options)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
@@ -172,7 +178,7 @@ class HubModel:
 
     def _listed_stops(self) -> list[int]:
         try:
-            listed = GenerationConfig.from_pretrained(self._location).eos_token_id
+            listed = GenerationConfig.from_pretrained(self.location).eos_token_id
         except OSError:  # a checkpoint need not have one
             return []
         return [listed] if isinstance(listed, int) else list(listed or [])

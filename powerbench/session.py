@@ -36,6 +36,8 @@ class Plan:
     sampler: Sampler
     model: Model
     codec: Codec
+    stops: Tokens
+    """What ends a response: the model's stop tokens, and the task's."""
     problems: Sequence[Problem]
     prompts: Mapping[str, Tokens]
     seed: int
@@ -66,7 +68,7 @@ class Plan:
         task = self.job.config.task.name
         for key in keys:
             prompt = self.prompts[key.problem]
-            context = Context(prompt, self.codec.eos, self.codec.stops)
+            context = Context(prompt, self.codec.eos, self.stops)
             stream = Stream(self.seed, task, key.problem, key.replicate)
             yield Start(key, prompt, self.sampler.chain(context), stream)
 
@@ -88,6 +90,7 @@ def prepare(job: Job) -> Plan:
     everything: list[Problem] = task.problems(model.kind)
     require(bool(everything), f"task {task.name!r} has no problems")
     codec = model.codec()
+    stops = tuple(dict.fromkeys([*codec.stops, *map(codec.token, task.stop_tokens)]))
     problems = everything[: config.limit]
     prompts = {problem.id: codec.encode(problem.prompt) for problem in problems}
     for problem in problems:
@@ -100,17 +103,26 @@ def prepare(job: Job) -> Plan:
         )
     settings = job.settings()
     settings["model"]["name"] = model.name
-    digest = _digest(settings, model.identity(), everything)
+    digest = _digest(settings, {**model.identity(), "stops": stops}, everything)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
     manifest = provenance() | {
-        "model": {**model.identity(), "stop_tokens": list(codec.stops)},
+        "model": {**model.identity(), "stop_tokens": list(stops)},
         "data": dict(task.source()),
         "digest": digest,
     }
     run.create(yaml.safe_dump(settings, sort_keys=False), manifest, problems)
     return Plan(
-        run, job, sampler, model, codec, problems, prompts, int(config.seed), int(config.replicates)
+        run=run,
+        job=job,
+        sampler=sampler,
+        model=model,
+        codec=codec,
+        stops=stops,
+        problems=problems,
+        prompts=prompts,
+        seed=int(config.seed),
+        replicates=int(config.replicates),
     )
 
 
@@ -156,8 +168,12 @@ def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verif
     def ask(text: str, options: Sequence[str]) -> Sequence[float]:
         """The probabilities of the options as the model's next token, given that it is one of them."""
         prompt = codec.encode(Prompt(text, chat=model.kind == "instruct"))
+        require(
+            len(prompt) < model.context_length,
+            f"the question has {len(prompt)} tokens, more than {model.name}'s context holds",
+        )
         stream = Stream(0, "ask", "", 0)
-        ids = [codec.encode(Prompt(option))[0] for option in options]
+        ids = [codec.token(option) for option in options]
         logp = np.array([run_one(_next_token(i), prompt, stream, engine()).logp for i in ids])
         mass = np.exp(logp - logp.max())
         return (mass / mass.sum()).tolist()

@@ -17,6 +17,10 @@ class Codec(Protocol):
 
     def encode(self, prompt: Prompt) -> Tokens: ...
 
+    def token(self, text: str) -> int:
+        """The one token that this text is. Raises UserError if it is not one."""
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, special tokens left out."""
         ...

@@ -42,6 +42,9 @@ class ToyCodec:
     def encode(self, prompt: Prompt) -> Tokens:
         return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
 
+    def token(self, text: str) -> int:
+        return self.encode(Prompt(text[-1:]))[0]
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(chr(96 + t) for t in tokens if t != EOS)
 

@@ -1,7 +1,7 @@
 """AlpacaEval 2.0: 805 instructions, judged against GPT-4-turbo's responses (Dubois et al. 2024)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ class AlpacaEval:
     prompt_style: `official` is the instruction as raw text for every model, `chat` one user turn.
     chat: `model` (as prompt_style has it), `always` or `never`.
     proposal_temperature: the paper sets 0.5 for this task.
+    stop_tokens: strings of one token each that end a response, beside the model\'s own.
     """
 
     name: str = "alpaca_eval"
@@ -41,6 +42,7 @@ class AlpacaEval:
     prompt_style: str = "official"
     chat: str = "model"
     proposal_temperature: float | None = 0.5
+    stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)

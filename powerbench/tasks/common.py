@@ -28,6 +28,11 @@ class Task(Protocol):
         """What the paper sets for this task; None: 1/alpha."""
         ...
 
+    @property
+    def stop_tokens(self) -> Sequence[str]:
+        """Strings of one token each that end a response, beside the model's own stop tokens."""
+        ...
+
     def problems(self, kind: str) -> list[Problem]:
         """All problems, prompted for a model of this kind: `base`, `rl` or `instruct`."""
         ...

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -34,6 +34,7 @@ class HumanEval:
         model it opens with the signature and the docstring's description, still without a chat
         template; `chat` is one user turn that asks for the function in a fenced block.
     chat: `model` (as prompt_style has it), `always` or `never`.
+    stop_tokens: strings of one token each that end a response, beside the model\'s own.
     """
 
     name: str = "humaneval"
@@ -41,6 +42,7 @@ class HumanEval:
     prompt_style: str = "official"
     chat: str = "model"
     proposal_temperature: float | None = None
+    stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)

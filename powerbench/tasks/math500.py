@@ -1,6 +1,6 @@
 """MATH500: 500 problems of the MATH test set whose answers are boxed (Lightman et al. 2023)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,18 @@ STYLES = {
         "Can you solve the following math problem? {problem} Please reason step by step, "
         "and put your final answer within \\boxed{}."
     ),
+    "few_shot": """\
+Problem: What is $6 \\cdot 4$?
+Solution: Six times four is 24. The answer is $\\boxed{24}$.
+
+Problem: How many sides does a pentagon have?
+Solution: A pentagon has five sides. The answer is $\\boxed{5}$.
+
+Problem: Solve $x - 4 = 9$ for $x$.
+Solution: Add 4 to both sides: $x = 9 + 4 = 13$. The answer is $\\boxed{13}$.
+
+Problem: {problem}
+Solution:""",
 }
 
 
@@ -35,8 +47,10 @@ class Math500:
     """Problems in the format of MATH-500: problem, answer, subject, level, unique_id.
 
     path: a local file instead of the hub; `bundled:<name>` is one that comes with powerbench.
-    prompt_style: `official`, with its doubled braces, or `plain`.
+    prompt_style: `official`, with its doubled braces; `plain`; or `few_shot`, three worked examples
+        as raw text, for models too small to be asked (a blank line ends the solution: `stop_tokens`).
     chat: `model` (raw text for a base model, one user turn for the others), `always` or `never`.
+    stop_tokens: strings of one token each that end a response, beside the model's own.
     """
 
     name: str = "math500"
@@ -46,6 +60,7 @@ class Math500:
     prompt_style: str = "official"
     chat: str = "model"
     proposal_temperature: float | None = None
+    stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_settings(self.prompt_style, tuple(STYLES), self.chat, self.proposal_temperature)
@@ -73,9 +88,10 @@ class Math500:
 
     def _problem(self, row: Row, kind: str) -> Problem:
         text = STYLES[self.prompt_style].replace("{problem}", row.text("problem"))
+        style = kind != "base" and self.prompt_style != "few_shot"
         return Problem(
             id=row.text("unique_id"),
-            prompt=Prompt(text, through_chat(self.chat, style=kind != "base")),
+            prompt=Prompt(text, through_chat(self.chat, style)),
             gold=row.text("answer"),
             meta={field: row[field] for field in ("subject", "level", "problem")},
         )

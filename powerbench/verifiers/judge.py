@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from powerbench.errors import require
+from powerbench.errors import UserError, require
 from powerbench.rng import Stream
 from powerbench.types import Problem, Score
 from powerbench.verifiers.common import asked
@@ -150,8 +150,11 @@ class StandInJudge:
 
     def score(self, problem: Problem, text: str) -> Score:
         instruction = asked(problem, "instruction", self.name)
-        first, _ = self.ask(question(instruction, text, problem.gold), LABELS)
-        _, second = self.ask(question(instruction, problem.gold, text), LABELS)
+        try:
+            first, _ = self.ask(question(instruction, text, problem.gold), LABELS)
+            _, second = self.ask(question(instruction, problem.gold, text), LABELS)
+        except UserError as error:
+            return Score(extracted=text, reason=str(error))
         judge = f"stand-in judge {self.label or ''}".rstrip()
         return Score(
             preference=(first + second) / 2,

@@ -1,0 +1,10 @@
+"""Shared by all tests: helpers beside the test files, one thread, no network."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+for folder in ("engines", "report"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -1,0 +1,120 @@
+"""The hf engine's cache: exact after any history of forks, rollbacks and reuse, and never a bystander.
+
+Run: pytest tests/engines/test_hf.py
+"""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import SWITCH, TinyModel, plain_logp, run
+
+from powerbench.engines.hf import HFEngine
+from powerbench.engines.hf.sampling import draw
+from powerbench.errors import UserError
+from powerbench.types import Ended, Extend, Tokens
+
+ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
+
+
+def close(name: str, prompt: Tokens, kept: Tokens, tokens: Tokens, logp: tuple[float, ...]) -> bool:
+    first = len(prompt) + len(kept)
+    rows = plain_logp(name, prompt + kept + tokens)[first - 1 : -1]
+    expected = rows[range(len(tokens)), tokens]
+    return bool(np.abs(expected - logp).max() < 1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_exact_after_random_histories_of_proposals(name: str, width: int) -> None:
+    """Chains that extend, propose from random cuts, accept, reject, end and make room for others."""
+    choose = random.Random(width)
+    engine = HFEngine(TinyModel(name), 12, 24, width=width, prefill_tokens=7)
+    prompts = {c: tuple(choose.randrange(300) for _ in range(choose.randint(1, 12))) for c in range(12)}
+    prompts[3] = prompts[2]  # replicates share a prompt
+    current: dict[int, Tokens] = {}
+    waiting = list(prompts)
+    pending: dict[int, Extend] = {}
+    for turn in range(120):
+        while waiting and len(current) < width:
+            current[waiting.pop()] = ()
+        for chain, x in current.items():
+            if chain not in pending:
+                keep = choose.randint(0, min(len(x), 23))
+                until = choose.randint(keep + 1, 24)
+                floor = choose.choice([-np.inf, -1.0])
+                request = Extend((turn,), x, keep, until, stops=(7,), tau=0.5, alpha=2.0, floor=floor)
+                pending[chain] = request
+                engine.submit(chain, prompts[chain], request, np.random.default_rng(turn).random(24))
+        for chain, draw in engine.step():
+            request = pending.pop(chain)
+            assert close(name, prompts[chain], request.prefix, draw.tokens, draw.logp)
+            if draw.ended is not Ended.FLOOR and choose.random() < 0.5:
+                current[chain] = request.prefix + draw.tokens
+            if choose.random() < 0.05:
+                engine.withdraw(chain)
+                del current[chain]
+                waiting.insert(0, chain)
+
+
+def test_a_rejected_proposal_costs_no_recomputation() -> None:
+    engine = HFEngine(TinyModel("llama"), 12, 24, width=1)
+    prompt, u = (5, 6, 7, 8), np.random.default_rng(0).random(24)
+    first = Extend((0,), (), 0, 20, stops=())
+    x = run(engine, {0: (prompt, first, u)})[0]
+    assert x.prefilled == len(prompt) - 1  # the last token of a prompt is decoded
+    for cut in (5, 15, 10, 18):  # every proposal is rejected: the next one starts from x again
+        proposal = Extend((cut,), x.tokens, cut, 20, stops=())
+        assert run(engine, {0: (prompt, proposal, u[::-1].copy())})[0].prefilled == 0
+
+
+def test_replicates_of_a_problem_compute_its_prompt_once() -> None:
+    engine = HFEngine(TinyModel("llama"), 12, 24, width=4)
+    prompt, u = tuple(range(1, 11)), np.random.default_rng(0).random(24)
+    draws = run(engine, {c: (prompt, Extend((0,), (), 0, 5, stops=()), u) for c in range(4)})
+    assert sum(draw.prefilled for draw in draws.values()) == len(prompt) - 1
+
+
+def test_longrope_factors_are_a_chains_own() -> None:
+    """A chain that may pass the switch uses the long factors from its start; its neighbours do not."""
+    engine = HFEngine(TinyModel("phi3-longrope"), 40, 16, width=4)
+    u = np.random.default_rng(1).random(16)
+    prompts = {0: (1, 2, 3), 1: tuple(range(30)), 2: tuple(range(16)), 3: tuple(range(17))}
+    draws = run(engine, {c: (p, Extend((0,), (), 0, 16, stops=()), u) for c, p in prompts.items()})
+    for chain, prompt in prompts.items():
+        long = len(prompt) + 16 > SWITCH
+        x = prompt + draws[chain].tokens
+        rows = plain_logp("phi3-longrope", x, pad_to=SWITCH + 1 if long else 0)
+        expected = rows[range(len(prompt) - 1, len(x) - 1), draws[chain].tokens]
+        assert draws[chain].logp == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_prompt_longer_than_planned_makes_the_cache_grow() -> None:
+    engine = HFEngine(TinyModel("llama"), 4, 8, width=2)
+    u = np.random.default_rng(1).random(8)
+    request = Extend((0,), (), 0, 8, stops=())
+    short = run(engine, {0: ((1, 2), replace(request, until=3), u)})[0]
+    prompt = tuple(range(50))
+    long = run(engine, {1: (prompt, request, u)})[1]
+    assert close("llama", prompt, (), long.tokens, long.logp)
+    again = Extend((1,), short.tokens, 3, 8, stops=())
+    more = run(engine, {0: ((1, 2), again, u)})[0]
+    assert close("llama", (1, 2), short.tokens, more.tokens, more.logp)
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    import torch
+
+    logits = torch.full((4, 600), -torch.inf)
+    logits[:, 300] = 0.0
+    logits[:, 301] = 1.0
+    u = torch.tensor([0.0, 0.2, 0.5, 1 - 2**-53], dtype=torch.float64)
+    drawn = draw(logits, u, torch.ones(4), torch.zeros(4, dtype=torch.int64))
+    assert drawn.token.tolist() == [300, 300, 301, 301]
+
+
+@pytest.mark.parametrize("setting", [{"width": 0}, {"prefill_tokens": 0}])
+def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=next(iter(setting))):
+        HFEngine(TinyModel("llama"), 4, 8, **setting)
