@@ -47,7 +47,9 @@ class Job:
             cause = cause.__cause__
         if isinstance(cause, UserError):
             return cause
-        return UserError(f"a setting of {group}={self.choices.get(group)} is wrong: {_first_line(cause)}")
+        return UserError(
+            f"a setting of {group}={self.choices.get(group)} is wrong: {_first_line(cause)}"
+        )
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> "Job":
@@ -153,7 +155,8 @@ def _unknown_key(overrides: Sequence[str], error: HydraException) -> UserError:
         node, _, name = key.rpartition(".")
         section = OmegaConf.select(with_defaults, node) if node else with_defaults
         if isinstance(section, DictConfig) and name not in section:
-            return unknown("setting", key, [f"{node}.{k!s}" if node else str(k) for k in section if k != "_target_"])
+            names = [str(k) for k in section if k != "_target_"]
+            return unknown("setting", key, [f"{node}.{k}" if node else k for k in names])
     return UserError(_first_line(error))
 
 

@@ -116,14 +116,12 @@ class HubModel:
             return identity | {"sha256": _sha256(self.gguf)}
         return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
 
-    def load(self, device: str = "auto") -> PreTrainedModel:
-        """The model in evaluation mode, attending through powerbench's attention function."""
-        from powerbench.engines.hf.attention import ATTENTION
-
+    def load(self, device: str, attention: str) -> PreTrainedModel:
+        """The model in evaluation mode; `attention` is the name of a registered attention function."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        return _load(self, dtype, device, ATTENTION)
+        return _load(self, dtype, device, attention)
 
     @cached_property
     def gguf(self) -> Path | None:

@@ -31,7 +31,9 @@ def test_exact_after_random_histories_of_proposals(name: str, width: int) -> Non
     """Chains that extend, propose from random cuts, accept, reject, end and make room for others."""
     choose = random.Random(width)
     engine = HFEngine(TinyModel(name), 12, 24, width=width, prefill_tokens=7)
-    prompts = {c: tuple(choose.randrange(300) for _ in range(choose.randint(1, 12))) for c in range(12)}
+    prompts = {
+        c: tuple(choose.randrange(300) for _ in range(choose.randint(1, 12))) for c in range(12)
+    }
     prompts[3] = prompts[2]  # replicates share a prompt
     current: dict[int, Tokens] = {}
     waiting = list(prompts)
@@ -44,14 +46,18 @@ def test_exact_after_random_histories_of_proposals(name: str, width: int) -> Non
                 keep = choose.randint(0, min(len(x), 23))
                 until = choose.randint(keep + 1, 24)
                 floor = choose.choice([-np.inf, -1.0])
-                request = Extend((turn,), x, keep, until, stops=(7,), tau=0.5, alpha=2.0, floor=floor)
+                request = Extend(
+                    (turn,), x, keep, until, stops=(7,), tau=0.5, alpha=2.0, floor=floor
+                )
                 pending[chain] = request
-                engine.submit(chain, prompts[chain], request, np.random.default_rng(turn).random(24))
-        for chain, draw in engine.step():
+                engine.submit(
+                    chain, prompts[chain], request, np.random.default_rng(turn).random(24)
+                )
+        for chain, drawn in engine.step():
             request = pending.pop(chain)
-            assert close(name, prompts[chain], request.prefix, draw.tokens, draw.logp)
-            if draw.ended is not Ended.FLOOR and choose.random() < 0.5:
-                current[chain] = request.prefix + draw.tokens
+            assert close(name, prompts[chain], request.prefix, drawn.tokens, drawn.logp)
+            if drawn.ended is not Ended.FLOOR and choose.random() < 0.5:
+                current[chain] = request.prefix + drawn.tokens
             if choose.random() < 0.05:
                 engine.withdraw(chain)
                 del current[chain]

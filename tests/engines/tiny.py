@@ -58,7 +58,7 @@ class TinyModel:
 
     name: str
 
-    def load(self, device: str) -> PreTrainedModel:
+    def load(self, device: str, attention: str) -> PreTrainedModel:
         return _models(self.name)[0]
 
 

@@ -3,10 +3,10 @@
 The two bundled data sets, read from their files without importing the package.
 
 `math_mini.jsonl`: every answer is computed again, by sympy or by enumeration, from the givens of
-its problem (the table `ANSWERS`) and compared with the stored one; the fields are those of
-MATH-500; ids and problems are unique; every solution ends in its boxed answer; and subjects and
-levels are balanced, in the whole file and in its prefixes, because a run with `limit` takes a
-prefix.
+its problem or, where it asks for a fact, from a definition (the table `ANSWERS`), and compared
+with the stored one; the fields are those of MATH-500; ids and problems are unique; every solution
+ends in its boxed answer; and subjects and levels are balanced, in the whole file and in its
+prefixes, because a run with `limit` takes a prefix.
 
 `instructions_mini.jsonl`: the fields are those of AlpacaEval, the instructions are unique, and
 every reference answer has 30 to 90 words. Whether a reference is a good one is not checked.
@@ -17,12 +17,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sympy as sp
 from math_verify import parse, verify
+from sympy.vector import CoordSys3D
 
 DATA = Path(__file__).parents[2] / "powerbench/tasks/data"
 SUBJECTS = {
@@ -118,8 +120,12 @@ def nested_radical() -> sp.Expr:
 # Number theory
 
 
-def parity(number: int) -> str:
-    return r"\text{even}" if number % 2 == 0 else r"\text{odd}"
+def greatest_common_divisor(a: int, b: int) -> int:
+    return max(n for n in range(1, min(a, b) + 1) if a % n == b % n == 0)
+
+
+def least_common_multiple(*numbers: int) -> int:
+    return next(n for n in itertools.count(1) if all(n % number == 0 for number in numbers))
 
 
 def base_six(number: int) -> str:
@@ -141,8 +147,11 @@ def sum_with_square_shift(shift: int) -> int:
 # Counting and probability
 
 
-def ana_in_the_middle() -> int:
-    return sum(seats[2] == "Ana" for seats in itertools.permutations(["Ana", 1, 2, 3, 4]))
+def faces_of_a_cube() -> int:
+    """From Euler's V - E + F = 2; the edges join the vertices that differ in one coordinate."""
+    vertices = list(itertools.product((0, 1), repeat=3))
+    edges = sum(math.dist(a, b) == 1 for a, b in itertools.combinations(vertices, 2))
+    return 2 - len(vertices) + edges
 
 
 def committees() -> int:
@@ -170,6 +179,19 @@ def two_letters_right() -> sp.Rational:
 
 
 # Geometry
+
+
+def sides_of_an_octagon() -> int:
+    """An octagon is what remains of a square when its four corners are cut off."""
+    corners = itertools.product((-1, 1), repeat=2)
+    cuts = [cut for a, b in corners for cut in ((a, 2 * b), (2 * a, b))]
+    return len(sp.convex_hull(*cuts).sides)
+
+
+def diameter(radius: int) -> sp.Expr:
+    """The distance of the two points where a line through the centre meets the circle."""
+    near, far = sp.Circle((0, 0), radius).intersection(sp.Line((0, 0), (1, 0)))
+    return near.distance(far)
 
 
 def inradius() -> sp.Expr:
@@ -206,6 +228,11 @@ def cut_cube_surface() -> sp.Expr:
 # Intermediate algebra
 
 
+def branches_of_a_hyperbola() -> int:
+    """The branches of x^2 - y^2 = 1 lie over the separate intervals where x^2 - 1 >= 0."""
+    return len(sp.solveset(x**2 - 1 >= 0, x, sp.S.Reals).args)
+
+
 def pairwise_squares_of_roots() -> int:
     a, b, c = sp.Poly(x**3 - 7 * x**2 + 4 * x - 3).nroots(n=30)
     total = a**2 * b**2 + b**2 * c**2 + c**2 * a**2
@@ -221,10 +248,6 @@ def quotient() -> sp.Expr:
 
 
 # Precalculus
-
-
-def sum_of_special_angles() -> sp.Expr:
-    return sp.sin(sp.pi / 6) + sp.cos(sp.pi / 3) + sp.tan(sp.pi / 4)
 
 
 def rectangular(r: int, angle: sp.Expr) -> sp.Tuple:
@@ -247,17 +270,17 @@ def count_angles() -> int:
 
 
 ANSWERS: dict[str, Callable[[], Computed]] = {
-    "mini/prealgebra/1.json": lambda: 7 * 12 - 59,
-    "mini/prealgebra/2.json": lambda: R(15, 100) * 240,
-    "mini/prealgebra/3.json": lambda: 150 / R("2.5") * 4,
-    "mini/prealgebra/4.json": lambda: R(5, 6) - R(3, 8),
+    "mini/prealgebra/1.json": lambda: 10 + 5,
+    "mini/prealgebra/2.json": lambda: timedelta(hours=1) // timedelta(minutes=1),
+    "mini/prealgebra/3.json": lambda: R(50, 100) * 10,
+    "mini/prealgebra/4.json": lambda: R(1, 2) + R(1, 2),
     "mini/prealgebra/5.json": lambda: only(sp.solve((5 * 18 + x) / 6 - 20, x)),
     "mini/prealgebra/6.json": omar_is_fastest,
     "mini/prealgebra/7.json": lambda: only(sp.solve((1 + x) / 6 + R(1, 4) - 1, x)),
     "mini/prealgebra/8.json": two_painted_faces,
-    "mini/algebra/1.json": lambda: only(sp.solve(5 * x - 8 - 37, x)),
-    "mini/algebra/2.json": lambda: max(n for n in range(32) if abs(n - (31 - n)) == 7),
-    "mini/algebra/3.json": lambda: 2 * 4**2 + 4 * -3,
+    "mini/algebra/1.json": lambda: only(sp.solve(x - 3 - 6, x)),
+    "mini/algebra/2.json": lambda: only(n for n in range(26) if n * n == 25),
+    "mini/algebra/3.json": lambda: (x + 1).subs(x, 5),
     "mini/algebra/4.json": lambda: sp.solveset(sp.Abs(2 * x - 5) < 9, x, sp.S.Reals),
     "mini/algebra/5.json": lambda: sp.Line((-2, 7), (4, -1)).slope,
     "mini/algebra/6.json": linear_square_root_of_a_map,
@@ -266,24 +289,20 @@ ANSWERS: dict[str, Callable[[], Computed]] = {
         1 / (x - 1) + 1 / (x - 4) >= 0, x, relational=False
     ),
     "mini/algebra/9.json": nested_radical,
-    "mini/number_theory/1.json": lambda: 150 % 11,
-    "mini/number_theory/2.json": lambda: sum(90 % n == 0 for n in range(1, 91)),
+    "mini/number_theory/1.json": lambda: greatest_common_divisor(4, 8),
+    "mini/number_theory/2.json": lambda: least_common_multiple(2, 5),
     "mini/number_theory/3.json": lambda: (3**50 + 8**10) % 10,
-    "mini/number_theory/4.json": lambda: math.lcm(12, 18, 20),
-    "mini/number_theory/5.json": lambda: parity(7**10 + 4**10 + 3**10),
+    "mini/number_theory/4.json": lambda: least_common_multiple(12, 18, 20),
+    "mini/number_theory/5.json": lambda: least_common_multiple(3, 4),
     "mini/number_theory/6.json": lambda: next(
         n for n in itertools.count(1) if (n % 5, n % 7, n % 9) == (3, 4, 5)
     ),
     "mini/number_theory/7.json": lambda: base_six(173),
     "mini/number_theory/8.json": lambda: sum_with_square_shift(45),
     "mini/number_theory/9.json": lambda: coprime_sum(60),
-    "mini/counting_and_probability/1.json": lambda: len(
-        list(itertools.product(range(4), range(6)))
-    ),
-    "mini/counting_and_probability/2.json": lambda: share(
-        "r" * 5 + "g" * 3 + "b" * 4, lambda marble: marble == "g"
-    ),
-    "mini/counting_and_probability/3.json": ana_in_the_middle,
+    "mini/counting_and_probability/1.json": faces_of_a_cube,
+    "mini/counting_and_probability/2.json": lambda: len({"heads", "tails"}),
+    "mini/counting_and_probability/3.json": lambda: len(list(itertools.permutations(range(3)))),
     "mini/counting_and_probability/4.json": lambda: share(
         itertools.product(range(1, 7), repeat=2), lambda dice: max(dice) == 2 * min(dice)
     ),
@@ -292,32 +311,32 @@ ANSWERS: dict[str, Callable[[], Computed]] = {
     "mini/counting_and_probability/7.json": lambda: frog_lands_on(6),
     "mini/counting_and_probability/8.json": both_odd_given_even_sum,
     "mini/counting_and_probability/9.json": two_letters_right,
-    "mini/geometry/1.json": lambda: sp.Polygon((0, 0), (15, 0), (15, 8), (0, 8)).perimeter,
-    "mini/geometry/2.json": lambda: sp.Polygon((0, 0), (10, 0), (0, 24)).perimeter,
-    "mini/geometry/3.json": lambda: 180 - 47 - 68,
+    "mini/geometry/1.json": sides_of_an_octagon,
+    "mini/geometry/2.json": lambda: diameter(3),
+    "mini/geometry/3.json": lambda: sp.deg(2 * sp.pi),
     "mini/geometry/4.json": inscribed_circle_area,
     "mini/geometry/5.json": inradius,
     "mini/geometry/6.json": lambda: cone_volume(6, 10),
     "mini/geometry/7.json": cut_cube_surface,
     "mini/geometry/8.json": lambda: circumference_from_area(49 * sp.pi),
-    "mini/intermediate_algebra/1.json": lambda: (x**3 - 4 * x + 1).subs(x, 3),
-    "mini/intermediate_algebra/2.json": lambda: sum(r**2 for r in sp.solve(x**2 - 11 * x + 24, x)),
+    "mini/intermediate_algebra/1.json": lambda: sp.Lambda(x, x + 1)(2),
+    "mini/intermediate_algebra/2.json": lambda: len(sp.Poly(x**3 - 2 * x + 5).nroots()),
     "mini/intermediate_algebra/3.json": lambda: only(sp.solve(sp.sqrt(2 * x + 7) - (x - 4), x)),
-    "mini/intermediate_algebra/4.json": lambda: sp.rem(x**4 - 3 * x**2 + 5 * x - 6, x - 2),
+    "mini/intermediate_algebra/4.json": lambda: only(sp.solve(sp.sqrt(x) - 3, x)),
     "mini/intermediate_algebra/5.json": pairwise_squares_of_roots,
-    "mini/intermediate_algebra/6.json": lambda: sp.log(81, 3) + sp.log(8, 2),
+    "mini/intermediate_algebra/6.json": branches_of_a_hyperbola,
     "mini/intermediate_algebra/7.json": lambda: sp.maximum((6 * x + 8) / (x**2 + 1), x),
     "mini/intermediate_algebra/8.json": quotient,
     "mini/intermediate_algebra/9.json": lambda: sp.summation(
         1 / (index * (index + 3)), (index, 1, sp.oo)
     ),
-    "mini/precalculus/1.json": sum_of_special_angles,
-    "mini/precalculus/2.json": lambda: sp.Matrix([3, -2]).dot(sp.Matrix([5, 4])),
+    "mini/precalculus/1.json": lambda: sp.sin(sp.rad(90)),
+    "mini/precalculus/2.json": lambda: len(CoordSys3D("space").base_vectors()),
     "mini/precalculus/3.json": lambda: rectangular(6, 2 * sp.pi / 3),
     "mini/precalculus/4.json": lambda: sp.Abs(sp.expand((1 + 2 * sp.I) * (3 - 4 * sp.I))),
     "mini/precalculus/5.json": singular_parameter,
     "mini/precalculus/6.json": sine_of_double_angle,
-    "mini/precalculus/7.json": lambda: sp.expand((3 + 2 * sp.I) * (1 - sp.I)),
+    "mini/precalculus/7.json": lambda: sp.zeros(3, 3).rows,
     "mini/precalculus/8.json": count_angles,
 }
 

@@ -150,7 +150,9 @@ def attention(
         )
         at = after
     if decoding:
-        output[0, :, :decoding] = _decode(query[0, :, :decoding], keys, values, batch, window, scaling)
+        output[0, :, :decoding] = _decode(
+            query[0, :, :decoding], keys, values, batch, window, scaling
+        )
     return output.transpose(1, 2), None
 
 

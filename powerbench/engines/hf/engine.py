@@ -72,7 +72,7 @@ class HFEngine:
         require(width >= 1, f"engine.width must be >= 1, got {width}")
         require(prefill_tokens >= 1, f"engine.prefill_tokens must be >= 1, got {prefill_tokens}")
         self.width, self.max_tokens, self.prefill_tokens = width, max_tokens, prefill_tokens
-        self.lm = model.load(device)
+        self.lm = model.load(device, ATTENTION)
         self.device = next(self.lm.parameters()).device
         config = self.lm.config.get_text_config()
         require(
@@ -219,7 +219,9 @@ class HFEngine:
             assert self.switch is not None
             flat, at = [*flat, 0], [*at, self.switch]
         logits = self.lm(
-            input_ids=torch.cat((self.token[rows], torch.tensor(flat, device=self.device).long()))[None],
+            input_ids=torch.cat((self.token[rows], torch.tensor(flat, device=self.device).long()))[
+                None
+            ],
             position_ids=torch.cat((positions, torch.tensor(at, device=self.device).long()))[None],
             use_cache=False,
             logits_to_keep=torch.arange(len(decoding), device=self.device),
@@ -236,7 +238,11 @@ class HFEngine:
             self._sample(logits, rows, positions, decoding)
 
     def _sample(
-        self, logits: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, lanes: Sequence[int]
+        self,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        positions: torch.Tensor,
+        lanes: Sequence[int],
     ) -> None:
         index = positions + 1 - self.response_start[rows]  # of the new token in the response
         drawn = draw(

@@ -1,0 +1,118 @@
+"""Every yaml composes and instantiates; every mistake is one line that names the value.
+
+Run: pytest tests/test_conf.py
+"""
+
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from powerbench.cli import EXIT_BAD_INPUT, main
+from powerbench.compose import GROUPS, compose, conf_dir, expand, options
+from powerbench.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CHOICES = [(g, name) for g in GROUPS if g != "experiment" for name in options(g)]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_yaml_composes_and_instantiates(
+    group: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    extra = ["model.id=some/model"] if name == "hf" and group == "model" else []
+    job = compose([f"{group}={name}", *extra])
+    given = {"ask": lambda text, options: [0.5, 0.5]} if name == "judge_standin" else {}
+    built = job.build(group, **given)
+    assert isinstance(built, partial) == (group == "engine")
+    assert options(group)[name], f"conf/{group}/{name}.yaml has no one-line description"
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_job_of_every_experiment_composes(name: str) -> None:
+    jobs = expand([f"experiment={name}"], multirun=False)
+    assert len(jobs) > 1
+    for overrides in jobs:
+        job = compose(overrides)
+        job.build("sampler")
+        assert job.config.runs == f"runs/{name}"
+
+
+def test_the_papers_settings_are_the_defaults() -> None:
+    power = compose(["task=math500", "sampler=power"]).build("sampler")
+    assert (power.max_tokens, power.blocks, power.steps, power.alpha) == (3072, 16, 10, 4.0)
+    assert power.tau == 0.25
+    judged = compose(["task=alpaca_eval", "sampler=power"]).build("sampler")
+    assert (judged.alpha, judged.tau) == (4.0, 0.5)
+    official = compose(["task=alpaca_eval", "sampler=power_official"]).build("sampler")
+    assert official.power == 2.0
+    assert official.top_k == 50
+
+
+def test_the_command_line_wins_over_the_tasks_verifier() -> None:
+    assert compose(["task=humaneval"]).config.verifier.name == "code"
+    assert compose(["task=humaneval", "verifier=math"]).config.verifier.name == "math"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["sampler=powr"], "unknown sampler 'powr' (did you mean 'power'?); known: base, greedy"),
+        (["model=gpt-9"], "unknown model 'gpt-9'; known: hf"),
+        (["sampler.stepz=3"], "unknown setting 'sampler.stepz' (did you mean 'sampler.steps'?)"),
+        (["sampler=base,power"], "is a sweep: add -m"),
+        (["sampler.alpha=0"], "sampler.alpha must be > 0"),
+        (["sampler=low_temp", "sampler.temperature=-1"], "sampler.temperature must be > 0"),
+        (["blocks=7"], "sampler.blocks=7 must divide max_tokens=3072"),
+        (["steps=-1"], "sampler.steps must be >= 0, got -1"),
+        (["sampler.top_k=0"], "sampler.top_k must be >= 1"),
+        (["limit=-1"], "limit must be >= 1, got -1"),
+        (["replicates=0"], "replicates must be >= 1, got 0"),
+        (["model=hf"], "model.id has no value"),
+        (["model=hf", "model.id=/nowhere/m.gguf"], "there is no GGUF file /nowhere/m.gguf"),
+        (["model=hf", "model.id=package:no_such_package/m.gguf"], "not installed"),
+        (["task=math500", "task.path=/nowhere.jsonl"], "/nowhere.jsonl"),
+        (["model=toy", "engine=toy", "max_tokens=4096"], "has a context of 4096"),
+        (["model=toy", "engine=toy", "runs=/proc/nothing"], "cannot write the run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *overrides])
+    assert stopped.value.code == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("powerbench: ")
+    assert said in error
+
+
+def test_an_empty_task_file_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(UserError, match=r"empty\.jsonl is empty"):
+        compose(["task=math500", f"task.path={empty}"]).build("task").problems("base")
+
+
+def test_conf_is_inside_an_installed_wheel(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    ask = "from powerbench.compose import conf_dir, options; print(conf_dir(), *options('sampler'))"
+    command = [sys.executable, "-c", ask]
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
+    out = subprocess.run(command, env=env, cwd=tmp_path, check=True, capture_output=True, text=True)
+    where, *samplers = out.stdout.split()
+    assert Path(where) == tmp_path / "site/powerbench/conf"
+    assert "power" in samplers
+
+
+def test_conf_is_found_beside_the_package_in_a_clone() -> None:
+    assert conf_dir() == ROOT / "conf"

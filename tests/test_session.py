@@ -1,0 +1,166 @@
+"""Whole runs from the command line, on the toy engine: resumed, killed, re-scored, reported.
+
+Run: pytest tests/test_session.py
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from powerbench.cli import main
+from powerbench.compose import compose
+from powerbench.session import prepare
+from powerbench.store import Run, find_runs
+from powerbench.types import Sample
+
+TOY = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
+
+
+def toy_run(runs: Path, *overrides: str) -> Run:
+    main(["run", *TOY, f"runs={runs}", *overrides])
+    (run,) = find_runs([runs])
+    return run
+
+
+def content(run: Run) -> dict[tuple[str, int], tuple[object, ...]]:
+    """What must not depend on how the run went: all but the time and the cache's luck."""
+
+    def of(sample: Sample) -> tuple[object, ...]:
+        return (
+            sample.tokens,
+            sample.logp,
+            sample.entropy,
+            sample.ended,
+            sample.steps,
+            sample.cost.decoded,
+        )
+
+    return {tuple(key): of(sample) for key, sample in run.samples().items()}
+
+
+def test_a_run_leaves_samples_scores_metrics_and_provenance(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "limit=5", "replicates=2")
+    samples = run.samples()
+    assert len(samples) == 10
+    assert set(run.scores("math")) == set(samples)
+    assert run.metrics["responses"] == 10
+    manifest = run.manifest
+    assert manifest["packages"]["torch"]
+    assert manifest["model"]["stop_tokens"]
+    assert manifest["data"]["sha256"]
+    assert {"commit", "dirty"} == manifest["git"].keys()
+    for sample in samples.values():
+        proposed = sum(step.decoded for step in sample.steps)
+        assert sample.cost.decoded >= proposed
+        assert sample.logp <= 0 <= sample.entropy
+
+
+def test_repeating_the_command_repeats_no_sample(tmp_path: Path) -> None:
+    first = toy_run(tmp_path, "limit=4")
+    before = (first.path / "samples.jsonl").read_bytes()
+    again = toy_run(tmp_path, "limit=4")
+    assert (again.path / "samples.jsonl").read_bytes() == before
+    more = toy_run(tmp_path, "limit=6", "replicates=2")  # the same run, extended
+    assert more.path == first.path
+    assert (more.path / "samples.jsonl").read_bytes().startswith(before)
+    assert len(more.samples()) == 12
+
+
+@pytest.mark.parametrize("width", [1, 3, 20])
+def test_samples_do_not_depend_on_the_batch(tmp_path: Path, width: int) -> None:
+    usual = toy_run(tmp_path / "usual", "limit=7")
+    other = toy_run(tmp_path / "other", "limit=7", f"engine.width={width}")
+    assert content(usual) == content(other)
+
+
+@pytest.mark.parametrize(
+    "setting", ["seed=1", "alpha=2.0", "sampler=base", "task.prompt_style=plain"]
+)
+def test_what_changes_samples_changes_the_folder(tmp_path: Path, setting: str) -> None:
+    def folder(*overrides: str) -> Path:
+        return prepare(compose([*TOY, f"runs={tmp_path}", *overrides])).run.path
+
+    assert folder() == folder("limit=3", "replicates=4", "engine.width=2", "verifier=code")
+    assert folder() != folder(setting)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_is_continued_to_the_same_samples(
+    tmp_path: Path, blow: signal.Signals
+) -> None:
+    size = ["replicates=15", "steps=15"]
+    command = [
+        sys.executable,
+        "-m",
+        "powerbench.cli",
+        "run",
+        *TOY,
+        *size,
+        f"runs={tmp_path / 'hit'}",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not any(f.stat().st_size > 20_000 for f in tmp_path.rglob("samples.jsonl")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.05)
+    process.send_signal(blow)
+    _, error = process.communicate()
+    if blow != signal.SIGKILL:
+        assert process.returncode == 130
+        assert error.strip() == "interrupted: finished samples are kept; the same command goes on"
+    (hit,) = find_runs([tmp_path / "hit"])
+    kept = hit.samples()
+    assert 0 < len(kept) < 900
+    resumed = toy_run(tmp_path / "hit", *size)
+    assert kept.items() <= resumed.samples().items()  # not made again: their times are the same
+    assert content(resumed) == content(toy_run(tmp_path / "whole", *size))
+
+
+def test_scoring_again_generates_nothing(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, "task=instructions_mini", "limit=3")
+    made = (run.path / "samples.jsonl").read_bytes()
+    verdicts = run.scores("judge_standin")
+    main(["score", str(tmp_path)])
+    assert run.scores("judge_standin") == verdicts
+    assert (run.path / "samples.jsonl").read_bytes() == made
+    assert all("stand-in judge toy" in score.reason for score in verdicts.values())
+
+
+def test_a_verifier_of_another_task_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = toy_run(tmp_path, "limit=3")
+    before = run.scores()
+    with pytest.raises(SystemExit):
+        main(["score", str(tmp_path), "--verifier", "code"])
+    assert "choose the verifier of its task" in capsys.readouterr().err
+    assert run.scores("math") == before
+
+
+def test_report_list_and_doctor_speak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_run(tmp_path, "limit=3")
+    main(["report", str(tmp_path)])
+    assert (tmp_path / "report/page.html").is_file()
+    assert "page:" in capsys.readouterr().out
+    main(["list"])
+    listed = capsys.readouterr().out
+    assert all(
+        name in listed for name in ("power_official", "alpaca_eval", "qwen2.5-math-7b", "mini")
+    )
+    main(["doctor"])
+    assert "model smollm2-135m" in capsys.readouterr().out
+
+
+def test_a_run_needs_nothing_that_the_environment_hides(tmp_path: Path) -> None:
+    """From another folder, the run folders are made there."""
+    command = [sys.executable, "-m", "powerbench.cli", "run", *TOY, "limit=2"]
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root}
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert len(find_runs([tmp_path / "runs"])) == 1

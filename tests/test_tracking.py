@@ -1,0 +1,66 @@
+"""W&B receives the run offline, without a key; whatever happens to it, the run goes on.
+
+Run: pytest tests/test_tracking.py
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fabricate import grid, verdicts, write_run
+
+from powerbench.errors import UserError
+from powerbench.report.summary import Results
+from powerbench.store import Run
+from powerbench.tracking import WandbTracker
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    samples = grid(4, 2)
+    return write_run(tmp_path / "math500/tiny/power-12345678", samples, verdicts(samples))
+
+
+def test_an_offline_run_holds_summary_curves_and_responses(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    tracker = WandbTracker()
+    tracker.start(run, group="mini")
+    tracker.log({"tokens/s": 12.0})
+    tracker.finish(Results.read(run))
+    (file,) = run.path.rglob("*.wandb")
+    command = [
+        str(Path(sys.executable).with_name("wandb")),
+        "leet",
+        "inspect",
+        "--summary",
+        "--json",
+    ]
+    out = subprocess.run([*command, str(file)], check=True, capture_output=True, text=True)
+    read = json.dumps(json.loads(out.stdout))
+    for expected in ("tokens/s", "pass@k", "responses", "confidence", "logp", "decoded_per_token"):
+        assert expected in read
+
+
+def test_a_broken_tracker_is_named_once_and_fails_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def broken(**settings: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    tracker = WandbTracker()
+    tracker.start(run, group="mini")
+    tracker.log({"tokens/s": 12.0})
+    tracker.finish(Results.read(run))
+    assert capsys.readouterr().err == "W&B: OSError: no space left; the run goes on without it\n"
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(UserError, match=r"tracker\.mode must be one of auto, online, offline"):
+        WandbTracker(mode="maybe")
