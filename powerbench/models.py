@@ -5,10 +5,13 @@ A GGUF is converted once to a folder of safetensors in the cache ($POWERBENCH_CA
 tokens that a run uses are in its manifest.
 """
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -203,9 +206,11 @@ def _converted(gguf: Path) -> Path:
         return folder
     logging.disable_progress_bar()
     where = {"gguf_file": gguf.name}
-    lm = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
-    )
+    print(f"converting {gguf.name} to {folder}, once", file=sys.stderr)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+        lm = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
+        )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

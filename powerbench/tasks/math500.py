@@ -48,7 +48,7 @@ class Math500:
 
     path: a local file instead of the hub; `bundled:<name>` is one that comes with powerbench.
     prompt_style: `official`, with its doubled braces; `plain`; or `few_shot`, three worked examples
-        as raw text, for models too small to be asked (a blank line ends the solution: `stop_tokens`).
+        as raw text, for models too small to be asked (solutions of one line: stop at the line's end).
     chat: `model` (raw text for a base model, one user turn for the others), `always` or `never`.
     stop_tokens: strings of one token each that end a response, beside the model's own.
     """

@@ -75,11 +75,16 @@ def test_a_rejected_proposal_costs_no_recomputation() -> None:
         assert run(engine, {0: (prompt, proposal, u[::-1].copy())})[0].prefilled == 0
 
 
-def test_replicates_of_a_problem_compute_its_prompt_once() -> None:
-    engine = HFEngine(TinyModel("llama"), 12, 24, width=4)
-    prompt, u = tuple(range(1, 11)), np.random.default_rng(0).random(24)
-    draws = run(engine, {c: (prompt, Extend((0,), (), 0, 5, stops=()), u) for c in range(4)})
-    assert sum(draw.prefilled for draw in draws.values()) == len(prompt) - 1
+def test_what_prompts_share_is_computed_once() -> None:
+    """Replicates of a problem share all of the prompt, problems their few-shot examples."""
+    engine = HFEngine(TinyModel("llama"), 24, 24, width=5)
+    shared, u = tuple(range(1, 21)), np.random.default_rng(0).random(24)
+    prompts = [(*shared, 30), (*shared, 30), (*shared, 40, 41, 42), (*shared, 40, 41, 42)]
+    request = Extend((0,), (), 0, 5, stops=())
+    draws = run(engine, {c: (prompt, request, u) for c, prompt in enumerate(prompts)})
+    assert [draws[c].prefilled for c in range(4)] == [20, 0, 2, 2]
+    for chain, prompt in enumerate(prompts):
+        assert close("llama", prompt, (), draws[chain].tokens, draws[chain].logp)
 
 
 def test_longrope_factors_are_a_chains_own() -> None:

@@ -3,7 +3,8 @@
 Every chain has two rows of the KV cache: a *lane*, where it decodes, and a *shelf*, which keeps its
 current response while a proposal overwrites the lane. A rejected proposal so costs a copy of its
 suffix, never a recomputation; an accepted one costs nothing. A chain that joins looks for a
-row that already holds its prompt, so replicates of a problem share one prefill.
+row that already holds the start of its prompt: replicates of a problem share one prefill, and
+problems share their few-shot examples or system prompt.
 
 Covered: causal attention with a sliding window, grouped heads, longrope. Not covered: encoder-decoder
 models, attention with soft caps or sinks, and models that keep a state other than keys and values.
@@ -12,7 +13,6 @@ models, attention with soft caps or sinks, and models that keep a state other th
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -25,11 +25,17 @@ from powerbench.models import HubModel
 from powerbench.types import Draw, Ended, Extend, Tokens
 
 
+WORTH_WAITING = 8
+"""A chain waits a step for another's prefill if that spares it so many tokens of its own."""
+
+
 @dataclass
 class _Row:
     """What a row of the cache holds: keys and values are valid for exactly these tokens."""
 
     tokens: list[int] = field(default_factory=list)
+    long: bool = False
+    """Whether they were computed with longrope's long factors."""
 
 
 @dataclass
@@ -104,8 +110,9 @@ class HFEngine:
     @torch.inference_mode()
     def step(self) -> list[Finished]:
         self._admit()
-        for long, lanes in groupby(sorted(self.jobs, key=self._is_long), key=self._is_long):
-            self._forward(sorted(lanes), long)
+        for long in (False, True):
+            if lanes := sorted(lane for lane in self.jobs if self.rows[lane].long == long):
+                self._forward(lanes, long)
         return [Finished(self.jobs[lane].chain, self._finish(lane)) for lane in self._done()]
 
     # -- admission ------------------------------------------------------------------------------
@@ -117,11 +124,11 @@ class HFEngine:
             lane = self.lane_of.get(job.chain)
             if lane is None:
                 lane = self._free_lane()
-                if lane is None or self._prompt_is_being_filled(job):
+                if lane is None or self._is_worth_waiting(job):
                     postponed.append(job)
                     continue
                 self.lane_of[job.chain] = lane
-                self._borrow(lane, job.known)
+                self._borrow(lane, job)
             else:
                 self._restore(lane, job)
             self._start(lane, job)
@@ -131,15 +138,26 @@ class HFEngine:
         taken = set(self.lane_of.values())
         return next((lane for lane in range(self.width) if lane not in taken), None)
 
-    def _prompt_is_being_filled(self, job: _Job) -> bool:
-        """Whether waiting a step will let this chain copy its prompt rather than compute it."""
-        return any(self.jobs[lane].prompt == job.prompt for lane in self.filling)
+    def _is_worth_waiting(self, job: _Job) -> bool:
+        """Whether a row now being filled will hold more of this chain's prompt than any does yet."""
+        alike = [lane for lane in self.filling if self.rows[lane].long == self._is_long(job)]
+        soon = max((_common(self.jobs[lane].known, job.known) for lane in alike), default=0)
+        return soon - max(self._shared(job)) >= WORTH_WAITING
 
-    def _borrow(self, lane: int, known: Tokens) -> None:
-        """Copy the longest start of `known` that any row holds."""
-        shared = [_common(row.tokens, known) for row in self.rows]
+    def _shared(self, job: _Job) -> list[int]:
+        """How much of what a chain is to know each row holds, in tokens."""
+        long = self._is_long(job)
+        return [_common(row.tokens, job.known) if row.long == long else 0 for row in self.rows]
+
+    def _borrow(self, lane: int, job: _Job) -> None:
+        """Copy to the lane the longest start of what the chain is to know that any row holds."""
+        shared = self._shared(job)
         source = max(range(len(shared)), key=shared.__getitem__)
-        self._copy(source, lane, 0, min(shared[source], len(known) - 1))
+        self._copy(source, lane, 0, min(shared[source], len(job.known) - 1))
+        shelf = lane + self.width
+        self.rows[lane].long = self._is_long(job)
+        if self.rows[shelf].long != self._is_long(job):
+            self.rows[shelf] = _Row(long=self._is_long(job))
 
     def _restore(self, lane: int, job: _Job) -> None:
         """Bring the kept part of the chain's current response into its lane.
@@ -190,11 +208,9 @@ class HFEngine:
 
     # -- one forward pass -----------------------------------------------------------------------
 
-    def _is_long(self, lane: int) -> bool:
-        """Whether the chain in this lane uses longrope's long factors: decided once, by itself alone."""
-        return self.switch is not None and (
-            len(self.jobs[lane].prompt) + self.max_tokens > self.switch
-        )
+    def _is_long(self, job: _Job) -> bool:
+        """Whether a chain uses longrope's long factors: decided by its own longest length alone."""
+        return self.switch is not None and len(job.prompt) + self.max_tokens > self.switch
 
     def _pieces(self, lanes: Sequence[int]) -> Iterator[Piece]:
         budget = self.prefill_tokens
