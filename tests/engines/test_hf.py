@@ -28,7 +28,7 @@ def close(name: str, prompt: Tokens, kept: Tokens, tokens: Tokens, logp: tuple[f
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("width", [1, 3, 8])
 def test_exact_after_random_histories_of_proposals(name: str, width: int) -> None:
-    """Chains that extend, propose from random cuts, accept, reject, end and make room for others."""
+    """Chains that extend, propose from random cuts, accept, reject, jump, end and make room."""
     choose = random.Random(width)
     engine = HFEngine(TinyModel(name), 12, 24, width=width, prefill_tokens=7)
     prompts = {
@@ -58,6 +58,8 @@ def test_exact_after_random_histories_of_proposals(name: str, width: int) -> Non
             assert close(name, prompts[chain], request.prefix, drawn.tokens, drawn.logp)
             if drawn.ended is not Ended.FLOOR and choose.random() < 0.5:
                 current[chain] = request.prefix + drawn.tokens
+            if choose.random() < 0.1:  # a response that the engine has never seen
+                current[chain] = tuple(choose.randrange(300) for _ in range(choose.randint(0, 23)))
             if choose.random() < 0.05:
                 engine.withdraw(chain)
                 del current[chain]

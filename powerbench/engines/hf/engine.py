@@ -1,10 +1,8 @@
 """The hf engine: continuous batching of chains over one Hugging Face causal LM.
 
-Every chain has two rows of the KV cache: a *lane*, where it decodes, and a *shelf*, which keeps its
-current response while a proposal overwrites the lane. A rejected proposal so costs a copy of its
-suffix, never a recomputation; an accepted one costs nothing. A chain that joins looks for a
-row that already holds the start of its prompt: replicates of a problem share one prefill, and
-problems share their few-shot examples or system prompt.
+Chains join and leave at every step. A chain's prefix stays resident (see `rows`), and one that joins
+looks for a row that already holds the start of its prompt: replicates of a problem share one prefill,
+and problems share their few-shot examples or system prompt.
 
 Covered: causal attention with a sliding window, grouped heads, longrope. Not covered: encoder-decoder
 models, attention with soft caps or sinks, and models that keep a state other than keys and values.
@@ -12,30 +10,21 @@ models, attention with soft caps or sinks, and models that keep a state other th
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from powerbench.engines.base import Finished
 from powerbench.engines.hf.attention import ATTENTION, Batch, KVCache, Piece
+from powerbench.engines.hf.rows import Rows, common
 from powerbench.engines.hf.sampling import draw
 from powerbench.errors import UserError, require
 from powerbench.models import HubModel
 from powerbench.types import Draw, Ended, Extend, Tokens
 
-
 WORTH_WAITING = 8
 """A chain waits a step for another's prefill if that spares it so many tokens of its own."""
-
-
-@dataclass
-class _Row:
-    """What a row of the cache holds: keys and values are valid for exactly these tokens."""
-
-    tokens: list[int] = field(default_factory=list)
-    long: bool = False
-    """Whether they were computed with longrope's long factors."""
 
 
 @dataclass
@@ -91,7 +80,7 @@ class HFEngine:
         self.cache = KVCache(config, 2 * width, capacity, dtype, self.device)
         self.vocabulary = config.vocab_size
 
-        self.rows = [_Row() for _ in range(2 * width)]  # lanes, then shelves
+        self.rows = Rows(self.cache, width)
         self.lane_of: dict[int, int] = {}
         self.jobs: dict[int, _Job] = {}  # by lane
         self.filling: dict[int, deque[int]] = {}  # by lane: known tokens still to be computed
@@ -128,9 +117,10 @@ class HFEngine:
                     postponed.append(job)
                     continue
                 self.lane_of[job.chain] = lane
-                self._borrow(lane, job)
+                self.rows.borrow(lane, job.known, self._is_long(job))
             else:
-                self._restore(lane, job)
+                current = job.prompt + job.request.response
+                self.rows.restore(lane, current, kept=len(job.known) - 1)
             self._start(lane, job)
         self.waiting = postponed
 
@@ -140,48 +130,10 @@ class HFEngine:
 
     def _is_worth_waiting(self, job: _Job) -> bool:
         """Whether a row now being filled will hold more of this chain's prompt than any does yet."""
-        alike = [lane for lane in self.filling if self.rows[lane].long == self._is_long(job)]
-        soon = max((_common(self.jobs[lane].known, job.known) for lane in alike), default=0)
-        return soon - max(self._shared(job)) >= WORTH_WAITING
-
-    def _shared(self, job: _Job) -> list[int]:
-        """How much of what a chain is to know each row holds, in tokens."""
         long = self._is_long(job)
-        return [_common(row.tokens, job.known) if row.long == long else 0 for row in self.rows]
-
-    def _borrow(self, lane: int, job: _Job) -> None:
-        """Copy to the lane the longest start of what the chain is to know that any row holds."""
-        shared = self._shared(job)
-        source = max(range(len(shared)), key=shared.__getitem__)
-        self._copy(source, lane, 0, min(shared[source], len(job.known) - 1))
-        shelf = lane + self.width
-        self.rows[lane].long = self._is_long(job)
-        if self.rows[shelf].long != self._is_long(job):
-            self.rows[shelf] = _Row(long=self._is_long(job))
-
-    def _restore(self, lane: int, job: _Job) -> None:
-        """Bring the kept part of the chain's current response into its lane.
-
-        The current response is the lane's own (the last draw was accepted, or continued) or the
-        shelf's (it was rejected). In the first case, what is about to be overwritten is shelved.
-        """
-        shelf = lane + self.width
-        current = job.prompt + job.request.response
-        kept = len(job.known) - 1
-        on_lane = _common(self.rows[lane].tokens, current)
-        on_shelf = _common(self.rows[shelf].tokens, current)
-        if on_lane >= on_shelf:
-            if on_lane > kept:
-                start = _common(self.rows[shelf].tokens, self.rows[lane].tokens[:on_lane])
-                self._copy(lane, shelf, start, on_lane)
-        else:
-            self._copy(shelf, lane, min(on_lane, kept), min(on_shelf, kept))
-        del self.rows[lane].tokens[kept:]
-
-    def _copy(self, source: int, target: int, start: int, stop: int) -> None:
-        if start < stop and source != target:
-            self.cache.copy(source, target, start, stop)
-        self.rows[target].tokens[start:] = self.rows[source].tokens[start:stop]
+        alike = [lane for lane in self.filling if self.rows[lane].long == long]
+        soon = max((common(self.jobs[lane].known, job.known) for lane in alike), default=0)
+        return soon - self.rows.longest_start(job.known, long) >= WORTH_WAITING
 
     def _start(self, lane: int, job: _Job) -> None:
         request, known = job.request, job.known
@@ -339,18 +291,6 @@ class HFEngine:
         short = length - self.uniforms.shape[1]
         self.uniforms = torch.nn.functional.pad(self.uniforms, (0, short))
         self.drawn = tuple(torch.nn.functional.pad(buffer, (0, short)) for buffer in self.drawn)
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common start."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if tuple(a[low:middle]) == tuple(b[low:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _longrope_switch(config: object) -> int | None:

@@ -1,0 +1,146 @@
+"""The loop between chains and engine: keyed randomness, cost, and chains that are dropped.
+
+Run: pytest tests/test_runner.py
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from powerbench.engines.toy import TabularModel, ToyEngine
+from powerbench.law import context_of, law
+from powerbench.rng import Stream
+from powerbench.runner import Meter, Start, run_chains, run_one
+from powerbench.samplers.common import Response
+from powerbench.samplers.power import Power
+from powerbench.samplers.power_official import PowerOfficial
+from powerbench.store import SampleKey
+from powerbench.types import Chain, Choose, Context, Ended, Extend, Outcome
+
+MODEL = TabularModel(vocabulary=5)
+POWER = Power(max_tokens=12, blocks=3, steps=4)
+
+
+def starts(count: int, sampler: Power = POWER, seed: int = 0) -> Iterator[Start]:
+    for i in range(count):
+        stream = Stream(seed, "task", f"p{i}", 0)
+        yield Start(SampleKey(f"p{i}", 0), (), sampler.chain(context_of(MODEL)), stream)
+
+
+def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
+    done = run_chains(starts(count, sampler), ToyEngine(MODEL, width=width), Meter())
+    return {each.key: each.outcome for each in done if each is not None}
+
+
+@pytest.mark.parametrize("width", [1, 4, 50])
+def test_outcomes_do_not_depend_on_the_width(width: int) -> None:
+    assert outcomes(20, width) == outcomes(20, 7)
+
+
+def test_early_rejection_makes_the_same_chains_with_fewer_tokens() -> None:
+    late = Power(max_tokens=12, blocks=3, steps=4, early_rejection=False)
+
+    def decoded(sampler: Power) -> int:
+        meter = Meter()
+        for _ in run_chains(starts(40, sampler), ToyEngine(MODEL), meter):
+            pass
+        return meter.decoded
+
+    ours, theirs = outcomes(40, 8), outcomes(40, 8, late)
+    assert {k: (o.tokens, o.logp) for k, o in ours.items()} == {
+        k: (o.tokens, o.logp) for k, o in theirs.items()
+    }
+    assert decoded(POWER) < decoded(late)
+
+
+def test_cost_counts_rejected_proposals() -> None:
+    meter = Meter()
+    for done in run_chains(starts(10), ToyEngine(MODEL), meter):
+        if done is not None:
+            extended = done.cost.decoded - sum(step.decoded for step in done.outcome.steps)
+            assert 1 <= extended <= POWER.max_tokens
+            assert done.cost.seconds >= 0
+    assert meter.proposals >= meter.accepted > 0
+
+
+def test_seeds_problems_and_replicates_have_streams_of_their_own() -> None:
+    base = Stream(0, "task", "p", 0)
+    others = [Stream(1, "task", "p", 0), Stream(0, "t", "p", 0), Stream(0, "task", "q", 0)]
+    others.append(Stream(0, "task", "p", 1))
+    for other in others:
+        assert not np.array_equal(base.uniforms(("a",), 4), other.uniforms(("a",), 4))
+        assert np.array_equal(
+            base.shared().uniforms(("a",), 4), Stream(0, "", "", 0).uniforms(("a",), 4)
+        )
+    assert np.array_equal(base.uniforms(("a", 1), 9)[:4], base.uniforms(("a", 1), 4))
+    assert not np.array_equal(base.uniforms(("a", 1), 4), base.uniforms(("a", 2), 4))
+
+
+def test_shared_positions_are_the_same_for_all_chains() -> None:
+    """Departure 3 of the official code: only there do two problems restart at the same places."""
+
+    def restarts(problem: str, shared: bool) -> list[int]:
+        sampler = PowerOfficial(
+            8, blocks=1, steps=6, within_response=False, shared_positions=shared
+        )
+        context = Context((), eos=99, stops=(99,))  # nothing stops: lengths agree
+        chain = sampler.chain(context)
+        outcome = run_one(chain, (), Stream(0, "task", problem, 0), ToyEngine(MODEL))
+        return [step.restart for step in outcome.steps]
+
+    assert restarts("p", shared=True) == restarts("q", shared=True)
+    assert restarts("p", shared=False) != restarts("q", shared=False)
+
+
+def test_draws_follow_the_enumerated_law() -> None:
+    """The runner's own randomness gives the law that enumeration states (chi-square, fixed seed)."""
+    from scipy.stats import chisquare
+
+    small = Power(max_tokens=2, blocks=1, steps=1)
+    model = TabularModel(vocabulary=3)
+
+    def program() -> Chain:
+        return small.chain(context_of(model))
+
+    expected: dict[tuple[int, ...], float] = {}
+    for outcome, probability in law(program, model).items():
+        expected[outcome.tokens] = expected.get(outcome.tokens, 0.0) + probability
+    counts = dict.fromkeys(expected, 0)
+    begin = (
+        Start(SampleKey(str(i), 0), (), program(), Stream(0, "law", str(i), 0)) for i in range(4000)
+    )
+    for done in run_chains(begin, ToyEngine(model, width=64), Meter()):
+        if done is not None:
+            counts[done.outcome.tokens] += 1
+    likely = [x for x in expected if 4000 * expected[x] > 5]
+    seen = np.array([counts[x] for x in likely], dtype=float)
+    wanted = np.array([expected[x] for x in likely])
+    assert chisquare(seen, wanted / wanted.sum() * seen.sum()).pvalue > 0.001
+
+
+def test_closing_the_loop_withdraws_what_is_unfinished() -> None:
+    engine = ToyEngine(MODEL, width=4)
+    loop = run_chains(starts(20), engine, Meter())
+    next(loop)
+    loop.close()
+    assert engine.step() == []
+
+
+def test_a_chain_that_needs_no_engine_completes() -> None:
+    def chain() -> Chain:
+        index = yield Choose(("pick",), (0.0, 1.0))
+        return Response(ended=Ended.STOP).outcome() if index == 1 else Response().outcome()
+
+    outcome = run_one(chain(), (), Stream(0, "t", "p", 0), ToyEngine(MODEL))
+    assert outcome.ended is Ended.STOP
+
+
+def test_an_engine_answers_a_chain_in_order() -> None:
+    def chain() -> Chain:
+        first = yield Extend(("a",), (), 0, 3, stops=())
+        second = yield Extend(("b",), first.tokens, 1, 5, stops=())
+        return Response().then(first).then(second, keep=1).outcome()
+
+    outcome = run_one(chain(), (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
+    assert len(outcome.tokens) == 5
