@@ -19,6 +19,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from powerbench.compose import compose
 from powerbench.engines.hf import HFEngine
@@ -104,18 +105,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/latest.json"))
     options = parser.parse_args()
+    logging.disable_progress_bar()
     chosen = compose([f"model={options.model}", f"model.dtype={options.dtype}"])
     timings = measure(chosen.build("model"), options.widths, options.tokens, options.repeats)
-    table = Table(
-        box=SIMPLE,
-        title=f"{options.model}, {options.dtype}, {options.tokens} tokens per chain, "
-        f"{torch.get_num_threads()} threads: medians of {options.repeats}",
-    )
+    table = Table(box=SIMPLE)
     for heading in ("", "tokens/s", "x generate"):
         table.add_column(heading, justify="right" if heading else "left")
     for timing in timings:
         speed = f"{median(timing.tokens_per_second):.0f}"
         table.add_row(timing.name, speed, f"{timing.ratio:.1f}")
+    print(
+        f"{options.model}, {options.dtype}, {options.tokens} tokens per chain, "
+        f"{torch.get_num_threads()} threads; medians of {options.repeats} repeats"
+    )
     Console().print(table)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     record = {

@@ -61,7 +61,7 @@ class Board:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done, status=self._status())
-        elif now - self._shown >= PLAIN_EVERY:
+        elif now - self._shown >= PLAIN_EVERY and self.done < self.total:
             self._shown = now
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 

@@ -189,7 +189,7 @@ def _histogram(
     def plot(axes: Axes, curves: Sequence[Curve]) -> str:
         values = [of(c.results.samples.values()) for c in curves]
         together = np.concatenate(values)
-        bins = int(np.clip(len(together) ** 0.5, 8, 40))
+        bins = int(np.clip(2 * len(together) ** 0.5, 12, 60))
         edges = np.histogram_bin_edges(together, bins=bins)
         for curve, sample in zip(curves, values, strict=True):
             mark, shares = curve.mark, np.histogram(sample, edges)[0] / len(sample)

@@ -163,7 +163,7 @@ def test_the_whole_chain_tends_to_the_power_distribution() -> None:
     assert distance(2000, stop_at_eos=True) > 0.001
 
 
-@pytest.mark.parametrize(("model", "bias"), zip(MODELS, (0.776, 0.788, 0.064), strict=True))
+@pytest.mark.parametrize(("model", "bias"), [*zip(MODELS, (0.776, 0.788, 0.064), strict=True)])
 def test_the_official_kernel_is_biased_by_a_known_amount(model: TabularModel, bias: float) -> None:
     """One step away from p^alpha it is `bias` off in total variation; in the long run it only shortens."""
     states, matrix = transition(model, PowerOfficial(HORIZON, 4.0, blocks=1), HORIZON)
