@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or PRESET=paper (GPU, hub)
-	$(BIN)/powerbench run experiment=$(PRESET)
+	$(BIN)/powerbench run experiment=$(PRESET) $(ARGS)
 	$(BIN)/powerbench report $(RUNS)
 
 test: setup  ## run the tests, without network

@@ -43,7 +43,7 @@ class Timing:
 
 def library(lm: PreTrainedModel, prompt: Tokens, tokens: int) -> float:
     """Tokens/s of one chain through `generate`, called as the official code calls it."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=lm.device)
     began = time.perf_counter()
     with torch.inference_mode():
         out = lm.generate(
@@ -79,9 +79,13 @@ def engine(hf: HFEngine, prompt: Tokens, tokens: int) -> float:
 def measure(model: HubModel, widths: Sequence[int], tokens: int, repeats: int) -> list[Timing]:
     """Time the baseline and the engine at each width in turn, `repeats` times, after a warm-up."""
     prompt = model.codec().encode(PROMPT)
-    plain = AutoModelForCausalLM.from_pretrained(model.location, dtype=getattr(torch, model.dtype))
     engines = {width: HFEngine(model, len(prompt), tokens, width) for width in widths}
-    library(plain.eval(), prompt, 4)
+    lm = next(iter(engines.values())).lm
+    plain = AutoModelForCausalLM.from_pretrained(
+        model.location, revision=model.revision, dtype=lm.dtype
+    )
+    plain.to(lm.device).eval()
+    library(plain, prompt, 4)
     rows: list[list[float]] = []
     for hf in engines.values():
         engine(hf, prompt, 4)

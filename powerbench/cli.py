@@ -17,6 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from powerbench.compose import GROUPS, Job, compose, conf_dir, expand, options
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _parser_main(list(arguments))
     except UserError as error:
         print(f"powerbench: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        print(f"powerbench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted: finished samples are kept; the same command goes on", file=sys.stderr)
@@ -138,7 +142,7 @@ def catalogue() -> None:
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for name, what in options(group).items():
-            table.add_row(name, what)
+            table.add_row(name, escape(what))
         console.print(table)
 
 
@@ -148,14 +152,14 @@ def doctor() -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2))
     for finding in examine():
-        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.subject, finding.what)
+        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.subject, escape(finding.what))
     _console().print(table)
 
 
 def _console() -> Console:
     """Full width where the output is a file, so that tables keep their shape."""
     wide = None if sys.stdout.isatty() else 132
-    return Console(width=int(os.environ.get("COLUMNS", 0)) or wide, highlight=False)
+    return Console(width=int(os.environ.get("COLUMNS") or 0) or wide, highlight=False)
 
 
 if __name__ == "__main__":

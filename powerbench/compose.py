@@ -112,7 +112,8 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
     """
     swept = [o for o in _parsed(overrides) if o.is_sweep_override()]
     fixed = [o.input_line for o in _parsed(overrides) if not o.is_sweep_override()]
-    hydra = compose(fixed).config.hydra
+    first = [f"{o.key_or_group}={next(o.sweep_string_iterator())}" for o in swept]
+    hydra = compose([*fixed, *first]).config.hydra
     if not multirun and str(hydra.mode) != "RunMode.MULTIRUN":
         if swept:
             raise UserError(f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...)")
@@ -132,7 +133,9 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
 
 def _check_choice(override: Override) -> None:
     group = override.key_or_group
-    if group not in GROUPS or override.is_delete() or override.value() is None:
+    if group not in GROUPS or override.is_delete():
+        return
+    if group == "experiment" and override.value() is None:
         return
     values = (
         override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,11 @@ from powerbench.provenance import hardware, packages
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub."""
+
+EXTRAS = {"vllm": "vllm", "cluster": "submitit", "notebooks": "nbclient", "dev": "pytest"}
+"""The optional extras, and a package by which each is known."""
+
+BUNDLED_TASKS = ("math_mini", "instructions_mini", "humaneval")
 
 
 class Finding(NamedTuple):
@@ -35,26 +41,31 @@ def examine() -> Iterator[Finding]:
         ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
     )
     yield Finding("device", True, device)
-    free = _free_bytes()
+    free = psutil.virtual_memory().available
     yield Finding("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
+    for i, name in enumerate(cuda):
+        left, whole = torch.cuda.mem_get_info(i)
+        what = f"{left / 2**30:.1f} GiB free of {whole / 2**30:.1f}, {name}"
+        yield Finding(f"memory of GPU {i}", left > 2**31, what)
     disk = shutil.disk_usage(Path.cwd()).free
     yield Finding("disk", disk > 2**31, f"{disk / 2**30:.1f} GiB free here")
     missing = [name for name, version in packages().items() if version == "not installed"]
     yield Finding(
         "packages", not missing, f"missing: {', '.join(missing)}" if missing else "complete"
     )
+    for extra, module in EXTRAS.items():
+        here = find_spec(module) is not None
+        remedy = "installed" if here else f"not installed: pip install 'powerbench[{extra}]'"
+        yield Finding(f"extra {extra}", here, remedy)
     yield Finding("conf/", True, str(conf_dir()))
+    for name in BUNDLED_TASKS:
+        count = len(compose([f"task={name}"]).build("task").problems("base"))
+        yield Finding(f"task {name}", count > 0, f"{count} problems, no hub needed")
     yield _writable(cache_folder())
     yield _hub()
     for name in options("model"):
         if (finding := _model(name)) is not None:
             yield finding
-
-
-def _free_bytes() -> int:
-    if torch.cuda.is_available():
-        return max(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    return psutil.virtual_memory().available
 
 
 def _writable(folder: Path) -> Finding:
@@ -84,7 +95,7 @@ def _model(name: str) -> Finding | None:
         model = compose([f"model={name}"]).build("model")
         if isinstance(model, TabularModel):
             return Finding(f"model {name}", True, "needs nothing")
-        if isinstance(model, HubModel) and model.gguf is not None:
+        if model.gguf is not None:
             return Finding(f"model {name}", True, f"bundled: {model.gguf.name}")
     except UserError as error:
         if "has no value" in str(error):
@@ -102,5 +113,6 @@ def _cached(model: HubModel) -> bool:
 
     if Path(model.id).is_dir():
         return True
-    found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
-    return isinstance(found, str)
+    wanted = ("model.safetensors", "model.safetensors.index.json")
+    found = [try_to_load_from_cache(model.id, file, revision=model.revision) for file in wanted]
+    return any(isinstance(file, str) for file in found)

@@ -14,6 +14,12 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def require_integer(name: str, value: object, least: int) -> None:
+    """Raise UserError unless the value is an integer, and not below `least`."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(ok, f"{name} must be an integer >= {least}, got {value}")
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name outside a known set: lists the set, and the closest match if there is one."""
     names = sorted(known)

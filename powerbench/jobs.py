@@ -37,7 +37,7 @@ def execute(job: Job, console: Console) -> Run:
         if missing:
             _generate(plan, engine(), missing, write, tracker, console)
     verifier = make_verifier(job, plan.model, engine)
-    scored = run.scores(verifier.name)
+    scored = {k for k, verdict in run.scores(verifier.name).items() if verdict.value is not None}
     _score(run, verifier, [key for key in run.samples() if key not in scored], console)
     results = Results.read(run)
     run.write_metrics(asdict(results.summary))

@@ -105,7 +105,10 @@ class HubModel:
 
     @property
     def context_length(self) -> int:
-        return self._config.max_position_embeddings
+        length: int | None = getattr(self._config, "max_position_embeddings", None)
+        if length is None:
+            raise UserError(f"model {self.name!r} does not say how long its context is")
+        return length
 
     def codec(self) -> HFCodec:
         """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
@@ -113,16 +116,24 @@ class HubModel:
         return HFCodec(tokenizer, self._stops(tokenizer), str(self.name))
 
     def identity(self) -> Mapping[str, Any]:
-        """Source, resolved commit (hub) or sha256 (GGUF), and dtype."""
+        """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""
         identity = {"id": self.id, "dtype": self.dtype}
         if self.gguf is not None:
             return identity | {"sha256": _sha256(self.gguf)}
+        if Path(self.id).is_dir():
+            files = sorted(f for f in Path(self.id).iterdir() if f.is_file())
+            sizes = " ".join(f"{f.name}:{f.stat().st_size}" for f in files)
+            return identity | {"files": hashlib.sha256(sizes.encode()).hexdigest()}
         return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
         """The model in evaluation mode; `attention` is the name of a registered attention function."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        require(
+            device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()),
+            f"engine.device={device} is not on this machine; auto, cpu, or cuda where there is one",
+        )
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         return _load(self, dtype, device, attention)
 
@@ -157,8 +168,10 @@ class HubModel:
         revision = self.revision if self.gguf is None else None
         try:
             return loader.from_pretrained(self.location, revision=revision, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
                 f"model.id={self.id!r} cannot be loaded: {reason} "
                 f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"
@@ -166,6 +179,9 @@ class HubModel:
 
     def _stops(self, tokenizer: Any) -> Tokens:
         eos = tokenizer.eos_token_id
+        require(
+            eos is not None, f"the tokenizer of model {self.name!r} has no end-of-sequence token"
+        )
         if self.stop_tokens is not None:
             known = tokenizer.get_vocab()
             for token in self.stop_tokens:
@@ -179,7 +195,8 @@ class HubModel:
 
     def _listed_stops(self) -> list[int]:
         try:
-            listed = GenerationConfig.from_pretrained(self.location).eos_token_id
+            revision = self.revision if self.gguf is None else None
+            listed = GenerationConfig.from_pretrained(self.location, revision=revision).eos_token_id
         except OSError:  # a checkpoint need not have one
             return []
         return [listed] if isinstance(listed, int) else list(listed or [])

@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from powerbench.compose import Job
 from powerbench.engines.base import Codec, Engine, Model
-from powerbench.errors import require
+from powerbench.engines.toy import TabularModel
+from powerbench.errors import require, require_integer
 from powerbench.provenance import provenance
 from powerbench.rng import Stream
 from powerbench.runner import Completed, Meter, Start, run_chains, run_one
@@ -36,8 +37,8 @@ class Plan:
     sampler: Sampler
     model: Model
     codec: Codec
-    stops: Tokens
-    """What ends a response: the model's stop tokens, and the task's."""
+    task_stops: Tokens
+    """What ends a response in this task, beside the model's own stop tokens."""
     problems: Sequence[Problem]
     prompts: Mapping[str, Tokens]
     seed: int
@@ -66,9 +67,10 @@ class Plan:
     def starts(self, keys: Sequence[SampleKey]) -> Iterator[Start]:
         """The chains for these keys, made as they are asked for."""
         task = self.job.config.task.name
+        stops = (*self.codec.stops, *self.task_stops)
         for key in keys:
             prompt = self.prompts[key.problem]
-            context = Context(prompt, self.codec.eos, self.stops)
+            context = Context(prompt, self.codec.eos, stops, self.task_stops)
             stream = Stream(self.seed, task, key.problem, key.replicate)
             yield Start(key, prompt, self.sampler.chain(context), stream)
 
@@ -77,23 +79,24 @@ def prepare(job: Job) -> Plan:
     """Check a configuration and make its run folder. Raises UserError for what cannot work."""
     config = job.config
     for name, least in (("limit", 1), ("replicates", 1), ("seed", 0)):
-        value = config[name]
-        number = isinstance(value, int) and value >= least
-        require(
-            number or (name == "limit" and value is None), f"{name} must be >= {least}, got {value}"
-        )
+        if name != "limit" or config.limit is not None:
+            require_integer(name, config[name], least)
     sampler: Sampler = job.build("sampler")
     model: Model = job.build("model")
     task = job.build("task")
+    toys = isinstance(model, TabularModel), job.choices["engine"] == "toy"
+    require(toys[0] == toys[1], "model=toy and engine=toy go together: set both, or neither")
     if not asks_model(job):
         job.build("verifier").close()
     everything: list[Problem] = task.problems(model.kind)
     require(bool(everything), f"task {task.name!r} has no problems")
     codec = model.codec()
-    stops = tuple(dict.fromkeys([*codec.stops, *map(codec.token, task.stop_tokens)]))
+    task_stops = tuple(codec.token(text) for text in task.stop_tokens)
+    stops = (*codec.stops, *task_stops)
     problems = everything[: config.limit]
     prompts = {problem.id: codec.encode(problem.prompt) for problem in problems}
     for problem in problems:
+        require(bool(prompts[problem.id]), f"problem {problem.id!r} has an empty prompt")
         needed = len(prompts[problem.id]) + sampler.max_tokens
         require(
             needed <= model.context_length,
@@ -118,7 +121,7 @@ def prepare(job: Job) -> Plan:
         sampler=sampler,
         model=model,
         codec=codec,
-        stops=stops,
+        task_stops=task_stops,
         problems=problems,
         prompts=prompts,
         seed=int(config.seed),
@@ -149,9 +152,12 @@ def score(
 ) -> Iterator[tuple[SampleKey, Score]]:
     """Score the samples of these keys (default: all), and store each verdict as it is made."""
     problems, samples = run.problems(), run.samples()
-    with run.score_writer(verifier.name) as write, closing(verifier):
+    with closing(verifier), ExitStack() as stack:
+        write = None
         for key in samples if keys is None else keys:
             verdict = verifier.score(problems[key.problem], samples[key].text)
+            if write is None:  # a verifier of another task has refused by now, and leaves no file
+                write = stack.enter_context(run.score_writer(verifier.name))
             write(key, verdict)
             yield key, verdict
 

@@ -26,6 +26,9 @@ from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
 
 T = TypeVar("T")
 
+SESSION_PARTS = ("powerbench", "git", "python", "packages", "hardware", "model", "data")
+"""Parts of a manifest that make a resumed session another one."""
+
 
 class SampleKey(NamedTuple):
     """Names one sample of a run."""
@@ -78,25 +81,35 @@ class Run:
         return dict(_read(self.path / "scores" / f"{verifier or names[-1]}.jsonl", _score))
 
     def create(self, config: str, manifest: Mapping[str, Any], problems: Sequence[Problem]) -> None:
-        """Write the folder's head, if it is not there yet; else add the problems that are new.
+        """Write the folder's head; where it is there already, note another machine or code in it.
 
         config: the composed configuration, as yaml.
+        problems: replace those of the same id: what the model was shown is the same (the folder's name
+            says so), but a reference answer may have been mended.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not (self.path / "manifest.json").exists():
-                (self.path / "config.yaml").write_text(config)
-                _write_json(self.path / "manifest.json", manifest)
-            known = self.problems()
-            with append(self.path / "problems.jsonl") as write:
-                for problem in problems:
-                    if problem.id not in known:
-                        write(asdict(problem))
+            _replace(self.path / "config.yaml", config)
+            everything = self.problems() | {problem.id: problem for problem in problems}
+            lines = (json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in everything.values())
+            _replace(self.path / "problems.jsonl", "".join(lines))
+            _write_json(self.path / "manifest.json", self._with_history(manifest))
         except OSError as error:
             raise UserError(
                 f"cannot write the run folder {self.path}: {error.strerror}; "
                 f"set `runs=<a folder you can write to>`"
             ) from error
+
+    def _with_history(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The first session's manifest, with those later ones that differ from the one before."""
+        if not (self.path / "manifest.json").exists():
+            return manifest
+        first = self.manifest
+        later = first.setdefault("later_sessions", [])
+        before = later[-1] if later else first
+        if any(before.get(part) != manifest.get(part) for part in SESSION_PARTS):
+            later.append(dict(manifest))
+        return first
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         _write_json(self.path / "metrics.json", metrics)
@@ -193,4 +206,11 @@ def _score(record: dict[str, Any]) -> tuple[SampleKey, Score]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a whole file at once: a crash leaves the old one or the new one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(content)
+    unfinished.replace(path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlparse
 
 from powerbench.errors import require
 from powerbench.report.summary import Results, confidence, logp_per_token
@@ -89,7 +90,9 @@ class WandbTracker:
             name="/".join(run.path.parts[-3:]),
             config={"settings": run.config, "manifest": run.manifest},
             dir=str(run.path),
-            mode=_mode() if self.mode == "auto" else self.mode,  # type: ignore[arg-type]
+            id=run.manifest["digest"][:16],
+            resume="allow",
+            mode=_mode(self.mode),  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, console="off"),
         )
 
@@ -125,17 +128,21 @@ class WandbTracker:
         self._run = None
 
 
-def _mode() -> str:
-    """W&B's own ways to give a key decide; without one, offline: never a prompt."""
-    if chosen := os.environ.get("WANDB_MODE"):
-        return chosen
+def _mode(asked: str) -> str:
+    """The mode asked for, here or by WANDB_MODE; but without a key offline: never a prompt for one."""
+    mode = os.environ.get("WANDB_MODE", "online") if asked == "auto" else asked
+    return "offline" if mode == "online" and not _has_key() else mode
+
+
+def _has_key() -> bool:
+    """W&B's own two ways to give a key."""
     if os.environ.get("WANDB_API_KEY"):
-        return "online"
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
-        known = netrc.netrc(Path("~/.netrc").expanduser()).hosts
+        return host in netrc.netrc(Path("~/.netrc").expanduser()).hosts
     except (OSError, netrc.NetrcParseError):
-        return "offline"
-    return "online" if "api.wandb.ai" in known else "offline"
+        return False
 
 
 def _table(results: Results, table: Callable[..., Any]) -> Any:

@@ -117,7 +117,9 @@ class Context:
     eos: int
     """The tokenizer's end-of-sequence token."""
     stops: Tokens
-    """All tokens that end a response of this model, `eos` among them."""
+    """All tokens that end a response, `eos` among them: the model's and the task's."""
+    task_stops: Tokens = ()
+    """Those of them that are the task's own, such as the line's end after a few-shot solution."""
 
 
 # -- what a chain returns, and what is stored -----------------------------------------------------

@@ -42,6 +42,16 @@ def test_every_job_of_every_experiment_composes(name: str) -> None:
         assert job.config.runs == f"runs/{name}"
 
 
+def test_a_sweep_may_set_what_only_its_values_have() -> None:
+    jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True)
+    assert [sorted(job) for job in jobs] == [
+        ["sampler.alpha=2", "sampler=low_temp"],
+        ["sampler.alpha=2", "sampler=power"],
+    ]
+    assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True)) == 2
+    assert "task=math500" in expand(["experiment=mini", "task=math500"], multirun=False)[0]
+
+
 def test_the_papers_settings_are_the_defaults() -> None:
     power = compose(["task=math500", "sampler=power"]).build("sampler")
     assert (power.max_tokens, power.blocks, power.steps, power.alpha) == (3072, 16, 10, 4.0)
@@ -68,10 +78,13 @@ def test_the_command_line_wins_over_the_tasks_verifier() -> None:
         (["sampler.alpha=0"], "sampler.alpha must be > 0"),
         (["sampler=low_temp", "sampler.temperature=-1"], "sampler.temperature must be > 0"),
         (["blocks=7"], "sampler.blocks=7 must divide max_tokens=3072"),
-        (["steps=-1"], "sampler.steps must be >= 0, got -1"),
-        (["sampler.top_k=0"], "sampler.top_k must be >= 1"),
-        (["limit=-1"], "limit must be >= 1, got -1"),
-        (["replicates=0"], "replicates must be >= 1, got 0"),
+        (["steps=-1"], "sampler.steps must be an integer >= 0, got -1"),
+        (["sampler.top_k=0"], "sampler.top_k must be an integer >= 1"),
+        (["steps=1.5"], "sampler.steps must be an integer >= 0, got 1.5"),
+        (["sampler=null"], "unknown sampler 'None'"),
+        (["model=toy"], "model=toy and engine=toy go together"),
+        (["limit=-1"], "limit must be an integer >= 1, got -1"),
+        (["replicates=0"], "replicates must be an integer >= 1, got 0"),
         (["model=hf"], "model.id has no value"),
         (["model=hf", "model.id=/nowhere/m.gguf"], "there is no GGUF file /nowhere/m.gguf"),
         (["model=hf", "model.id=package:no_such_package/m.gguf"], "not installed"),

@@ -141,6 +141,7 @@ def test_a_verifier_of_another_task_is_refused(
         main(["score", str(tmp_path), "--verifier", "code"])
     assert "choose the verifier of its task" in capsys.readouterr().err
     assert run.scores("math") == before
+    assert run.verifiers() == ["math"]
 
 
 def test_report_list_and_doctor_speak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,14 +72,18 @@ def test_a_second_writer_is_refused(run: Run) -> None:
         pass
 
 
-def test_creating_again_keeps_the_head_and_adds_new_problems(run: Run) -> None:
+def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run) -> None:
     run.create(
         "seed: 1\n",
         {"git": "other"},
         [Problem("b", Prompt("B?"), "2"), Problem("c", Prompt("C?"), "3")],
     )
-    assert run.config == {"seed": 0}
     assert list(run.problems()) == ["a", "b", "c"]
+    assert run.manifest["git"] is None
+    assert [session["git"] for session in run.manifest["later_sessions"]] == ["other"]
+    run.create("seed: 1\n", {"git": "other"}, [Problem("a", Prompt("A?"), "mended")])
+    assert run.problems()["a"].gold == "mended"
+    assert len(run.manifest["later_sessions"]) == 1
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:

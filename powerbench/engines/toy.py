@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from powerbench.engines.base import Finished
+from powerbench.errors import require_integer
 from powerbench.types import Draw, Ended, Extend, Prompt, Tokens
 
 EOS = 0
@@ -63,6 +64,9 @@ class TabularModel:
     kind: str = "base"
     context_length: int = 4096
 
+    def __post_init__(self) -> None:
+        require_integer("model.vocabulary", self.vocabulary, 2)
+
     def codec(self) -> ToyCodec:
         return ToyCodec(self.vocabulary)
 
@@ -100,6 +104,7 @@ class ToyEngine:
     def __init__(
         self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, width: int = 8
     ) -> None:
+        require_integer("engine.width", width, 1)
         self.model, self.width = model, width
         self._running: dict[int, _Running] = {}
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from powerbench.errors import require
+from powerbench.errors import require, require_integer
 from powerbench.types import Chain, Context, Draw, Ended, Extend, Outcome, Step, Tokens
 
 
@@ -84,11 +84,12 @@ def ancestral(context: Context, max_tokens: int, tau: float, top_k: int | None =
 
 
 def require_length(max_tokens: int) -> None:
-    require(max_tokens >= 1, f"sampler.max_tokens must be >= 1, got {max_tokens}")
+    require_integer("sampler.max_tokens", max_tokens, 1)
 
 
 def require_top_k(top_k: int | None) -> None:
-    require(top_k is None or top_k >= 1, f"sampler.top_k must be >= 1 or null, got {top_k}")
+    if top_k is not None:
+        require_integer("sampler.top_k", top_k, 1)
 
 
 def require_alpha(alpha: float) -> None:
@@ -100,7 +101,7 @@ def require_temperature(name: str, tau: float | None) -> None:
 
 
 def require_blocks(max_tokens: int, blocks: int) -> None:
-    require(blocks >= 1, f"sampler.blocks must be >= 1, got {blocks}")
+    require_integer("sampler.blocks", blocks, 1)
     require(
         max_tokens % blocks == 0,
         f"sampler.blocks={blocks} must divide max_tokens={max_tokens} (paper: 16 blocks of 192)",
@@ -108,4 +109,4 @@ def require_blocks(max_tokens: int, blocks: int) -> None:
 
 
 def require_steps(steps: int) -> None:
-    require(steps >= 0, f"sampler.steps must be >= 0, got {steps}")
+    require_integer("sampler.steps", steps, 0)

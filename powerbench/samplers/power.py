@@ -31,7 +31,8 @@ class Power:
 
     early_rejection: stop decoding a proposal once it can no longer be accepted. With alpha >= 1/tau
         and tau <= 1 every token's weight alpha * log p - log q is at most zero, so a running weight
-        below the acceptance threshold stays below it: the chain is the same, token for token.
+        below the acceptance threshold stays below it: the chain is the same, token for token (but
+        for the last bit of float32, where a weight of zero may come out as 1e-7).
         Where the condition fails, proposals are decoded to their end.
     stop_at_eos: end the chain after the block in which it holds EOS, as Algorithm 1 does; the law of
         the whole chain then mixes the targets of several horizons. False runs all blocks, and tends

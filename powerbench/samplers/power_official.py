@@ -106,7 +106,7 @@ class PowerOfficial:
             response=x.tokens,
             keep=m,
             until=until,
-            stops=(context.eos,) if self.eos_only else context.stops,
+            stops=(context.eos, *context.task_stops) if self.eos_only else context.stops,
             tau=self.tau,
             top_k=self.top_k,
         )

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from powerbench.errors import require
 from powerbench.types import Problem, Score
+from powerbench.verifiers.common import asked
 from powerbench.verifiers.worker import Worker, WorkerError
 
 BRACES = re.compile(r"\\(?P<box>boxed|fbox)\s*\{|\\.|\{|\}", re.DOTALL)
@@ -14,14 +15,18 @@ THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
 BASE = re.compile(r"(?<!\w)(?P<digits>-?\d\w*?)_\{?(?P<base>\d+)\}?$")
 
 
-def equal(gold: str, answer: str) -> bool:
+def equal(gold: str, answer: str) -> bool | None:
     """Whether two cleaned answers are the same mathematical object, as math-verify sees it.
+
+    None if it cannot read the gold answer.
 
     May take forever: it is made to run in a worker, which is why math-verify's own alarms are off.
     """
     from math_verify import parse, verify
 
     expressions = [parse(f"${text}$", parsing_timeout=None) for text in (gold, answer)]
+    if not expressions[0]:
+        return None
     return bool(verify(*expressions, timeout_seconds=None, raise_on_error=True))
 
 
@@ -39,6 +44,7 @@ class MathVerifier:
         require(self.timeout > 0, f"verifier.timeout must be > 0 seconds, got {self.timeout}")
 
     def score(self, problem: Problem, text: str) -> Score:
+        asked(problem, "subject", self.name)
         boxed = last_boxed(text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer")
@@ -53,6 +59,8 @@ class MathVerifier:
             same = self._worker.call(gold, answer, timeout=self.timeout)
         except WorkerError as failure:
             return Score(extracted=boxed, reason=str(failure))
+        if same is None:
+            return Score(extracted=boxed, reason="the gold answer cannot be parsed")
         return Score(correct=same, extracted=boxed, reason="equal" if same else "not equal")
 
     def close(self) -> None:

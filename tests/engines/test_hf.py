@@ -96,10 +96,8 @@ def test_longrope_factors_are_a_chains_own(together: bool) -> None:
     u = np.random.default_rng(1).random(16)
     prompts = {0: (1, 2, 3), 1: tuple(range(30)), 2: tuple(range(16)), 3: tuple(range(17))}
     jobs = {c: (p, Extend((0,), (), 0, 16, stops=()), u) for c, p in prompts.items()}
-    if together:
-        draws = run(engine, jobs)
-    else:  # the starts that they share were cached with the other factors
-        draws = {c: run(engine, {c: job})[c] for c, job in jobs.items()}
+    batches = [jobs] if together else [{c: job} for c, job in jobs.items()]
+    draws = {c: drawn for batch in batches for c, drawn in run(engine, batch).items()}
     for chain, prompt in prompts.items():
         long = len(prompt) + 16 > SWITCH
         x = prompt + draws[chain].tokens

@@ -45,7 +45,9 @@ def write_run(
     ]
     sampler = path.name.rsplit("-", 1)[0]
     config = f"task: {{name: {task}}}\nmodel: {{name: tiny}}\nsampler: {{name: {sampler}}}\n"
-    run.create(config, {"git": {"commit": "abc123"}, "packages": {}}, problems)
+    run.create(
+        config, {"git": {"commit": "abc123"}, "packages": {}, "digest": "12345678"}, problems
+    )
     with run.writer() as write:
         for one in samples:
             write(one)

@@ -25,7 +25,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 def judge(verifier: MathVerifier, gold: str, answer: str) -> Score:
     text = rf"We see that the answer is $\boxed{{{answer}}}$. Done."
-    return verifier.score(Problem("1", Prompt(""), gold), text)
+    return verifier.score(Problem("1", Prompt(""), gold, {"subject": "Algebra"}), text)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_last_balanced_box_is_read(text: str, content: str | None) -> None:
 
 
 def test_without_a_box_the_response_is_wrong(verifier: MathVerifier) -> None:
-    score = verifier.score(Problem("1", Prompt(""), "5"), "It is 5.")
+    score = verifier.score(Problem("1", Prompt(""), "5", {"subject": "Algebra"}), "It is 5.")
     assert score == Score(correct=False, reason="no boxed answer")
 
 

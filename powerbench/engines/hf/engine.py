@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from powerbench.engines.base import Finished
 from powerbench.engines.hf.attention import ATTENTION, Batch, KVCache, Piece
 from powerbench.engines.hf.rows import Rows, common
 from powerbench.engines.hf.sampling import draw
-from powerbench.errors import UserError, require
+from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
 from powerbench.types import Draw, Ended, Extend, Tokens
 
@@ -64,20 +65,27 @@ class HFEngine:
         prefill_tokens: int = 512,
         device: str = "auto",
     ) -> None:
-        require(width >= 1, f"engine.width must be >= 1, got {width}")
-        require(prefill_tokens >= 1, f"engine.prefill_tokens must be >= 1, got {prefill_tokens}")
+        require_integer("engine.width", width, 1)
+        require_integer("engine.prefill_tokens", prefill_tokens, 1)
         self.width, self.max_tokens, self.prefill_tokens = width, max_tokens, prefill_tokens
         self.lm = model.load(device, ATTENTION)
         self.device = next(self.lm.parameters()).device
         config = self.lm.config.get_text_config()
         require(
-            config._attn_implementation == ATTENTION,
-            f"engine=hf cannot drive {model.name!r}: its architecture takes no attention function",
+            _attends_only(self.lm),
+            f"engine=hf cannot drive {model.name!r}: it has layers that are not causal attention, or "
+            f"that take no attention function",
         )
         self.switch = _longrope_switch(config)
         capacity = max_prompt + max_tokens
         dtype = next(self.lm.parameters()).dtype
-        self.cache = KVCache(config, 2 * width, capacity, dtype, self.device)
+        try:
+            self.cache = KVCache(config, 2 * width, capacity, dtype, self.device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"engine.width={width}: the KV cache of {2 * width} rows of {capacity} tokens does not "
+                f"fit {self.device}; set a smaller engine.width"
+            ) from error
         self.vocabulary = config.vocab_size
 
         self.rows = Rows(self.cache, width)
@@ -291,6 +299,20 @@ class HFEngine:
         short = length - self.uniforms.shape[1]
         self.uniforms = torch.nn.functional.pad(self.uniforms, (0, short))
         self.drawn = tuple(torch.nn.functional.pad(buffer, (0, short)) for buffer in self.drawn)
+
+
+def _attends_only(lm: PreTrainedModel) -> bool:
+    """Whether every layer is an attention layer that calls our function, and keeps no other state."""
+    config = lm.config.get_text_config()
+    known = {"full_attention", "sliding_attention"}
+    attention = [
+        m for m in lm.modules() if hasattr(m, "layer_idx") and "Attention" in type(m).__name__
+    ]
+    return (
+        config._attn_implementation == ATTENTION
+        and set(getattr(config, "layer_types", None) or known) <= known
+        and len(attention) == config.num_hidden_layers
+    )
 
 
 def _longrope_switch(config: object) -> int | None:

@@ -7,6 +7,9 @@ import torch
 BLOCK = 256
 """The inverse CDF is searched first over blocks of this many tokens, then within one."""
 
+LEAST = -1e4
+"""Stands for log 0 among logits: exp of it is 0, and 0 times it is no NaN."""
+
 ROWS_AT_ONCE = 8
 """On the CPU, rows are taken in groups that stay in the processor's cache."""
 
@@ -53,7 +56,7 @@ def _draw(
     top_k: torch.Tensor,
     support: torch.Tensor | None,
 ) -> Drawn:
-    z = logits - logits.amax(1, keepdim=True)
+    z = (logits - logits.amax(1, keepdim=True)).clamp_(min=LEAST)
     mass = z.exp()
     total = mass.sum(1)
     log_total = total.log()
