@@ -152,7 +152,9 @@ def doctor() -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2))
     for finding in examine():
-        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.subject, escape(finding.what))
+        table.add_row(
+            "[green]ok" if finding.ok else "[yellow]--", finding.subject, escape(finding.what)
+        )
     _console().print(table)
 
 

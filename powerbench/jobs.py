@@ -33,7 +33,8 @@ def execute(job: Job, console: Console) -> Run:
         done = len(plan.keys()) - len(missing)
         kept = f", {done} already there" if done else ""
         console.print(f"{run.path}: {len(missing)} responses to make{kept}", soft_wrap=True)
-        tracker.start(run, group=job.choices.get("experiment") or "none")
+        if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
+            tracker.start(run, group=job.choices.get("experiment") or "none")
         if missing:
             _generate(plan, engine(), missing, write, tracker, console)
     verifier = make_verifier(job, plan.model, engine)

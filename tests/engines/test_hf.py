@@ -3,12 +3,15 @@
 Run: pytest tests/engines/test_hf.py
 """
 
+import copy
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import SWITCH, TinyModel, plain_logp, run
+import torch
+from tiny import SWITCH, TinyModel, models, plain_logp, run
+from transformers import PreTrainedModel
 
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.hf.sampling import draw
@@ -120,8 +123,6 @@ def test_a_prompt_longer_than_planned_makes_the_cache_grow() -> None:
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
-    import torch
-
     logits = torch.full((4, 600), -torch.inf)
     logits[:, 300] = 0.0
     logits[:, 301] = 1.0
@@ -134,3 +135,31 @@ def test_a_token_without_probability_is_never_drawn() -> None:
 def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         HFEngine(TinyModel("llama"), 4, 8, **setting)
+
+
+def test_bfloat16_weights_are_drawn_from_in_float32() -> None:
+    half = copy.deepcopy(models("llama")[0]).to(torch.bfloat16)
+
+    class Half(TinyModel):
+        def load(self, device: str, attention: str) -> PreTrainedModel:
+            return half
+
+    engine = HFEngine(Half("llama"), 12, 24, width=3)
+    u, prompt = np.random.default_rng(2).random(24), (5, 6, 7)
+    request = Extend((0,), (), 0, 20, stops=(), tau=0.5)
+    drawn = run(engine, dict.fromkeys(range(3), (prompt, request, u)))[0]
+    x = prompt + drawn.tokens
+    expected = plain_logp("llama", x)[range(2, len(x) - 1), drawn.tokens]
+    assert drawn.logp == pytest.approx(expected, abs=0.3)  # bfloat16 keeps 8 bits of the logits
+    assert drawn.logq != pytest.approx(drawn.logp, abs=0.01)
+
+
+def test_a_model_with_other_layers_is_refused() -> None:
+    class Foreign(TinyModel):
+        def load(self, device: str, attention: str) -> PreTrainedModel:
+            odd = copy.deepcopy(models("llama")[0])
+            odd.config.layer_types = ["full_attention", "linear_attention"]
+            return odd
+
+    with pytest.raises(UserError, match="layers that are not causal attention"):
+        HFEngine(Foreign("llama"), 4, 8)

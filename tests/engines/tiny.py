@@ -59,11 +59,11 @@ class TinyModel:
     name: str
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
-        return _models(self.name)[0]
+        return models(self.name)[0]
 
 
 @cache
-def _models(name: str) -> tuple[PreTrainedModel, PreTrainedModel]:
+def models(name: str) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The model as powerbench attends, and the library's own, with the same weights."""
     torch.manual_seed(0)
     config = CONFIGS[name]()
@@ -80,7 +80,7 @@ def plain_logp(name: str, tokens: Tokens, pad_to: int = 0) -> np.ndarray:
     """
     padded = [*tokens, *[0] * (pad_to - len(tokens))]
     with torch.inference_mode():
-        logits = _models(name)[1](torch.tensor([padded])).logits[0]
+        logits = models(name)[1](torch.tensor([padded])).logits[0]
     return logits[: len(tokens)].log_softmax(-1).double().numpy()
 
 
