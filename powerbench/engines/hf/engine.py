@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from powerbench.engines.base import Finished
+from powerbench.engines.hf.architecture import attends_only, longrope_switch
 from powerbench.engines.hf.attention import ATTENTION, Batch, KVCache, Piece
 from powerbench.engines.hf.rows import Rows, common
 from powerbench.engines.hf.sampling import draw
@@ -72,11 +72,11 @@ class HFEngine:
         self.device = next(self.lm.parameters()).device
         config = self.lm.config.get_text_config()
         require(
-            _attends_only(self.lm),
+            attends_only(self.lm),
             f"engine=hf cannot drive {model.name!r}: it has layers that are not causal attention, or "
             f"that take no attention function",
         )
-        self.switch = _longrope_switch(config)
+        self.switch = longrope_switch(config)
         capacity = max_prompt + max_tokens
         dtype = next(self.lm.parameters()).dtype
         try:
@@ -299,33 +299,3 @@ class HFEngine:
         short = length - self.uniforms.shape[1]
         self.uniforms = torch.nn.functional.pad(self.uniforms, (0, short))
         self.drawn = tuple(torch.nn.functional.pad(buffer, (0, short)) for buffer in self.drawn)
-
-
-def _attends_only(lm: PreTrainedModel) -> bool:
-    """Whether every layer is an attention layer that calls our function, and keeps no other state."""
-    config = lm.config.get_text_config()
-    known = {"full_attention", "sliding_attention"}
-    attention = [
-        m for m in lm.modules() if hasattr(m, "layer_idx") and "Attention" in type(m).__name__
-    ]
-    return (
-        config._attn_implementation == ATTENTION
-        and set(getattr(config, "layer_types", None) or known) <= known
-        and len(attention) == config.num_hidden_layers
-    )
-
-
-def _longrope_switch(config: object) -> int | None:
-    """Beyond how many tokens this model's rotary factors change; None if they never do.
-
-    Raises UserError for dynamic NTK scaling, whose factors drift with the longest sequence seen.
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = rope.values() if rope and all(isinstance(v, dict) for v in rope.values()) else [rope]
-    for kind in kinds:
-        if kind.get("rope_type") == "dynamic":
-            raise UserError("engine=hf does not support rope_type=dynamic; choose another model")
-        if kind.get("rope_type") == "longrope":
-            original = kind.get("original_max_position_embeddings")
-            return original or config.original_max_position_embeddings  # type: ignore[attr-defined]
-    return None
