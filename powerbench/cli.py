@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,16 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it narrates every retry
     try:
-        _parser_main(list(arguments))
+        with _one_line():
+            _parser_main(list(arguments))
+    except KeyboardInterrupt:
+        print("interrupted: finished samples are kept; the same command goes on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Report what the user can mend, or the system refuses, in one line; exit with code 2."""
+    try:
+        yield
     except UserError as error:
         print(f"powerbench: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         print(f"powerbench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print("interrupted: finished samples are kept; the same command goes on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -103,11 +112,8 @@ def _job(config: DictConfig) -> None:
     """One job of a Hydra run or sweep, in whatever process a launcher starts it."""
     from powerbench.jobs import execute
 
-    try:
+    with _one_line():  # Hydra would print a traceback of its own
         execute(Job(config, dict(HydraConfig.get().runtime.choices)), _console())
-    except UserError as error:
-        print(f"powerbench: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
 
 
 def rescore(paths: Sequence[Path], verifier: str | None) -> None:

@@ -29,6 +29,7 @@ def execute(job: Job, console: Console) -> Run:
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
     with run.writer() as write:
+        plan.write_head()
         missing = plan.missing()
         done = len(plan.keys()) - len(missing)
         kept = f", {done} already there" if done else ""

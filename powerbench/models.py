@@ -31,9 +31,8 @@ from transformers import (
 from transformers.utils import logging
 
 from powerbench.errors import UserError, require
-from powerbench.types import Prompt, Tokens
+from powerbench.types import KINDS, Prompt, Tokens
 
-KINDS = ("base", "rl", "instruct")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -33,6 +33,9 @@ class Plan:
     """A run that can start: everything is checked, nothing heavy is loaded."""
 
     run: Run
+    settings: Mapping[str, Any]
+    """The composed configuration, as the run folder keeps it."""
+    manifest: Mapping[str, Any]
     job: Job
     sampler: Sampler
     model: Model
@@ -52,6 +55,11 @@ class Plan:
     def keys(self) -> list[SampleKey]:
         """Every sample of the run, replicates of one problem side by side."""
         return [SampleKey(p.id, r) for p in self.problems for r in range(self.replicates)]
+
+    def write_head(self) -> None:
+        """Write the run folder's head; the caller is the folder's one writer."""
+        config = yaml.safe_dump(dict(self.settings), sort_keys=False)
+        self.run.create(config, self.manifest, self.problems)
 
     def missing(self) -> list[SampleKey]:
         """The samples still to be made."""
@@ -76,7 +84,7 @@ class Plan:
 
 
 def prepare(job: Job) -> Plan:
-    """Check a configuration and make its run folder. Raises UserError for what cannot work."""
+    """Check a configuration and reserve its run folder. Raises UserError for what cannot work."""
     config = job.config
     for name, least in (("limit", 1), ("replicates", 1), ("seed", 0)):
         if name != "limit" or config.limit is not None:
@@ -114,8 +122,10 @@ def prepare(job: Job) -> Plan:
         "data": dict(task.source()),
         "digest": digest,
     }
-    run.create(yaml.safe_dump(settings, sort_keys=False), manifest, problems)
+    run.reserve()
     return Plan(
+        settings=settings,
+        manifest=manifest,
         run=run,
         job=job,
         sampler=sampler,

@@ -10,6 +10,7 @@
 A line that a crash has torn is cut off when the file is next opened for writing.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -80,6 +81,18 @@ class Run:
             return {}
         return dict(_read(self.path / "scores" / f"{verifier or names[-1]}.jsonl", _score))
 
+    def reserve(self) -> None:
+        """Make the folder. Raises UserError where that is not allowed."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+        except OSError as error:
+            raise UserError(
+                f"cannot write the run folder {self.path}: {error.strerror}; "
+                f"set `runs=<a folder you can write to>`"
+            ) from error
+
     def create(self, config: str, manifest: Mapping[str, Any], problems: Sequence[Problem]) -> None:
         """Write the folder's head; where it is there already, note another machine or code in it.
 
@@ -87,18 +100,12 @@ class Run:
         problems: replace those of the same id: what the model was shown is the same (the folder's name
             says so), but a reference answer may have been mended.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            _replace(self.path / "config.yaml", config)
-            everything = self.problems() | {problem.id: problem for problem in problems}
-            lines = (json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in everything.values())
-            _replace(self.path / "problems.jsonl", "".join(lines))
-            _write_json(self.path / "manifest.json", self._with_history(manifest))
-        except OSError as error:
-            raise UserError(
-                f"cannot write the run folder {self.path}: {error.strerror}; "
-                f"set `runs=<a folder you can write to>`"
-            ) from error
+        self.reserve()
+        _replace(self.path / "config.yaml", config)
+        everything = self.problems() | {problem.id: problem for problem in problems}
+        lines = (json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in everything.values())
+        _replace(self.path / "problems.jsonl", "".join(lines))
+        _write_json(self.path / "manifest.json", self._with_history(manifest))
 
     def _with_history(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """The first session's manifest, with those later ones that differ from the one before."""

@@ -10,6 +10,9 @@ Key = tuple[str | int, ...]
 
 Tokens = tuple[int, ...]
 
+KINDS = ("base", "rl", "instruct")
+"""How benchmarks address a model: raw text, a base model trained with RL, or by instructions."""
+
 
 # -- what a task gives ----------------------------------------------------------------------------
 

@@ -110,3 +110,29 @@ def require_blocks(max_tokens: int, blocks: int) -> None:
 
 def require_steps(steps: int) -> None:
     require_integer("sampler.steps", steps, 0)
+
+
+class Blockwise(Protocol):
+    """The settings that the Metropolis-Hastings samplers have in common."""
+
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def proposal_temperature(self) -> float | None: ...
+    @property
+    def top_k(self) -> int | None: ...
+
+
+def require_blockwise(sampler: Blockwise) -> None:
+    require_length(sampler.max_tokens)
+    require_alpha(sampler.alpha)
+    require_blocks(sampler.max_tokens, sampler.blocks)
+    require_steps(sampler.steps)
+    require_temperature("proposal_temperature", sampler.proposal_temperature)
+    require_top_k(sampler.top_k)

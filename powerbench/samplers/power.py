@@ -13,12 +13,7 @@ from typing import Any
 
 from powerbench.samplers.common import (
     Response,
-    require_alpha,
-    require_blocks,
-    require_length,
-    require_steps,
-    require_temperature,
-    require_top_k,
+    require_blockwise,
     weight,
     weights_only_fall,
 )
@@ -51,12 +46,7 @@ class Power:
     stop_at_eos: bool = True
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
-        require_alpha(self.alpha)
-        require_blocks(self.max_tokens, self.blocks)
-        require_steps(self.steps)
-        require_temperature("proposal_temperature", self.proposal_temperature)
-        require_top_k(self.top_k)
+        require_blockwise(self)
 
     @property
     def tau(self) -> float:

@@ -11,12 +11,7 @@ from typing import Any
 
 from powerbench.samplers.common import (
     Response,
-    require_alpha,
-    require_blocks,
-    require_length,
-    require_steps,
-    require_temperature,
-    require_top_k,
+    require_blockwise,
     weight,
 )
 from powerbench.types import Chain, Choose, Context, Ended, Extend, Key, LogUniform, Request, Step
@@ -50,12 +45,7 @@ class PowerOfficial:
     eos_in_prompt: bool = True
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
-        require_alpha(self.alpha)
-        require_blocks(self.max_tokens, self.blocks)
-        require_steps(self.steps)
-        require_temperature("proposal_temperature", self.proposal_temperature)
-        require_top_k(self.top_k)
+        require_blockwise(self)
 
     @property
     def tau(self) -> float:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from powerbench.errors import UserError, require, unknown
-from powerbench.types import Problem
+from powerbench.types import KINDS, Problem
 
-KINDS = ("base", "rl", "instruct")
 CHAT = ("model", "always", "never")
 BUNDLED = Path(__file__).parent / "data"
 
