@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from powerbench.engines.toy import EOS, TabularModel, proposal
-from powerbench.types import Choose, Context, Draw, Ended, Extend, LogUniform, Request, Tokens
+from powerbench.types import Choose, Context, Draw, Ended, Extend, LogUniform, Request, Save, Tokens
 
 Result = TypeVar("Result")
 Program = Callable[[], Generator[Request, Any, Result]]
@@ -82,6 +82,8 @@ def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
             return _LogUniform(branch)
         case Choose():
             return branch.take(request.probabilities)
+        case Save():
+            return None
         case Extend():
             return _extend(request, model, branch)
 

@@ -1,19 +1,15 @@
-"""The only loop: chains ask, the engine answers, outcomes leave as they are finished.
-
-All randomness is derived here, from the chain's stream and the key of each request.
-"""
+"""The only loop: chains ask, the engine answers, outcomes leave as they are finished."""
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from powerbench.engines.base import Engine
+from powerbench.live import Begin, Live
 from powerbench.rng import Stream
 from powerbench.store import SampleKey
-from powerbench.types import Answer, Chain, Choose, Cost, Extend, LogUniform, Outcome, Tokens
+from powerbench.types import Cost, Outcome, Tokens
 
 
 class Start(NamedTuple):
@@ -21,7 +17,7 @@ class Start(NamedTuple):
 
     key: SampleKey
     prompt: Tokens
-    chain: Chain
+    begin: Begin
     stream: Stream
 
 
@@ -42,82 +38,83 @@ class Meter:
     accepted: int = 0
 
 
-@dataclass
-class _Live:
-    start: Start
+class _Running(NamedTuple):
+    key: SampleKey
     began: float
-    decoded: int = 0
-    prefilled: int = 0
+    chain: Live
 
 
-def run_chains(starts: Iterable[Start], engine: Engine, meter: Meter) -> Iterator[Completed | None]:
+def run_chains(
+    starts: Iterable[Start], engine: Engine, meter: Meter, speculate: int = 0
+) -> Iterator[Completed | None]:
     """Run chains, at most `engine.width` at once, in the order given; yield each as it completes.
+
+    speculate: start up to so many requests of a chain ahead of their turn while fewer than
+        `engine.efficient_width` rows are busy. No chain's outcome depends on it.
 
     Yields None after a step that completed no chain, so that a caller can show progress. Closing the
     iterator withdraws what is unfinished.
     """
     queue = iter(starts)
-    live: dict[int, _Live] = {}
+    live: dict[int, _Running] = {}
     number = 0
+    completed: list[Completed] = []
+
+    def settle(number: int, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            live[number].chain.withdraw()
+            completed.append(_complete(live.pop(number), outcome, meter))
+
     try:
         while True:
-            completed: list[Completed] = []
+            completed.clear()
             while len(live) < engine.width and (start := next(queue, None)) is not None:
-                live[number] = _Live(start, time.monotonic())
-                if (done := _advance(number, live[number], None, engine)) is not None:
-                    completed.append(_complete(live.pop(number), done, meter))
+                chain = Live(number, start.begin, start.prompt, start.stream, engine)
+                live[number] = _Running(start.key, time.monotonic(), chain)
+                settle(number, chain.start())
                 number += 1
-            for chain, draw in engine.step() if live else ():
-                live[chain].decoded += len(draw.tokens)
-                live[chain].prefilled += draw.prefilled
+            _speculate([each.chain for each in live.values()], engine, speculate)
+            finished = engine.step() if live else []
+            for each, key, draw in sorted(
+                finished, key=lambda f: live[f.chain].chain.waits_for(f.key)
+            ):
                 meter.decoded += len(draw.tokens)
-                if (done := _advance(chain, live[chain], draw, engine)) is not None:
-                    engine.withdraw(chain)
-                    completed.append(_complete(live.pop(chain), done, meter))
-            yield from completed or (None,)
+                settle(each, live[each].chain.receive(key, draw))
+            yield from tuple(completed) or (None,)
             if not live and not completed:
                 return
     finally:
-        for chain in live:
-            engine.withdraw(chain)
+        for running in live.values():
+            running.chain.withdraw()
 
 
-def run_one(chain: Chain, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
+def run_one(begin: Begin, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
     """Run a single chain to its end."""
-    start = Start(SampleKey(stream.problem, stream.replicate), prompt, chain, stream)
+    start = Start(SampleKey(stream.problem, stream.replicate), prompt, begin, stream)
     return next(done.outcome for done in run_chains([start], engine, Meter()) if done is not None)
 
 
-def _advance(number: int, live: _Live, answer: Answer | None, engine: Engine) -> Outcome | None:
-    """Send an answer, and answer what needs no engine; None once the chain waits for the engine."""
-    _, prompt, chain, stream = live.start
-    while True:
-        try:
-            request = chain.send(answer)
-        except StopIteration as end:
-            return end.value
-        match request:
-            case LogUniform():
-                answer = float(np.log1p(-stream.uniforms(request.key, 1)[0]))
-            case Choose():
-                source = stream.shared() if request.shared else stream
-                answer = _choose(request, float(source.uniforms(request.key, 1)[0]))
-            case Extend():
-                uniforms = stream.uniforms(request.key, request.until)
-                engine.submit(number, prompt, request, uniforms)
-                return None
+def _speculate(chains: list[Live], engine: Engine, most: int) -> None:
+    """Fill the rows that cost next to nothing, the chains that look least far ahead first."""
+    room = min(engine.efficient_width, engine.width)
+    room -= sum(1 + len(chain.ahead) for chain in chains)
+    for depth in range(most):
+        for chain in chains:
+            if room <= 0:
+                return
+            if len(chain.ahead) == depth and chain.look_ahead():
+                room -= 1
 
 
-def _choose(request: Choose, uniform: float) -> int:
-    cdf = np.cumsum(request.probabilities)
-    index = int(np.searchsorted(cdf, uniform * cdf[-1], side="right"))
-    return min(index, len(cdf) - 1)
-
-
-def _complete(live: _Live, outcome: Outcome, meter: Meter) -> Completed:
+def _complete(running: _Running, outcome: Outcome, meter: Meter) -> Completed:
     proposals = [step for step in outcome.steps if step.decoded]
     meter.proposals += len(proposals)
     meter.accepted += sum(step.accepted for step in proposals)
-    seconds = time.monotonic() - live.began
-    cost = Cost(live.decoded, live.prefilled, round(seconds, 3), round(time.time(), 3))
-    return Completed(live.start.key, outcome, cost)
+    cost = Cost(
+        decoded=running.chain.decoded,
+        prefilled=running.chain.prefilled,
+        seconds=round(time.monotonic() - running.began, 3),
+        finished=round(time.time(), 3),
+        speculated=running.chain.speculated,
+    )
+    return Completed(running.key, outcome, cost)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Plan:
     prompts: Mapping[str, Tokens]
     seed: int
     replicates: int
+    speculate: int
 
     @property
     def title(self) -> str:
@@ -80,13 +82,13 @@ class Plan:
             prompt = self.prompts[key.problem]
             context = Context(prompt, self.codec.eos, stops, self.task_stops)
             stream = Stream(self.seed, task, key.problem, key.replicate)
-            yield Start(key, prompt, self.sampler.chain(context), stream)
+            yield Start(key, prompt, partial(self.sampler.chain, context), stream)
 
 
 def prepare(job: Job) -> Plan:
     """Check a configuration and reserve its run folder. Raises UserError for what cannot work."""
     config = job.config
-    for name, least in (("limit", 1), ("replicates", 1), ("seed", 0)):
+    for name, least in (("limit", 1), ("replicates", 1), ("seed", 0), ("speculate", 0)):
         if name != "limit" or config.limit is not None:
             require_integer(name, config[name], least)
     sampler: Sampler = job.build("sampler")
@@ -136,6 +138,7 @@ def prepare(job: Job) -> Plan:
         prompts=prompts,
         seed=int(config.seed),
         replicates=int(config.replicates),
+        speculate=int(config.speculate),
     )
 
 
@@ -147,7 +150,8 @@ def generate(
     meter: Meter,
 ) -> Iterator[Sample | None]:
     """Make the samples of these keys; yield each after it is stored, None in between."""
-    with closing(run_chains(plan.starts(keys), engine, meter)) as completed:  # type: ignore[type-var]
+    chains = run_chains(plan.starts(keys), engine, meter, plan.speculate)
+    with closing(chains) as completed:  # type: ignore[type-var]
         for done in completed:
             if done is None:
                 yield None
@@ -190,7 +194,9 @@ def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verif
         )
         stream = Stream(0, "ask", "", 0)
         ids = [codec.token(option) for option in options]
-        logp = np.array([run_one(_next_token(i), prompt, stream, engine()).logp for i in ids])
+        logp = np.array(
+            [run_one(partial(_next_token, i), prompt, stream, engine()).logp for i in ids]
+        )
         mass = np.exp(logp - logp.max())
         return (mass / mass.sum()).tolist()
 

@@ -89,11 +89,22 @@ class Extend:
     alpha: float = 1.0
     floor: float = float("-inf")
     """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
+    proposal: bool = False
+    """Whether the chain, answered with `Ended.FLOOR`, takes it for rejected and goes on from `response`.
+    What it asks next is then known before the answer is, and may be started ahead."""
 
     @property
     def prefix(self) -> Tokens:
         """The part of the response that stays."""
         return self.response[: self.keep]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Says that the chain can be started again from here. Nothing is drawn, and None is sent back."""
+
+    state: Mapping[str, Any]
+    """Plain data (JSON): what the sampler's `chain(context, state)` starts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +167,8 @@ class Outcome:
     steps: tuple[Step, ...] = ()
 
 
-Request = LogUniform | Choose | Extend
-Answer = float | int | Draw
+Request = LogUniform | Choose | Save | Extend
+Answer = float | int | Draw | None
 Chain = Generator[Request, Any, Outcome]
 """A sampler at work on one response: yields requests, is sent answers, returns an Outcome."""
 
@@ -174,6 +185,8 @@ class Cost:
     """Wall-clock from the chain's first request to its end; chains of a batch share this time."""
     finished: float
     """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
+    speculated: int = 0
+    """Tokens decoded ahead and thrown away; `decoded` does not hold them, and never depends on them."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Run: pytest tests/test_bundled_model.py
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_greedy_is_the_librarys_greedy() -> None:
         )[0, len(prompt) :]
         logp = plain(torch.tensor([[*prompt, *out.tolist()]])).logits[0].log_softmax(-1)
     engine = HFEngine(MODEL, len(prompt), 16, width=2)
-    chain = Greedy(16).chain(Context(prompt, CODEC.eos, CODEC.stops))
+    chain = partial(Greedy(16).chain, Context(prompt, CODEC.eos, CODEC.stops))
     ours = run_one(chain, prompt, Stream(0, "t", "p", 0), engine)
     assert list(ours.tokens) == out.tolist()
     expected = sum(logp[len(prompt) - 1 + i, token].item() for i, token in enumerate(ours.tokens))

@@ -3,29 +3,37 @@
 Run: pytest tests/test_runner.py
 """
 
+import json
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 
+from powerbench.engines.base import Finished
 from powerbench.engines.toy import TabularModel, ToyEngine
 from powerbench.law import context_of, law
 from powerbench.rng import Stream
-from powerbench.runner import Meter, Start, run_chains, run_one
+from powerbench.runner import Completed, Meter, Start, run_chains, run_one
 from powerbench.samplers.common import Response
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
 from powerbench.store import SampleKey
-from powerbench.types import Chain, Choose, Context, Ended, Extend, Outcome
+from powerbench.types import Chain, Choose, Context, Ended, Extend, Outcome, Save
 
 MODEL = TabularModel(vocabulary=5)
 POWER = Power(max_tokens=12, blocks=3, steps=4)
 
 
-def starts(count: int, sampler: Power = POWER, seed: int = 0) -> Iterator[Start]:
+ENDLESS = Context((), eos=99, stops=(99,))
+"""Nothing stops: every response has the full length."""
+
+
+def starts(count: int, sampler: Power = POWER, context: Context | None = None) -> Iterator[Start]:
+    context = context or context_of(MODEL)
     for i in range(count):
-        stream = Stream(seed, "task", f"p{i}", 0)
-        yield Start(SampleKey(f"p{i}", 0), (), sampler.chain(context_of(MODEL)), stream)
+        stream = Stream(0, "task", f"p{i}", 0)
+        yield Start(SampleKey(f"p{i}", 0), (), partial(sampler.chain, context), stream)
 
 
 def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
@@ -52,6 +60,75 @@ def test_early_rejection_makes_the_same_chains_with_fewer_tokens() -> None:
         k: (o.tokens, o.logp) for k, o in theirs.items()
     }
     assert decoded(POWER) < decoded(late)
+
+
+class Counting(ToyEngine):
+    """Counts its steps."""
+
+    steps = 0
+
+    def step(self) -> list[Finished]:
+        self.steps += 1
+        return super().step()
+
+
+def speculated(
+    count: int, speculate: int, sampler: Power, width: int = 8
+) -> tuple[dict[SampleKey, Completed], int]:
+    """What chains return and cost (but for time), and how many steps the engine took."""
+    engine = Counting(MODEL, width=width)
+    done = run_chains(starts(count, sampler, ENDLESS), engine, Meter(), speculate)
+    completed = {each.key: each for each in done if each is not None}
+    assert engine.step() == []
+    return completed, engine.steps
+
+
+@pytest.mark.parametrize("early_rejection", [True, False])
+@pytest.mark.parametrize("speculate", [1, 3, 8])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_chains_do_not_depend_on_speculation(
+    count: int, speculate: int, early_rejection: bool
+) -> None:
+    sampler = Power(max_tokens=24, blocks=3, steps=6, early_rejection=early_rejection)
+    plain, steps = speculated(count, 0, sampler)
+    ahead, fewer = speculated(count, speculate, sampler)
+    assert {k: c.outcome for k, c in ahead.items()} == {k: c.outcome for k, c in plain.items()}
+    assert {k: c.cost.decoded for k, c in ahead.items()} == {
+        k: c.cost.decoded for k, c in plain.items()
+    }
+    assert fewer < steps
+    assert sum(c.cost.speculated for c in ahead.values()) > 0
+    assert not any(c.cost.speculated for c in plain.values())
+
+
+def test_a_full_batch_leaves_no_room_for_speculation() -> None:
+    done, _ = speculated(1, 8, POWER, width=1)
+    assert [c.cost.speculated for c in done.values()] == [0]
+
+
+@pytest.mark.parametrize("kind", [Power, PowerOfficial])
+def test_a_chain_goes_on_from_a_saved_state_as_if_never_stopped(
+    kind: type[Power | PowerOfficial],
+) -> None:
+    sampler = kind(max_tokens=12, blocks=4, steps=3)
+    stream, states = Stream(0, "task", "p", 0), []
+
+    def saving() -> Chain:
+        chain, answer = sampler.chain(ENDLESS), None
+        while True:
+            try:
+                request = chain.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(request, Save):
+                states.append(json.loads(json.dumps(request.state)))
+            answer = yield request
+
+    whole = run_one(saving, (), stream, ToyEngine(MODEL))
+    assert len(states) == 4
+    for state in states:
+        rest = run_one(partial(sampler.chain, ENDLESS, state), (), stream, ToyEngine(MODEL))
+        assert rest == whole
 
 
 def test_cost_counts_rejected_proposals() -> None:
@@ -84,8 +161,7 @@ def test_shared_positions_are_the_same_for_all_chains() -> None:
         sampler = PowerOfficial(
             8, blocks=1, steps=6, within_response=False, shared_positions=shared
         )
-        context = Context((), eos=99, stops=(99,))  # nothing stops: lengths agree
-        chain = sampler.chain(context)
+        chain = partial(sampler.chain, ENDLESS)
         outcome = run_one(chain, (), Stream(0, "task", problem, 0), ToyEngine(MODEL))
         return [step.restart for step in outcome.steps]
 
@@ -108,7 +184,7 @@ def test_draws_follow_the_enumerated_law() -> None:
         expected[outcome.tokens] = expected.get(outcome.tokens, 0.0) + probability
     counts = dict.fromkeys(expected, 0)
     begin = (
-        Start(SampleKey(str(i), 0), (), program(), Stream(0, "law", str(i), 0)) for i in range(4000)
+        Start(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0)) for i in range(4000)
     )
     for done in run_chains(begin, ToyEngine(model, width=64), Meter()):
         if done is not None:
@@ -132,7 +208,7 @@ def test_a_chain_that_needs_no_engine_completes() -> None:
         index = yield Choose(("pick",), (0.0, 1.0))
         return Response(ended=Ended.STOP).outcome() if index == 1 else Response().outcome()
 
-    outcome = run_one(chain(), (), Stream(0, "t", "p", 0), ToyEngine(MODEL))
+    outcome = run_one(chain, (), Stream(0, "t", "p", 0), ToyEngine(MODEL))
     assert outcome.ended is Ended.STOP
 
 
@@ -142,5 +218,5 @@ def test_an_engine_answers_a_chain_in_order() -> None:
         second = yield Extend(("b",), first.tokens, 1, 5, stops=())
         return Response().then(first).then(second, keep=1).outcome()
 
-    outcome = run_one(chain(), (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
+    outcome = run_one(chain, (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
     assert len(outcome.tokens) == 5

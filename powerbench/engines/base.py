@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from powerbench.types import Draw, Extend, Prompt, Tokens
+from powerbench.types import Draw, Extend, Key, Prompt, Tokens
 
 
 class Codec(Protocol):
@@ -49,13 +49,16 @@ class Finished(NamedTuple):
     """A request that an engine has answered."""
 
     chain: int
+    key: Key
     draw: Draw
 
 
 class Engine(Protocol):
-    """Runs the requests of up to `width` chains at once; each chain has at most one at a time."""
+    """Runs up to `width` requests at once. A request is named by its chain and its key."""
 
     width: int
+    efficient_width: int
+    """Up to so many requests at once, a step takes hardly longer than for one."""
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         """Queue a request. The token at position i of the response is the inverse CDF of q, tokens
@@ -63,9 +66,13 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Finished]:
-        """Decode one token for every chain that waits for one; return the draws that are complete."""
+        """Decode at least one token for the requests at work; return the draws that are complete."""
         ...
 
-    def withdraw(self, chain: int) -> None:
-        """Forget a chain: its pending request, if any, and whatever is cached for it."""
+    def withdraw(self, chain: int, key: Key | None = None) -> int:
+        """Forget a request, finished or not; without a key, the chain and whatever is cached for it.
+
+        What a finished request decoded stays cached until it is withdrawn, for its chain may go on from
+        it. Returns the tokens decoded for requests that were not finished.
+        """
         ...

@@ -12,7 +12,7 @@ import numpy as np
 
 from powerbench.engines.base import Finished
 from powerbench.errors import require_integer
-from powerbench.types import Draw, Ended, Extend, Prompt, Tokens
+from powerbench.types import Draw, Ended, Extend, Key, Prompt, Tokens
 
 EOS = 0
 
@@ -105,24 +105,25 @@ class ToyEngine:
         self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, width: int = 8
     ) -> None:
         require_integer("engine.width", width, 1)
-        self.model, self.width = model, width
-        self._running: dict[int, _Running] = {}
+        self.model, self.width, self.efficient_width = model, width, width
+        self._running: dict[tuple[int, Key], _Running] = {}
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
-        self._running[chain] = _Running(prompt, request, uniforms)
+        self._running[chain, request.key] = _Running(prompt, request, uniforms)
 
-    def withdraw(self, chain: int) -> None:
-        self._running.pop(chain, None)
+    def withdraw(self, chain: int, key: Key | None = None) -> int:
+        names = [n for n in self._running if n[0] == chain and key in (None, n[1])]
+        return sum(len(self._running.pop(name).tokens) for name in names)
 
     def step(self) -> list[Finished]:
         finished = []
-        for chain, run in list(self._running.items()):
+        for (chain, key), run in list(self._running.items()):
             if (ended := self._decode(run)) is not None:
-                del self._running[chain]
+                del self._running[chain, key]
                 prefilled = len(run.prompt) + run.request.keep
                 columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
                 finished.append(
-                    Finished(chain, Draw(tuple(run.tokens), *columns, ended, prefilled))
+                    Finished(chain, key, Draw(tuple(run.tokens), *columns, ended, prefilled))
                 )
         return finished
 

@@ -1,11 +1,11 @@
 """What samplers share: the protocol, the response under construction, and checks of settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from powerbench.errors import require, require_integer
-from powerbench.types import Chain, Context, Draw, Ended, Extend, Outcome, Step, Tokens
+from powerbench.types import Chain, Context, Draw, Ended, Extend, Outcome, Save, Step, Tokens
 
 
 class Sampler(Protocol):
@@ -17,7 +17,10 @@ class Sampler(Protocol):
         ...
 
     def chain(self, context: Context) -> Chain:
-        """The algorithm: a generator that yields requests and returns an Outcome."""
+        """The algorithm: a generator that yields requests and returns an Outcome.
+
+        A sampler that yields `Save(state)` takes such a state as a second argument, and goes on from it.
+        """
         ...
 
 
@@ -52,6 +55,40 @@ class Response:
     def outcome(self, steps: Sequence[Step] = ()) -> Outcome:
         """The response as a chain's result."""
         return Outcome(self.tokens, sum(self.logp), sum(self.entropy), self.ended, tuple(steps))
+
+
+class Progress(NamedTuple):
+    """Where a blockwise chain stands between two blocks."""
+
+    block: int
+    """The block to come."""
+    x: Response
+    steps: list[Step]
+
+    def saved(self) -> Save:
+        x = self.x
+        return Save(
+            {
+                "block": self.block,
+                "tokens": list(x.tokens),
+                "logp": list(x.logp),
+                "logq": list(x.logq),
+                "entropy": list(x.entropy),
+                "ended": x.ended.value,
+                "steps": [list(step) for step in self.steps],
+            }
+        )
+
+
+def progress(state: Mapping[str, Any] | None) -> Progress:
+    """What `Progress.saved` saved; the beginning, if nothing was."""
+    if state is None:
+        return Progress(0, Response(), [])
+    tokens, logp, logq, entropy = (
+        tuple(state[name]) for name in ("tokens", "logp", "logq", "entropy")
+    )
+    x = Response(tokens, logp, logq, entropy, Ended(state["ended"]))
+    return Progress(state["block"], x, [Step(*step) for step in state["steps"]])
 
 
 def weight(drawn: Draw | Response, alpha: float, start: int = 0, stop: int | None = None) -> float:

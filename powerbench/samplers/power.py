@@ -7,12 +7,14 @@ enter the ratio. Cost, tokens decoded per response token: about N_MCMC * T / (4 
 what early rejection saves.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from powerbench.samplers.common import (
+    Progress,
     Response,
+    progress,
     require_blockwise,
     weight,
     weights_only_fall,
@@ -53,11 +55,11 @@ class Power:
         """The proposal's temperature."""
         return self.proposal_temperature or 1 / self.alpha
 
-    def chain(self, context: Context) -> Chain:
-        """Algorithm 1."""
-        x, steps = Response(), []
+    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
+        """Algorithm 1, from its start or from a saved state."""
+        first, x, steps = progress(state)
         block = self.max_tokens // self.blocks
-        for k in range(self.blocks):
+        for k in range(first, self.blocks):
             horizon = (k + 1) * block
             if not x.finished:
                 x = x.then((yield self._propose(x, len(x), horizon, ("extend", k), context)))
@@ -66,6 +68,7 @@ class Power:
                 steps.append(step)
             if x.finished and self.stop_at_eos:
                 break
+            yield Progress(k + 1, x, steps).saved()
         return x.outcome(steps)
 
     def step(
@@ -109,4 +112,5 @@ class Power:
             top_k=self.top_k,
             alpha=self.alpha,
             floor=floor if only_falls else float("-inf"),
+            proposal=key[0] == "propose",
         )

@@ -5,12 +5,14 @@ switched off, one by one; with all departures off the chain is that of `power`. 
 kernel does not leave p(x)^alpha invariant: its law is known exactly on toy models, and tested.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from powerbench.samplers.common import (
+    Progress,
     Response,
+    progress,
     require_blockwise,
     weight,
 )
@@ -57,11 +59,11 @@ class PowerOfficial:
         """The alpha of the acceptance ratio."""
         return 1 / self.tau if self.alpha_from_temperature else self.alpha
 
-    def chain(self, context: Context) -> Chain:
-        """The official `mcmc_power_samp`."""
-        x, steps = Response(), []
+    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
+        """The official `mcmc_power_samp`, from its start or from a saved state."""
+        first, x, steps = progress(state)
         block = self.max_tokens // self.blocks
-        for k in range(self.blocks):
+        for k in range(first, self.blocks):
             horizon = (k + 1) * block
             x = x.then((yield self._propose(x, len(x), horizon, ("extend", k), context)))
             for n in range(self.steps):
@@ -71,6 +73,7 @@ class PowerOfficial:
                 return Response(ended=Ended.STOP).outcome(steps)
             if x.finished:
                 break
+            yield Progress(k + 1, x, steps).saved()
         return x.outcome(steps)
 
     def step(

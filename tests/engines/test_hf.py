@@ -5,18 +5,25 @@ Run: pytest tests/engines/test_hf.py
 
 import copy
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tiny import SWITCH, TinyModel, models, plain_logp, run
 from transformers import PreTrainedModel
 
-from powerbench.engines.hf import HFEngine
-from powerbench.engines.hf.sampling import draw
+from powerbench.engines.hf import HFEngine, cache
+from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
-from powerbench.types import Ended, Extend, Tokens
+from powerbench.rng import Stream
+from powerbench.runner import Meter, Start, run_chains
+from powerbench.samplers.power import Power
+from powerbench.store import SampleKey
+from powerbench.types import Context, Ended, Extend, Key, Outcome, Tokens
 
 ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
 
@@ -28,45 +35,99 @@ def close(name: str, prompt: Tokens, kept: Tokens, tokens: Tokens, logp: tuple[f
     return bool(np.abs(expected - logp).max() < 1e-4)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("width", [1, 3, 8])
-def test_exact_after_random_histories_of_proposals(name: str, width: int) -> None:
-    """Chains that extend, propose from random cuts, accept, reject, jump, end and make room."""
-    choose = random.Random(width)
-    engine = HFEngine(TinyModel(name), 12, 24, width=width, prefill_tokens=7)
-    prompts = {
-        c: tuple(choose.randrange(300) for _ in range(choose.randint(1, 12))) for c in range(12)
-    }
-    prompts[3] = prompts[2]  # replicates share a prompt
-    current: dict[int, Tokens] = {}
-    waiting = list(prompts)
-    pending: dict[int, Extend] = {}
-    for turn in range(120):
-        while waiting and len(current) < width:
-            current[waiting.pop()] = ()
-        for chain, x in current.items():
-            if chain not in pending:
+class Histories:
+    """Chains that extend, fork, take or leave what was drawn, run ahead, jump, end and make room."""
+
+    def __init__(self, name: str, engine: HFEngine, seed: int) -> None:
+        self.name, self.engine, self.choose = name, engine, random.Random(seed)
+        some = self.choose.randrange
+        self.prompts = {c: tuple(some(300) for _ in range(1 + some(12))) for c in range(12)}
+        self.prompts[3] = self.prompts[2]  # replicates share a prompt
+        self.current: dict[int, Tokens] = {}
+        self.pending: dict[tuple[int, Key], Extend] = {}
+        self.checked = self.withdrawn = 0
+
+    def turn(self, number: int) -> None:
+        choose, width = self.choose, self.engine.width
+        while len(self.current) < width:
+            chain = choose.choice([c for c in self.prompts if c not in self.current])
+            self.current[chain] = ()
+        for chain, x in self.current.items():
+            busy = [key for c, key in self.pending if c == chain]
+            if not busy or (len(self.pending) < width and choose.random() < 0.3):
                 keep = choose.randint(0, min(len(x), 23))
-                until = choose.randint(keep + 1, 24)
-                floor = choose.choice([-np.inf, -1.0])
                 request = Extend(
-                    (turn,), x, keep, until, stops=(7,), tau=0.5, alpha=2.0, floor=floor
+                    key=(number, len(busy)),
+                    response=x,
+                    keep=keep,
+                    until=choose.randint(keep + 1, 24),
+                    stops=(7,),
+                    tau=0.5,
+                    alpha=2.0,
+                    floor=choose.choice([-np.inf, -1.0]),
                 )
-                pending[chain] = request
-                engine.submit(
-                    chain, prompts[chain], request, np.random.default_rng(turn).random(24)
-                )
-        for chain, drawn in engine.step():
-            request = pending.pop(chain)
-            assert close(name, prompts[chain], request.prefix, drawn.tokens, drawn.logp)
-            if drawn.ended is not Ended.FLOOR and choose.random() < 0.5:
-                current[chain] = request.prefix + drawn.tokens
-            if choose.random() < 0.1:  # a response that the engine has never seen
-                current[chain] = tuple(choose.randrange(300) for _ in range(choose.randint(0, 23)))
-            if choose.random() < 0.05:
-                engine.withdraw(chain)
-                del current[chain]
-                waiting.insert(0, chain)
+                self.pending[chain, request.key] = request
+                u = np.random.default_rng(number).random(24)
+                self.engine.submit(chain, self.prompts[chain], request, u)
+        for chain, key, drawn in self.engine.step():
+            request = self.pending.pop((chain, key), None)
+            if request is None:  # withdrawn a moment ago
+                continue
+            prompt = self.prompts[chain]
+            assert close(self.name, prompt, request.prefix, drawn.tokens, drawn.logp)
+            self.checked += 1
+            fate = choose.random()
+            if drawn.ended is not Ended.FLOOR and fate < 0.4:
+                self.move(chain, request.prefix + drawn.tokens)
+            elif fate < 0.5:  # a response that the engine has never seen
+                self.move(chain, tuple(choose.randrange(300) for _ in range(choose.randint(0, 23))))
+            if fate > 0.3:
+                self.engine.withdraw(chain, key)
+            if fate > 0.97:
+                self.move(chain, ())
+                self.engine.withdraw(chain)
+                del self.current[chain]
+
+    def move(self, chain: int, x: Tokens) -> None:
+        """What was started from another response is withdrawn."""
+        self.current[chain] = x
+        for other, key in [name for name in self.pending if name[0] == chain]:
+            self.engine.withdraw(other, key)
+            del self.pending[other, key]
+            self.withdrawn += 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("width", "look", "forks"), [(1, 1, 100), (3, 1, 500), (8, 1, 700), (8, 3, 700)]
+)
+def test_exact_after_random_histories(name: str, width: int, look: int, forks: int) -> None:
+    """Every log p, after any number of forks, rollbacks and withdrawals."""
+    engine = HFEngine(TinyModel(name), 12, 24, width, prefill_tokens=7, steps_per_look=look)
+    histories = Histories(name, engine, seed=width + look)
+    number = 0
+    while histories.checked < forks:
+        histories.turn(number := number + 1)
+    assert histories.withdrawn > forks / 20 or width == 1
+
+
+def test_ten_thousand_requests_leave_nothing_behind() -> None:
+    engine = HFEngine(TinyModel("llama"), 12, 24, width=8)
+    u, request = np.random.default_rng(0).random(24), Extend((0,), (), 0, 2, stops=())
+    held = []
+    for first in range(0, 10_000, 8):
+        prompts = {first + i: ((first + i) % 300, i, 5) for i in range(8)}
+        draws = run(engine, {c: (prompt, request, u) for c, prompt in prompts.items()})
+        assert len(draws) == 8
+        for chain in prompts:
+            engine.withdraw(chain)
+        if first % 2000 == 0:
+            held.append(psutil.Process().memory_info().rss)
+    assert engine.step() == []
+    assert not (engine.jobs or engine.kept or engine.waiting or engine.filling)
+    assert not engine.rows.shelves
+    assert len(engine.rows.rows) == 16
+    assert held[-1] - held[1] < 16 * 2**20
 
 
 def test_a_rejected_proposal_costs_no_recomputation() -> None:
@@ -138,13 +199,7 @@ def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
 
 
 def test_bfloat16_weights_are_drawn_from_in_float32() -> None:
-    half = copy.deepcopy(models("llama")[0]).to(torch.bfloat16)
-
-    class Half(TinyModel):
-        def load(self, device: str, attention: str) -> PreTrainedModel:
-            return half
-
-    engine = HFEngine(Half("llama"), 12, 24, width=3)
+    engine = HFEngine(TinyModel("llama", torch.bfloat16), 12, 24, width=3)
     u, prompt = np.random.default_rng(2).random(24), (5, 6, 7)
     request = Extend((0,), (), 0, 20, stops=(), tau=0.5)
     drawn = run(engine, dict.fromkeys(range(3), (prompt, request, u)))[0]
@@ -163,3 +218,63 @@ def test_a_model_with_other_layers_is_refused() -> None:
 
     with pytest.raises(UserError, match="layers that are not causal attention"):
         HFEngine(Foreign("llama"), 4, 8)
+
+
+def power_chains(
+    name: str, width: int, chains: Sequence[int], dtype: torch.dtype = torch.float32, **options: int
+) -> dict[int, Outcome]:
+    """Power sampling on a tiny model, by chain: two replicates of each problem."""
+    engine = HFEngine(TinyModel(name, dtype), 12, 24, width, **options)
+    sampler = Power(max_tokens=24, alpha=3.0, blocks=3, steps=5)
+    starts = []
+    for chain in chains:
+        prompt = (5, 6, 7, *range(chain // 2))
+        begin = partial(sampler.chain, Context(prompt, 7, (7,)))
+        stream = Stream(0, "task", str(chain // 2), chain % 2)
+        starts.append(Start(SampleKey(str(chain), 0), prompt, begin, stream))
+    done = run_chains(starts, engine, Meter(), speculate=2)
+    return {int(each.key.problem): each.outcome for each in done if each is not None}
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "phi3-longrope"])
+def test_deterministic_mode_is_the_same_bit_for_bit_in_any_batch_and_order(name: str) -> None:
+    order = list(range(18))
+    wide = power_chains(name, 32, order, deterministic=True)
+    random.Random(1).shuffle(order)
+    assert wide == power_chains(name, 7, order, deterministic=True)
+    assert wide == power_chains(name, 7, order[::-1], deterministic=True, prefill_tokens=5)
+    few = order[:4]
+    alone = power_chains(name, 1, few, deterministic=True)
+    assert alone == {chain: wide[chain] for chain in few}
+
+
+def test_deterministic_mode_holds_in_bfloat16() -> None:
+    order, half = list(range(12)), torch.bfloat16
+    wide = power_chains("llama", 32, order, half, deterministic=True)
+    assert wide == power_chains("llama", 7, order[::-1], half, deterministic=True)
+
+
+def test_deterministic_mode_does_not_depend_on_what_was_cached() -> None:
+    """A response that was decoded and one that is prefilled again give the same next tokens."""
+    engine = HFEngine(TinyModel("llama"), 12, 24, width=3, deterministic=True)
+    u, prompt = np.random.default_rng(0).random(24), (5, 6, 7, 8)
+    x = run(engine, {0: (prompt, Extend((0,), (), 0, 20, stops=()), u)})[0]
+    more = Extend((1,), x.tokens, 15, 24, stops=())
+    cached = run(engine, {0: (prompt, more, u)})[0]
+    engine = HFEngine(TinyModel("llama"), 12, 24, width=3, deterministic=True)
+    fresh = run(engine, {0: (prompt, more, u)})[0]
+    assert (cached.prefilled, fresh.prefilled) == (0, 18)
+    assert replace(cached, prefilled=0) == replace(fresh, prefilled=0)
+
+
+def test_memory_is_planned_from_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = models("llama")[0].config
+    chain = 2 * cache.row_bytes(config, 36, torch.float32)
+    monkeypatch.setattr(cache, "free_bytes", lambda _: int(3.5 * chain / cache.SHARE))
+    assert HFEngine(TinyModel("llama"), 12, 24, width=32).width == 3
+    assert "engine.width=32 does not fit memory; using 3" in capsys.readouterr().err
+    monkeypatch.setattr(cache, "free_bytes", lambda _: chain // 2)
+    with pytest.raises(UserError, match=r"36 tokens needs .* set a smaller max_tokens"):
+        HFEngine(TinyModel("llama"), 12, 24, width=32)

@@ -57,20 +57,24 @@ class TinyModel:
     """As much of a model as HFEngine needs."""
 
     name: str
+    dtype: torch.dtype = torch.float32
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
-        return models(self.name)[0]
+        return models(self.name, self.dtype, device)[0]
 
 
 @cache
-def models(name: str) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """The model as powerbench attends, and the library's own, with the same weights."""
+def models(
+    name: str, dtype: torch.dtype = torch.float32, device: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The model as powerbench attends, and the library's own in float32, with the same weights."""
+    device = "cpu" if device == "auto" else device
     torch.manual_seed(0)
     config = CONFIGS[name]()
     ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
     plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
     plain.load_state_dict(ours.state_dict())
-    return ours.float().eval(), plain.float().eval()
+    return ours.to(device, dtype).eval(), plain.to(device, torch.float32).eval()
 
 
 def plain_logp(name: str, tokens: Tokens, pad_to: int = 0) -> np.ndarray:

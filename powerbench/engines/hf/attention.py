@@ -1,27 +1,46 @@
-"""The KV cache, and attention over it through the library's attention-function extension point.
+"""Attention over the resident KV cache, through the library's attention-function extension point.
 
-The cache is a table of rows, one sequence each, contiguous per layer: [rows, heads, capacity, dim].
-A forward pass is a flat batch of tokens, [1, N]: first one token for each decoding row, then pieces of
-prompts. Each layer writes all its keys and values, then attends in place: nothing is gathered, and
-grouped heads are not repeated.
+A forward pass is a flat batch of tokens, [1, N]. Each layer writes its keys and values into the cache,
+then attends in place: nothing is gathered, and grouped heads are not repeated. What a batch is, one
+token for each of many rows or pieces of a few prompts, decides how.
 """
 
-import math
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PretrainedConfig
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+from transformers import AttentionInterface
 
+from powerbench.engines.hf.cache import KVCache, round_up
 from powerbench.errors import UserError
 
 ATTENTION = "powerbench"
 """The name to load a model with: `attn_implementation=ATTENTION`."""
 
 SUPPORTED = {"sliding_window", "position_ids", "is_causal", "use_cache", "output_attentions"}
+
+SHORT = 256
+"""Up to this length two batched products beat the CPU's fused kernel, for one query per row."""
+
+
+class Batch(Protocol):
+    """What the tokens of a forward pass are. Tokens beyond its own are padding: attended as zeros."""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        """Write [heads, N, dim] keys and values, and attend: query [heads, N, dim] -> the same."""
+        ...
 
 
 class Piece(NamedTuple):
@@ -34,78 +53,209 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One forward pass: N = len(rows) + the pieces' tokens (+ 1 for a sentinel, see engine)."""
+class Pieces:
+    """Prefill: pieces of a few rows, one after the other."""
 
-    cache: "KVCache"
-    rows: torch.Tensor
-    """int64 [R], ascending: the rows that decode one token each."""
-    positions: torch.Tensor
-    """int64 [R]: that token's position."""
-    last_row: int
-    longest: int
-    """1 + the largest of `positions`."""
+    cache: KVCache
     pieces: Sequence[Piece]
 
-    def mask(self, window: int | None) -> torch.Tensor:
-        """Additive mask [last_row + 1, 1, 1, longest] of the decoding rows; idle rows see token 0."""
-        device, dtype = self.rows.device, self.cache.keys[0].dtype
-        at = torch.arange(self.longest, device=device)
-        end = torch.zeros(self.last_row + 1, dtype=torch.int64, device=device)
-        end[self.rows] = self.positions
-        hidden = at > end[:, None]
-        if window is not None:
-            hidden |= at <= end[:, None] - window
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
-        return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
-
-
-class KVCache:
-    """Keys and values of `rows` sequences of up to `capacity` tokens.
-
-    Starts as zeros: attention reads, and masks, positions that were never written, and a mask does not
-    hide a NaN. On the CPU the zeros are the operating system's, committed as positions are written.
-    """
-
-    def __init__(
+    def attend(
         self,
-        config: PretrainedConfig,
-        rows: int,
-        capacity: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.shape = (rows, heads, capacity, dim)
-        layers = range(config.num_hidden_layers)
-        self.keys = [_zeros(self.shape, dtype, device) for _ in layers]
-        self.values = [_zeros(self.shape, dtype, device) for _ in layers]
-
-    @property
-    def capacity(self) -> int:
-        return self.shape[2]
-
-    def grow(self, capacity: int) -> None:
-        """Make room for longer sequences, keeping what is cached."""
-        rows, heads, old, dim = self.shape
-        self.shape = (rows, heads, capacity, dim)
-        for layers in (self.keys, self.values):
-            for i, tensor in enumerate(layers):
-                layers[i] = _zeros(self.shape, tensor.dtype, tensor.device)
-                layers[i][:, :, :old] = tensor
-
-    def copy(self, source: int, target: int, start: int, stop: int) -> None:
-        """Copy positions start..stop of one row to another."""
-        for tensor in (*self.keys, *self.values):
-            tensor[target, :, start:stop] = tensor[source, :, start:stop]
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        keys, values = self.cache.layer(layer)
+        output, at = torch.zeros_like(query), 0
+        for row, start, tokens in self.pieces:
+            stop, after = start + len(tokens), at + len(tokens)
+            keys[row, :, start:stop] = key[:, at:after]
+            values[row, :, start:stop] = value[:, at:after]
+            output[:, at:after] = sdpa(
+                query[None, :, at:after],
+                keys[row : row + 1, :, :stop],
+                values[row : row + 1, :, :stop],
+                attn_mask=_causal(start, stop, window, query.device),
+                is_causal=start == 0 and window is None,
+                scale=scaling,
+                enable_gqa=True,
+            )[0]
+            at = after
+        return output
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    lazy = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(lazy).view(dtype).view(shape)
+@dataclass(frozen=True)
+class Decoding:
+    """One token for each of some rows, on the CPU."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [R], ascending."""
+    positions: torch.Tensor
+    """int64 [R]"""
+    width: int
+    """1 + the last of `rows`."""
+    longest: int
+    """1 + the largest of `positions`."""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        keys, values = self.cache.layer(layer)
+        count = len(self.rows)
+        keys[self.rows, :, self.positions] = key[:, :count].transpose(0, 1)
+        values[self.rows, :, self.positions] = value[:, :count].transpose(0, 1)
+        grouped = _grouped(query[:, :count], keys.shape[1])
+        if 2 * count > self.width:
+            result = self._together(grouped, keys, values, window, scaling)
+        else:
+            result = torch.empty_like(grouped)
+            ends = zip(self.rows.tolist(), self.positions.tolist(), strict=True)
+            for i, (row, last) in enumerate(ends):
+                seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
+                pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
+                result[i] = sdpa(grouped[i : i + 1], *pair, scale=scaling)[0]
+        return _ungrouped(result, query)
+
+    def _together(
+        self,
+        grouped: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        """All rows up to the last in one call; idle ones attend to their first token."""
+        if spread := len(grouped) < self.width:
+            queries = grouped.new_zeros(self.width, *grouped.shape[1:])
+            queries[self.rows] = grouped
+        else:
+            queries = grouped
+        keys, values = (t[: self.width, :, : self.longest] for t in (keys, values))
+        mask = self._mask(window, queries.dtype)
+        if self.longest > SHORT:
+            result = sdpa(queries, keys, values, attn_mask=mask, scale=scaling)
+        else:
+            heads = keys.shape[1]
+            scores = torch.baddbmm(
+                mask.expand(-1, heads, -1, -1).flatten(0, 1),
+                queries.flatten(0, 1),
+                keys.flatten(0, 1).transpose(1, 2),
+                alpha=scaling,
+            )
+            result = (scores.softmax(-1) @ values.flatten(0, 1)).view(queries.shape)
+        return result[self.rows] if spread else result
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Additive, [width, 1, 1, longest]: the same in all layers with this window."""
+        if window not in self.masks:
+            end = torch.zeros(self.width, dtype=torch.int64)
+            end[self.rows] = self.positions
+            self.masks[window] = _additive(end, self.longest, window, dtype)
+        return self.masks[window]
+
+
+@dataclass(frozen=True)
+class LeadingRows:
+    """One token for each of the first R rows, on CUDA: fixed shapes and no question to the device."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [R]: 0, 1 ... R - 1."""
+    positions: torch.Tensor
+    """int64 [R]"""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        keys, values = self.cache.layer(layer)
+        count, capacity = len(self.rows), self.cache.capacity
+        keys[self.rows, :, self.positions] = key[:, :count].transpose(0, 1)
+        values[self.rows, :, self.positions] = value[:, :count].transpose(0, 1)
+        if not has_varlen(query.device, query.dtype):
+            mask = _additive(self.positions, capacity, window, query.dtype)
+            grouped = _grouped(query[:, :count], keys.shape[1])
+            result = sdpa(grouped, keys[:count], values[:count], attn_mask=mask, scale=scaling)
+            return _ungrouped(result, query)
+        from torch.nn.attention.varlen import varlen_attn
+
+        ends = torch.arange(count + 1, dtype=torch.int32, device=query.device)
+        flat = varlen_attn(
+            query[:, :count].transpose(0, 1).contiguous(),
+            keys[:count].transpose(1, 2).flatten(0, 1),
+            values[:count].transpose(1, 2).flatten(0, 1),
+            ends,
+            ends * capacity,
+            1,
+            capacity,
+            scale=scaling,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+            enable_gqa=True,
+            seqused_k=(self.positions + 1).int(),
+        )
+        assert isinstance(flat, torch.Tensor)
+        return _ungrouped(flat, query)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Tokens one by one, each in a shape that its own position decides: deterministic mode."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [N']: whose token each is; a row may come several times."""
+    positions: torch.Tensor
+    """int64 [N']"""
+    where: Sequence[tuple[int, int]]
+    """The same as numbers: row and position."""
+    masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        keys, values = self.cache.layer(layer)
+        count = len(self.rows)
+        keys[self.rows, :, self.positions] = key[:, :count].transpose(0, 1)
+        values[self.rows, :, self.positions] = value[:, :count].transpose(0, 1)
+        grouped = _grouped(query[:, :count], keys.shape[1])
+        result = torch.empty_like(grouped)
+        masks = self._masks(window, query.dtype)
+        for i, (row, _) in enumerate(self.where):
+            length = masks[i].shape[-1]
+            pair = keys[row : row + 1, :, :length], values[row : row + 1, :, :length]
+            result[i] = sdpa(grouped[i : i + 1], *pair, attn_mask=masks[i], scale=scaling)[0]
+        return _ungrouped(result, query)
+
+    def _masks(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
+        """A token's own, over the next multiple of STRIDE: the same in all layers with this window."""
+        if window not in self.masks:
+            self.masks[window] = [
+                _additive(self.positions[i : i + 1], round_up(position + 1), window, dtype)
+                for i, (_, position) in enumerate(self.where)
+            ]
+        return self.masks[window]
 
 
 def attention(
@@ -128,32 +278,56 @@ def attention(
         raise UserError(f"engine=hf does not support this model's attention ({', '.join(unknown)})")
     assert batch is not None
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    keys, values = batch.cache.keys[layer], batch.cache.values[layer]
     window: int | None = options.get("sliding_window")
-    decoding = len(batch.rows)
-    keys[batch.rows, :, batch.positions] = key[0, :, :decoding].transpose(0, 1)
-    values[batch.rows, :, batch.positions] = value[0, :, :decoding].transpose(0, 1)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    output = batch.attend(layer, query[0], key[0], value[0], window, scaling)
+    return output.transpose(0, 1)[None], None
+
+
+@cache
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's attention over sequences of different lengths runs here, in the form needed."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    named = inspect.signature(varlen_attn).parameters
+    known = {"seqused_k", "enable_gqa", "window_size", "scale"} <= named.keys()
+    return known and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _grouped(query: torch.Tensor, shared: int) -> torch.Tensor:
+    """[heads, R, dim] -> [R, shared, heads / shared, dim].
+
+    The query heads that share a key head become queries of that one head, so that no head is repeated.
+    """
+    heads, rows, dim = query.shape
+    return query.transpose(0, 1).reshape(rows, shared, heads // shared, dim)
+
+
+def _ungrouped(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Back to the shape of the query, [heads, N, dim]; tokens beyond the result's are zero."""
+    heads, tokens, dim = query.shape
+    flat = result.reshape(-1, heads, dim).transpose(0, 1)
+    if flat.shape[1] == tokens:
+        return flat
     output = torch.zeros_like(query)
-    at = decoding
-    for row, start, tokens in batch.pieces:
-        stop, after = start + len(tokens), at + len(tokens)
-        keys[row, :, start:stop] = key[0, :, at:after]
-        values[row, :, start:stop] = value[0, :, at:after]
-        output[:, :, at:after] = scaled_dot_product_attention(
-            query[:, :, at:after],
-            keys[row : row + 1, :, :stop],
-            values[row : row + 1, :, :stop],
-            attn_mask=_causal(start, stop, window, query.device),
-            is_causal=start == 0 and window is None,
-            scale=scaling,
-            enable_gqa=True,
-        )
-        at = after
-    if decoding:
-        output[0, :, :decoding] = _decode(
-            query[0, :, :decoding], keys, values, batch, window, scaling
-        )
-    return output.transpose(1, 2), None
+    output[:, : flat.shape[1]] = flat
+    return output
+
+
+def _additive(
+    ends: torch.Tensor, length: int, window: int | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """[R, 1, 1, length]: 0 for the positions that a token at ends[r] sees, else -inf."""
+    at = torch.arange(length, device=ends.device)
+    hidden = at > ends[:, None]
+    if window is not None:
+        hidden |= at <= ends[:, None] - window
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=ends.device)
+    return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
 
 
 def _causal(start: int, stop: int, window: int | None, device: torch.device) -> torch.Tensor | None:
@@ -164,50 +338,6 @@ def _causal(start: int, stop: int, window: int | None, device: torch.device) -> 
     key = torch.arange(stop, device=device)
     seen = key <= query
     return seen if window is None else seen & (key > query - window)
-
-
-def _decode(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    batch: Batch,
-    window: int | None,
-    scaling: float | None,
-) -> torch.Tensor:
-    """One token per row: query [heads, R, dim] -> [heads, R, dim].
-
-    The query heads that share a key head are treated as queries of that one head, so that no head
-    is repeated. Many rows go in one call over all rows up to the last; few, one by one.
-    """
-    heads, decoding, dim = query.shape
-    shared = keys.shape[1]
-    grouped = query.transpose(0, 1).reshape(decoding, shared, heads // shared, dim)
-    width = batch.last_row + 1
-    if 2 * decoding > width:
-        spread = grouped
-        if decoding < width:
-            spread = grouped.new_zeros(width, *grouped.shape[1:])
-            spread[batch.rows] = grouped
-        result = scaled_dot_product_attention(
-            spread,
-            keys[:width, :, : batch.longest],
-            values[:width, :, : batch.longest],
-            attn_mask=batch.mask(window),
-            scale=scaling,
-        )
-        result = result if decoding == width else result[batch.rows]
-    else:
-        result = torch.empty_like(grouped)
-        ends = zip(batch.rows.tolist(), batch.positions.tolist(), strict=True)
-        for i, (row, last) in enumerate(ends):
-            seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
-            result[i] = scaled_dot_product_attention(
-                grouped[i : i + 1],
-                keys[row : row + 1, :, seen],
-                values[row : row + 1, :, seen],
-                scale=scaling,
-            )[0]
-    return result.reshape(decoding, heads, dim).transpose(0, 1)
 
 
 AttentionInterface.register(ATTENTION, attention)

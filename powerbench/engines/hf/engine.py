@@ -1,6 +1,6 @@
-"""The hf engine: continuous batching of chains over one Hugging Face causal LM.
+"""The hf engine: continuous batching of requests over one Hugging Face causal LM.
 
-Chains join and leave at every step. A chain's prefix stays resident (see `rows`), and one that joins
+Requests join and leave at every step. A chain's prefix stays resident (see `rows`), and one that joins
 looks for a row that already holds the start of its prompt: replicates of a problem share one prefill,
 and problems share their few-shot examples or system prompt.
 
@@ -8,8 +8,9 @@ Covered: causal attention with a sliding window, grouped heads, longrope. Not co
 models, attention with soft caps or sinks, and models that keep a state other than keys and values.
 """
 
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +18,24 @@ import torch
 
 from powerbench.engines.base import Finished
 from powerbench.engines.hf.architecture import attends_only, longrope_switch
-from powerbench.engines.hf.attention import ATTENTION, Batch, KVCache, Piece
+from powerbench.engines.hf.attention import ATTENTION, Piece
+from powerbench.engines.hf.cache import KVCache, planned_width
+from powerbench.engines.hf.forward import Forward, Settings
+from powerbench.engines.hf.lanes import Lanes
+from powerbench.engines.hf.projections import can_pack, pack
 from powerbench.engines.hf.rows import Rows, common
-from powerbench.engines.hf.sampling import draw
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
-from powerbench.types import Draw, Ended, Extend, Tokens
+from powerbench.types import Draw, Extend, Key, Tokens
 
 WORTH_WAITING = 8
-"""A chain waits a step for another's prefill if that spares it so many tokens of its own."""
+"""A request waits a step for another's prefill if that spares it so many tokens of its own."""
+
+EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
+"""Below this, a decoding step mostly waits for the weights to be read."""
+
+STEPS_PER_LOOK = {"cpu": 1, "cuda": 8}
+"""Tokens decoded between two looks at what is over: looking is free on the CPU, a stop on CUDA."""
 
 
 @dataclass
@@ -36,6 +46,8 @@ class _Job:
     prompt: Tokens
     request: Extend
     uniforms: np.ndarray
+    long: bool
+    """Whether the chain uses longrope's long factors: decided by its own longest length alone."""
     prefilled: int = 0
 
     @property
@@ -45,16 +57,17 @@ class _Job:
 
 
 class HFEngine:
-    """Runs up to `width` chains at once.
+    """Runs up to `width` requests at once.
 
     model: loaded here, onto `device` ("auto": CUDA if there is one).
     max_prompt, max_tokens: the longest prompt and response to expect, in tokens; the cache is sized
         for them, and grows for longer prompts.
+    width: lowered, with a word on stderr, to what fits the memory that is free.
     prefill_tokens: at most so many prompt tokens are computed in one step.
+    deterministic: the same samples, bit for bit on one machine, whatever the batch, order and width:
+        every product has one fixed shape. Slower; `make bench` measures by how much.
+    steps_per_look: tokens decoded between two looks at what is over; None chooses by the device.
     """
-
-    stops: torch.Tensor
-    uniforms: torch.Tensor
 
     def __init__(
         self,
@@ -64,238 +77,174 @@ class HFEngine:
         width: int = 32,
         prefill_tokens: int = 512,
         device: str = "auto",
+        deterministic: bool = False,
+        steps_per_look: int | None = None,
     ) -> None:
         require_integer("engine.width", width, 1)
         require_integer("engine.prefill_tokens", prefill_tokens, 1)
-        self.width, self.max_tokens, self.prefill_tokens = width, max_tokens, prefill_tokens
+        if steps_per_look is not None:
+            require_integer("engine.steps_per_look", steps_per_look, 1)
+        self.max_tokens, self.prefill_tokens = max_tokens, prefill_tokens
         self.lm = model.load(device, ATTENTION)
-        self.device = next(self.lm.parameters()).device
+        first = next(self.lm.parameters())
+        self.device = first.device
         config = self.lm.config.get_text_config()
         require(
             attends_only(self.lm),
             f"engine=hf cannot drive {model.name!r}: it has layers that are not causal attention, or "
             f"that take no attention function",
         )
+        if self.device.type == "cpu" and can_pack():
+            pack(self.lm)
         self.switch = longrope_switch(config)
+        self.vocabulary = config.vocab_size
         capacity = max_prompt + max_tokens
-        dtype = next(self.lm.parameters()).dtype
+        self.width = planned_width(width, config, capacity, first.dtype, self.device)
+        if self.width < width:
+            print(f"engine.width={width} does not fit memory; using {self.width}", file=sys.stderr)
+        self.efficient_width = min(self.width, EFFICIENT_WIDTH[self.device.type])
+        self.steps_per_look = steps_per_look or STEPS_PER_LOOK[self.device.type]
         try:
-            self.cache = KVCache(config, 2 * width, capacity, dtype, self.device)
+            self.cache = KVCache(config, 2 * self.width, capacity, first.dtype, self.device)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"engine.width={width}: the KV cache of {2 * width} rows of {capacity} tokens does not "
-                f"fit {self.device}; set a smaller engine.width"
+                f"the KV cache of {2 * self.width} rows of {capacity} tokens does not fit "
+                f"{self.device}; set a smaller engine.width"
             ) from error
-        self.vocabulary = config.vocab_size
-
-        self.rows = Rows(self.cache, width)
-        self.lane_of: dict[int, int] = {}
-        self.jobs: dict[int, _Job] = {}  # by lane
-        self.filling: dict[int, deque[int]] = {}  # by lane: known tokens still to be computed
+        self.rows = Rows(self.cache, self.width)
+        self.lanes = Lanes(self.width, max_tokens, self.device)
+        self.forward = Forward(self.lm, self.cache, self.lanes, self.switch, deterministic)
         self.waiting: deque[_Job] = deque()
-        self._allocate(capacity)
+        self.jobs: dict[int, _Job] = {}  # by lane
+        self.filling: set[int] = set()  # lanes whose known tokens are still being computed
+        self.kept: dict[int, tuple[int, Key]] = {}  # by lane: finished, and not yet withdrawn
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
-        self.waiting.append(_Job(chain, prompt, request, uniforms))
+        require(request.until > request.keep, f"nothing to decode: until={request.until}")
+        long = self.switch is not None and len(prompt) + self.max_tokens > self.switch
+        self.rows.shelve(chain, self._kept(chain), prompt + request.response, long)
+        self.waiting.append(_Job(chain, prompt, request, uniforms, long))
 
-    def withdraw(self, chain: int) -> None:
-        self.waiting = deque(job for job in self.waiting if job.chain != chain)
-        lane = self.lane_of.pop(chain, None)
-        if lane is not None and lane in self.jobs:
+    def withdraw(self, chain: int, key: Key | None = None) -> int:
+        def named(job: _Job) -> bool:
+            return job.chain == chain and key in (None, job.request.key)
+
+        self.waiting = deque(job for job in self.waiting if not named(job))
+        decoded = 0
+        for lane in [lane for lane, job in self.jobs.items() if named(job)]:
+            decoded += int(self.lanes.position[lane]) + 1 - len(self.jobs[lane].known)
             self._release(lane)
+        for lane in self._kept(chain):
+            if key in (None, self.kept[lane][1]):
+                del self.kept[lane]
+        if key is None:
+            self.rows.release(chain)
+        return decoded
 
     @torch.inference_mode()
     def step(self) -> list[Finished]:
         self._admit()
+        self._fill()
+        decoding = [lane for lane in sorted(self.jobs) if lane not in self.filling]
+        if len(decoding) < len(self.filling):  # rather a full batch soon than a thin one now
+            return []
         for long in (False, True):
-            if lanes := sorted(lane for lane in self.jobs if self.rows[lane].long == long):
-                self._forward(lanes, long)
-        return [Finished(self.jobs[lane].chain, self._finish(lane)) for lane in self._done()]
+            if lanes := [lane for lane in decoding if self.jobs[lane].long == long]:
+                requests = [self.jobs[lane].request for lane in lanes]
+                settings = Settings(
+                    largest_k=max(self._top_k(request) for request in requests),
+                    greedy=any(request.tau == 0 for request in requests),
+                    supports=[request.support for request in requests],
+                )
+                self.forward.decode(lanes, long, settings, self.steps_per_look)
+        active = self.lanes.active.tolist()
+        return self._finish([lane for lane in decoding if not active[lane]])
 
     # -- admission ------------------------------------------------------------------------------
 
     def _admit(self) -> None:
         postponed: deque[_Job] = deque()
         while self.waiting:
+            free = [lane for lane in range(self.width) if lane not in self.jobs]
+            if not free:
+                break
             job = self.waiting.popleft()
-            lane = self.lane_of.get(job.chain)
-            if lane is None:
-                lane = self._free_lane()
-                if lane is None or self._is_worth_waiting(job):
-                    postponed.append(job)
-                    continue
-                self.lane_of[job.chain] = lane
-                self.rows.borrow(lane, job.known, self._is_long(job))
-            else:
-                current = job.prompt + job.request.response
-                self.rows.restore(lane, current, kept=len(job.known) - 1)
-            self._start(lane, job)
-        self.waiting = postponed
-
-    def _free_lane(self) -> int | None:
-        taken = set(self.lane_of.values())
-        return next((lane for lane in range(self.width) if lane not in taken), None)
+            if self._is_worth_waiting(job):
+                postponed.append(job)
+                continue
+            self._start(job, [lane for lane in free if lane not in self.kept] or free)
+        self.waiting.extendleft(reversed(postponed))
 
     def _is_worth_waiting(self, job: _Job) -> bool:
         """Whether a row now being filled will hold more of this chain's prompt than any does yet."""
-        long = self._is_long(job)
-        alike = [lane for lane in self.filling if self.rows[lane].long == long]
-        soon = max((common(self.jobs[lane].known, job.known) for lane in alike), default=0)
-        return soon - self.rows.longest_start(job.known, long) >= WORTH_WAITING
+        alike = [self.jobs[lane] for lane in self.filling if self.jobs[lane].long == job.long]
+        soon = max((common(other.known, job.known) for other in alike), default=0)
+        return soon > 0 and soon - self.rows.longest_start(job.known, job.long) >= WORTH_WAITING
 
-    def _start(self, lane: int, job: _Job) -> None:
+    def _start(self, job: _Job, free: Sequence[int]) -> None:
         request, known = job.request, job.known
-        require(request.until > request.keep, f"nothing to decode: until={request.until}")
-        self._reserve(len(job.prompt) + request.until)
-        cached = self.rows[lane].tokens
-        job.prefilled = len(known) - 1 - len(cached)
+        self._reserve(len(job.prompt) + request.until, request)
+        lane = self.rows.place(job.chain, known, job.long, free, self._kept(job.chain))
+        self.kept.pop(lane, None)
         self.jobs[lane] = job
+        job.prefilled = len(known) - 1 - len(self.rows[lane].tokens)
+        self.lanes.load(
+            lane, len(job.prompt), known[-1], request, job.uniforms, self._top_k(request)
+        )
         if job.prefilled:
-            self.filling[lane] = deque(known[len(cached) : -1])
-        self.token[lane] = known[-1]
-        self.position[lane] = len(known) - 1
-        self.response_start[lane] = len(job.prompt)
-        self.end[lane] = len(job.prompt) + request.until
-        self.tau[lane], self.alpha[lane] = request.tau, request.alpha
-        self.top_k[lane] = min(request.top_k or 0, self.vocabulary)
-        self.floor[lane], self.weight[lane] = request.floor, 0.0
-        self.stopped[lane], self.fell[lane] = False, False
-        if (short := len(request.stops) - self.stops.shape[1]) > 0:
-            self.stops = torch.nn.functional.pad(self.stops, (0, short), value=-1)
-        self.stops[lane] = -1
-        self.stops[lane, : len(request.stops)] = torch.tensor(request.stops, device=self.device)
-        self.uniforms[lane, : request.until] = torch.from_numpy(job.uniforms[: request.until])
-
-    # -- one forward pass -----------------------------------------------------------------------
-
-    def _is_long(self, job: _Job) -> bool:
-        """Whether a chain uses longrope's long factors: decided by its own longest length alone."""
-        return self.switch is not None and len(job.prompt) + self.max_tokens > self.switch
-
-    def _pieces(self, lanes: Sequence[int]) -> Iterator[Piece]:
-        budget = self.prefill_tokens
-        for lane in lanes:
-            if lane in self.filling and budget > 0:
-                left = self.filling[lane]
-                tokens = [left.popleft() for _ in range(min(budget, len(left)))]
-                budget -= len(tokens)
-                yield Piece(lane, len(self.rows[lane].tokens), tokens)
-                self.rows[lane].tokens += tokens
-                if not left:
-                    del self.filling[lane]
-
-    def _forward(self, lanes: Sequence[int], long: bool) -> None:
-        pieces = list(self._pieces(lanes))
-        decoding = [lane for lane in lanes if lane not in self.filling]
-        rows = torch.tensor(decoding, dtype=torch.int64, device=self.device)
-        positions = self.position[rows]
-        flat = [token for piece in pieces for token in piece.tokens]
-        at = [i for piece in pieces for i in range(piece.start, piece.start + len(piece.tokens))]
-        if long:  # the library picks factors by the longest position of a call: this token is it
-            assert self.switch is not None
-            flat, at = [*flat, 0], [*at, self.switch]
-        logits = self.lm(
-            input_ids=torch.cat((self.token[rows], torch.tensor(flat, device=self.device).long()))[
-                None
-            ],
-            position_ids=torch.cat((positions, torch.tensor(at, device=self.device).long()))[None],
-            use_cache=False,
-            logits_to_keep=torch.arange(len(decoding), device=self.device),
-            batch=Batch(
-                self.cache,
-                rows,
-                positions,
-                last_row=max(decoding, default=0),
-                longest=1 + int(positions.max()) if decoding else 0,
-                pieces=pieces,
-            ),
-        ).logits[0]
-        if decoding:
-            self._sample(logits, rows, positions, decoding)
-
-    def _sample(
-        self,
-        logits: torch.Tensor,
-        rows: torch.Tensor,
-        positions: torch.Tensor,
-        lanes: Sequence[int],
-    ) -> None:
-        index = positions + 1 - self.response_start[rows]  # of the new token in the response
-        drawn = draw(
-            logits,
-            self.uniforms[rows, index],
-            self.tau[rows],
-            self.top_k[rows],
-            self._support(lanes, logits),
-        )
-        for buffer, column in zip(self.drawn, drawn, strict=True):
-            buffer[rows, index] = column.to(buffer.dtype)
-        self.weight[rows] += self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
-        self.fell[rows] = self.weight[rows] < self.floor[rows]
-        self.stopped[rows] = (drawn.token[:, None] == self.stops[rows]).any(1)
-        self.token[rows] = drawn.token
-        self.position[rows] = positions + 1
-
-    def _support(self, lanes: Sequence[int], logits: torch.Tensor) -> torch.Tensor | None:
-        supports = [self.jobs[lane].request.support for lane in lanes]
-        if not any(supports):
-            return None
-        allowed = torch.ones_like(logits, dtype=torch.bool)
-        for row, support in zip(allowed, supports, strict=True):
-            if support is not None:
-                row[:] = False
-                row[list(support)] = True
-        return allowed
-
-    # -- completion -----------------------------------------------------------------------------
-
-    def _done(self) -> list[int]:
-        over = self.fell | self.stopped | (self.position + 1 == self.end)
-        return [lane for lane, is_over in enumerate(over.tolist()) if is_over and lane in self.jobs]
-
-    def _finish(self, lane: int) -> Draw:
-        job = self.jobs[lane]
-        first, after = job.request.keep, int(self.position[lane]) + 1 - len(job.prompt)
-        tokens, logp, logq, entropy = (
-            tuple(buffer[lane, first:after].tolist()) for buffer in self.drawn
-        )
-        if self.fell[lane]:
-            ended = Ended.FLOOR
-        elif self.stopped[lane]:
-            ended = Ended.STOP
+            self.filling.add(lane)
         else:
-            ended = Ended.LENGTH
-        self.rows[lane].tokens = [*job.known, *tokens[:-1]]
-        self._release(lane)
-        return Draw(tokens, logp, logq, entropy, ended, job.prefilled)
+            self.lanes.active[lane] = True
+
+    def _reserve(self, length: int, request: Extend) -> None:
+        if length > self.cache.capacity:
+            used = [len(self.rows[row].tokens) for row in range(2 * self.width)]
+            for lane in self.jobs:  # the row itself knows only what was there before it decodes
+                used[lane] = int(self.lanes.position[lane])
+            self.cache.grow(length, used)
+            self.forward.forget()
+        if self.lanes.reserve(request.until, len(request.stops)):
+            self.forward.forget()
+
+    def _top_k(self, request: Extend) -> int:
+        return min(request.top_k or 0, self.vocabulary)
+
+    def _kept(self, chain: int) -> list[int]:
+        return [lane for lane, (owner, _) in self.kept.items() if owner == chain]
+
+    # -- work -----------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Compute prompts, at most `prefill_tokens` of them, one rope regime at a time."""
+        budget = self.prefill_tokens
+        for long in (False, True):
+            todo = []
+            for lane in sorted(self.filling):
+                job, row = self.jobs[lane], self.rows[lane]
+                if job.long == long and budget > 0:
+                    start = len(row.tokens)
+                    tokens = job.known[start : min(start + budget, len(job.known) - 1)]
+                    budget -= len(tokens)
+                    todo.append(Piece(lane, start, tokens))
+                    row.tokens += tokens
+                    if len(row.tokens) == len(job.known) - 1:
+                        self.filling.remove(lane)
+                        self.lanes.active[lane] = True
+            if todo:
+                self.forward.fill(todo, long)
+
+    def _finish(self, lanes: list[int]) -> list[Finished]:
+        finished = []
+        for lane, read in zip(lanes, self.lanes.read(lanes) if lanes else (), strict=True):
+            job = self.jobs[lane]
+            self.rows[lane].tokens = [*job.known, *read.tokens[:-1]]
+            self._release(lane)
+            self.kept[lane] = job.chain, job.request.key
+            finished.append(Finished(job.chain, job.request.key, Draw(*read, job.prefilled)))
+        return finished
 
     def _release(self, lane: int) -> None:
         """The lane decodes no longer; what it holds stays."""
-        self.jobs.pop(lane)
-        self.filling.pop(lane, None)
-
-    # -- state ----------------------------------------------------------------------------------
-
-    def _allocate(self, capacity: int) -> None:
-        def column(dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros(self.width, dtype=dtype, device=self.device)
-
-        def table(dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros((self.width, capacity), dtype=dtype, device=self.device)
-
-        self.token, self.position = column(torch.int64), column(torch.int64)
-        self.response_start, self.end = column(torch.int64), column(torch.int64)
-        self.top_k, self.tau = column(torch.int64), column(torch.float32)
-        self.alpha, self.weight, self.floor = (column(torch.float64) for _ in range(3))
-        self.stopped, self.fell = column(torch.bool), column(torch.bool)
-        self.stops = torch.full((self.width, 1), -1, device=self.device)
-        self.uniforms = table(torch.float64)
-        self.drawn = table(torch.int64), *(table(torch.float32) for _ in range(3))
-
-    def _reserve(self, length: int) -> None:
-        if length <= self.cache.capacity:
-            return
-        self.cache.grow(length)
-        short = length - self.uniforms.shape[1]
-        self.uniforms = torch.nn.functional.pad(self.uniforms, (0, short))
-        self.drawn = tuple(torch.nn.functional.pad(buffer, (0, short)) for buffer in self.drawn)
+        del self.jobs[lane]
+        self.filling.discard(lane)
+        self.lanes.active[lane] = False

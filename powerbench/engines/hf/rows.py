@@ -1,14 +1,17 @@
-"""What the rows of the cache hold, and how a chain's lane is given what it needs without computing it.
+"""What the rows of the cache hold, and how a request gets what it needs without computing it.
 
-Every chain has two rows: a *lane*, where it decodes, and a *shelf*, which keeps its current response
-while a proposal overwrites the lane. A rejected proposal so costs a copy of its suffix, never a
-recomputation; an accepted one costs nothing.
+The first `width` rows are *lanes*, where requests decode; each chain at work has a *shelf* besides, which
+keeps its current response while proposals that depart from it decode. A rejected proposal so costs a copy
+of its suffix, never a recomputation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from powerbench.engines.hf.attention import KVCache
+from powerbench.engines.hf.cache import KVCache
+
+SLACK = 2
+"""How far above the lowest free lane a request may be put for the sake of what a lane holds."""
 
 
 @dataclass
@@ -19,6 +22,10 @@ class Row:
     long: bool = False
     """Whether they were computed with longrope's long factors."""
 
+    def common(self, tokens: Sequence[int], long: bool) -> int:
+        """How many of these tokens, from the first, the row holds."""
+        return common(self.tokens, tokens) if self.long == long else 0
+
 
 class Rows:
     """`width` lanes, then as many shelves, over one cache."""
@@ -26,49 +33,72 @@ class Rows:
     def __init__(self, cache: KVCache, width: int) -> None:
         self.cache, self.width = cache, width
         self.rows = [Row() for _ in range(2 * width)]
+        self.shelves: dict[int, int] = {}  # by chain
 
-    def __getitem__(self, lane: int) -> Row:
-        return self.rows[lane]
+    def __getitem__(self, row: int) -> Row:
+        return self.rows[row]
+
+    def shelve(self, chain: int, lanes: Iterable[int], current: Sequence[int], long: bool) -> None:
+        """See to it that a chain's shelf holds as much of its current tokens as any of its lanes."""
+        best = max(lanes, key=lambda lane: self.rows[lane].common(current, long), default=None)
+        if best is None:
+            return
+        shelf = self._shelf(chain)
+        if shelf is None:
+            return
+        held = self.rows[shelf].common(current, long)
+        self._copy(best, shelf, held, self.rows[best].common(current, long))
+
+    def place(
+        self, chain: int, known: Sequence[int], long: bool, free: Sequence[int], near: Iterable[int]
+    ) -> int:
+        """Choose one of the free lanes (ascending) for these tokens; give it what any row holds of them.
+
+        The last token is left out: it is to be decoded from. Low lanes keep the batch dense; among the
+        lowest, the one that needs the least copying. near: lanes of this chain, looked at before all
+        others.
+        """
+        body = known[:-1]
+        lane = max(
+            (lane for lane in free if lane <= free[0] + SLACK),
+            key=lambda lane: (self.rows[lane].common(body, long), -lane),
+        )
+        shelf = self.shelves.get(chain)
+        own = [lane, *near, *([] if shelf is None else [shelf])]
+        source = max(own, key=lambda row: self.rows[row].common(body, long))
+        if self.rows[source].common(body, long) < len(body):
+            every = range(len(self.rows))
+            source = max(every, key=lambda row: self.rows[row].common(body, long))
+        held = self.rows[lane].common(body, long)
+        self._copy(source, lane, held, max(held, self.rows[source].common(body, long)))
+        self.rows[lane].long = long
+        return lane
 
     def longest_start(self, known: Sequence[int], long: bool) -> int:
         """How much of these tokens the best row holds."""
-        return max(self._starts(known, long))
+        return max(row.common(known, long) for row in self.rows)
 
-    def borrow(self, lane: int, known: Sequence[int], long: bool) -> None:
-        """Give a new chain's lane the longest start of its tokens that any row holds.
+    def release(self, chain: int) -> None:
+        """A chain is over: its shelf is another's. What rows hold stays, for whoever shares it."""
+        self.shelves.pop(chain, None)
 
-        The last token is left out: it is to be decoded from.
-        """
-        starts = list(self._starts(known, long))
-        source = max(range(len(starts)), key=starts.__getitem__)
-        self._copy(source, lane, 0, min(starts[source], len(known) - 1))
-        self.rows[lane].long = long
-        if self.rows[lane + self.width].long != long:
-            self.rows[lane + self.width] = Row(long=long)
-
-    def restore(self, lane: int, current: Sequence[int], kept: int) -> None:
-        """Leave on a chain's lane the first `kept` of its current tokens, as far as either row has them.
-
-        What the chain now holds is the lane's (its last draw was accepted, or continued) or the
-        shelf's (it was rejected). What of it is about to be overwritten is shelved first.
-        """
-        shelf = lane + self.width
-        on_lane = common(self.rows[lane].tokens, current)
-        on_shelf = common(self.rows[shelf].tokens, current)
-        if kept < on_lane and on_lane >= on_shelf:
-            shelved = common(self.rows[shelf].tokens, self.rows[lane].tokens[:on_lane])
-            self._copy(lane, shelf, shelved, on_lane)
-        self._copy(shelf, lane, min(on_lane, kept), min(max(on_lane, on_shelf), kept))
-
-    def _starts(self, known: Sequence[int], long: bool) -> Iterator[int]:
-        for row in self.rows:
-            yield common(row.tokens, known) if row.long == long else 0
+    def _shelf(self, chain: int) -> int | None:
+        if chain not in self.shelves:
+            taken = set(self.shelves.values())
+            free = (row for row in range(self.width, 2 * self.width) if row not in taken)
+            shelf = next(free, None)
+            if shelf is None:
+                return None
+            self.shelves[chain] = shelf
+        return self.shelves[chain]
 
     def _copy(self, source: int, target: int, start: int, stop: int) -> None:
         """Copy positions start..stop; the target's tokens end there."""
         if start < stop and source != target:
             self.cache.copy(source, target, start, stop)
-        self.rows[target].tokens[start:] = self.rows[source].tokens[start:stop]
+        row = self.rows[target]
+        row.tokens[start:] = self.rows[source].tokens[start:stop]
+        row.long = self.rows[source].long
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:

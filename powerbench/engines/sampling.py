@@ -1,5 +1,6 @@
 """From logits to tokens: exact log p, log q and entropy of what is drawn, in float32."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,10 +9,12 @@ BLOCK = 256
 """The inverse CDF is searched first over blocks of this many tokens, then within one."""
 
 LEAST = -1e4
-"""Stands for log 0 among logits: exp of it is 0, and 0 times it is no NaN."""
+"""Stands for log 0: exp of it is 0, and 0 times it is no NaN."""
 
 ROWS_AT_ONCE = 8
 """On the CPU, rows are taken in groups that stay in the processor's cache."""
+
+LOG2_E = math.log2(math.e)
 
 
 class Drawn(NamedTuple):
@@ -29,23 +32,33 @@ def draw(
     tau: torch.Tensor,
     top_k: torch.Tensor,
     support: torch.Tensor | None = None,
+    largest_k: int | None = None,
+    greedy: bool = True,
 ) -> Drawn:
     """Draw a token per row by inverting the CDF of q at a uniform.
 
     logits [R, V]; uniforms float64 [R]; tau float32 [R], 0 for the likeliest token; top_k int64 [R],
     0 for none (ties with the k-th stay in); support bool [R, V] or None.
+
+    largest_k: the largest of `top_k`, and greedy: whether any tau may be 0; who knows them spares the
+        device a question, or a pass over the logits.
     """
+    largest_k = int(top_k.max()) if largest_k is None else largest_k
     size = ROWS_AT_ONCE if logits.device.type == "cpu" else len(logits)
     parts = [
         _draw(
-            logits[i : i + size].float(),
+            logits[i : i + size],
             uniforms[i : i + size],
             tau[i : i + size],
             top_k[i : i + size],
             None if support is None else support[i : i + size],
+            largest_k,
+            greedy,
         )
         for i in range(0, len(logits), size)
     ]
+    if len(parts) == 1:
+        return parts[0]
     return Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -55,45 +68,52 @@ def _draw(
     tau: torch.Tensor,
     top_k: torch.Tensor,
     support: torch.Tensor | None,
+    largest_k: int,
+    greedy: bool,
 ) -> Drawn:
-    z = (logits - logits.amax(1, keepdim=True)).clamp_(min=LEAST)
-    mass = z.exp()
-    total = mass.sum(1)
-    log_total = total.log()
-    entropy = log_total - torch.linalg.vecdot(mass, z) / total
+    # exp2 rather than exp: the CPU's exp is many times slower where its result is denormal
+    logp = logits.float().log_softmax(1).clamp_(min=LEAST)
+    entropy = -torch.linalg.vecdot((logp * LOG2_E).exp2_(), logp)
 
-    scaled = z / torch.where(tau > 0, tau, 1.0)[:, None]
-    if (largest := int(top_k.max())) > 0:
-        kept = z.topk(largest, dim=1).values.gather(1, (top_k - 1).clamp(min=0)[:, None])
-        scaled.masked_fill_((z < kept) & (top_k > 0)[:, None], float("-inf"))
+    scaled = logp * (LOG2_E / torch.where(tau > 0, tau, 1.0))[:, None]  # in bits
+    scaled -= scaled.amax(1, keepdim=True)
+    if largest_k > 0:
+        kept = logp.topk(largest_k, dim=1).values.gather(1, (top_k - 1).clamp(min=0)[:, None])
+        scaled.masked_fill_((logp < kept) & (top_k > 0)[:, None], float("-inf"))
     if support is not None:
         scaled.masked_fill_(~support, float("-inf"))
         scaled -= scaled.amax(1, keepdim=True)
-    token, total_q = _invert(scaled.exp(), uniforms)
-    token = torch.where(tau > 0, token, scaled.argmax(1))
-    logq = scaled.gather(1, token[:, None])[:, 0] - total_q.log()
-    logp = z.gather(1, token[:, None])[:, 0] - log_total
-    return Drawn(token, logp, torch.where(tau > 0, logq, 0.0), entropy)
+    token, total = _invert(scaled.exp2(), uniforms)
+    if greedy:
+        token = torch.where(tau > 0, token, scaled.argmax(1))
+    logq = scaled.gather(1, token[:, None])[:, 0] / LOG2_E - total.log()
+    return Drawn(
+        token,
+        logp.gather(1, token[:, None])[:, 0],
+        torch.where(tau > 0, logq.float(), 0.0),
+        entropy,
+    )
 
 
 def _invert(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The first index whose cumulative weight exceeds uniforms * total, and the total: [R] each.
 
-    weights float32 [R, V], not normalised. Cumulative sums are in float64, so that the tail of a
-    large vocabulary keeps its share.
+    weights float32 [R, V], not normalised. Sums over blocks are cumulated in float64, so that the tail
+    of a large vocabulary keeps its share.
     """
     rows, vocabulary = weights.shape
     blocks = -(-vocabulary // BLOCK)
-    padded = torch.nn.functional.pad(weights, (0, blocks * BLOCK - vocabulary))
-    table = padded.view(rows, blocks, BLOCK)
-    upto = table.sum(2, dtype=torch.float64).cumsum(1)
+    if short := blocks * BLOCK - vocabulary:
+        weights = torch.nn.functional.pad(weights, (0, short))
+    table = weights.view(rows, blocks, BLOCK)
+    upto = table.sum(2).double().cumsum(1)
     total = upto[:, -1]
     target = uniforms * total
     block = _first_above(upto, target)
     before = torch.where(block > 0, upto.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
     within = table[torch.arange(rows, device=weights.device), block].double()
     index = _first_above(within.cumsum(1), target - before)
-    return block * BLOCK + index, total.float()
+    return block * BLOCK + index, total
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,106 @@
+"""The KV cache: a table of rows, one sequence each, and how many of them the memory holds."""
+
+import math
+
+import numpy as np
+import psutil
+import torch
+from transformers import PretrainedConfig
+
+from powerbench.errors import UserError
+
+STRIDE = 64
+"""Rows have room for a multiple of so many tokens."""
+
+SHARE = 0.9
+"""Of the memory that is free, how much the cache may take: the rest is for activations."""
+
+
+class KVCache:
+    """Keys and values of `rows` sequences of up to `capacity` tokens.
+
+    Starts as zeros: attention reads, and masks, positions that were never written, and a mask does not
+    hide a NaN. On the CPU the zeros are the operating system's, committed as positions are written, and
+    a row is [heads, capacity, dim], as batched products read it; on CUDA it is [capacity, heads, dim],
+    as its kernels for sequences of different lengths do.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.shape = shape_of(config)
+        self.rows, self.capacity = rows, round_up(capacity)
+        self.dtype, self.device = dtype, device
+        self._allocate()
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer: [rows, heads, capacity, dim] each, a view."""
+        return self.table[0, index], self.table[1, index]
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy positions start..stop of one row to another."""
+        self.table[:, :, target, :, start:stop] = self.table[:, :, source, :, start:stop]
+
+    def grow(self, capacity: int, used: list[int]) -> None:
+        """Make room for longer sequences, keeping the first used[row] positions of every row."""
+        old, self.capacity = self.table, round_up(capacity)
+        self._allocate()
+        for row, length in enumerate(used):
+            self.table[:, :, row, :, :length] = old[:, :, row, :, :length]
+
+    def _allocate(self) -> None:
+        layers, heads, dim = self.shape
+        if self.device.type == "cpu":
+            shape = (2, layers, self.rows, heads, self.capacity, dim)
+            lazy = np.zeros(math.prod(shape) * self.dtype.itemsize, dtype=np.uint8)
+            self.table = torch.from_numpy(lazy).view(self.dtype).view(shape)
+        else:
+            shape = (2, layers, self.rows, self.capacity, heads, dim)
+            table = torch.zeros(shape, dtype=self.dtype, device=self.device)
+            self.table = table.transpose(3, 4)
+
+
+def shape_of(config: PretrainedConfig) -> tuple[int, int, int]:
+    """Layers, key heads and their dimension."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, heads, dim
+
+
+def round_up(capacity: int) -> int:
+    return -(-capacity // STRIDE) * STRIDE
+
+
+def row_bytes(config: PretrainedConfig, capacity: int, dtype: torch.dtype) -> int:
+    """What one row takes."""
+    return 2 * math.prod(shape_of(config)) * round_up(capacity) * dtype.itemsize
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def planned_width(
+    width: int, config: PretrainedConfig, capacity: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """How many chains (two rows each) fit what is free, at most `width`.
+
+    Raises UserError where not even one does.
+    """
+    free, chain = free_bytes(device), 2 * row_bytes(config, capacity, dtype)
+    fit = int(SHARE * free) // chain
+    if fit < 1:
+        raise UserError(
+            f"a chain of up to {capacity} tokens needs {chain / 2**30:.1f} GiB of KV cache, and "
+            f"{free / 2**30:.1f} GiB are free on {device}; set a smaller max_tokens, or "
+            f"model.dtype=bfloat16"
+        )
+    return min(width, fit)
