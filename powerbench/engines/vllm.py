@@ -1,0 +1,254 @@
+"""The vLLM engine: for large runs, and for models over several GPUs (tensor parallel).
+
+vLLM schedules, caches and computes; it does not choose. Its sampler and its random numbers play no part:
+a logits processor of ours (`vllm_worker`) inverts the CDF of q at the request's uniforms, as in every
+engine, and vLLM takes the token that it is left with. So samples are those of engine=hf up to rounding,
+and log p, log q and entropy are exact: float32, over the whole vocabulary.
+
+One call of `step` is one step of vLLM's engine, which runs in this process; requests join and leave at
+any step. A request that falls below its floor is found by asking the worker after the step, and aborted:
+no token is decoded for nothing, as it would be if the processor had to force a stop token. vLLM's prefix
+cache holds what a chain goes on from, in whole blocks (16 tokens on CUDA, 32 on the CPU here): a request
+that departs inside a block computes it again. The cache is vLLM's to evict: what a finished request
+decoded stays while there is room, withdrawn or not.
+
+Tested with vLLM 0.32 on the CPU; two tensor-parallel ranks were tried there by hand. On CUDA it has not
+been run, and differs in this:
+- vLLM's second model runner is the default there, and has another interface for logits processors:
+  VLLM_USE_V2_MODEL_RUNNER=0 is set here. The first one is on its way out; a later vLLM may lack it.
+- Asynchronous scheduling is turned off, so that an abort takes effect before the next token.
+- CUDA graphs are captured unless enforce_eager is set; the processor runs outside them.
+- Kernels depend on the batch. In bfloat16 a token may now and then depend on what else runs, as a
+  uniform falls on the other side of a rounded CDF; VLLM_BATCH_INVARIANT=1 avoids it, at some cost.
+
+Not covered: data parallelism (one shard of the problems per GPU does the same), pipeline parallelism,
+speculative decoding. A longrope model (Phi-3.5) uses its long factors for the whole engine once
+max_prompt + max_tokens passes its original length; engine=hf decides it chain by chain.
+"""
+
+import gc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from transformers import AutoConfig
+
+from powerbench.engines.base import Finished
+from powerbench.errors import UserError, require, require_integer, unknown
+from powerbench.models import HubModel
+from powerbench.types import Draw, Ended, Extend, Key, Tokens
+
+if TYPE_CHECKING:
+    from powerbench.engines.vllm_worker import Record
+
+WORKER = "powerbench.engines.vllm_worker"
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: each step is one call
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+}
+"""What vLLM has to find when it is imported."""
+
+ON_CPU = {"block_size": 32, "kv_cache_memory_bytes": 2**32}
+"""vLLM's CPU kernels want blocks of a multiple of 32; by default it would take most of the memory."""
+
+EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
+
+_started: dict[str, Any] = {}
+"""vLLM's engine by its settings: at most one, see `_start`."""
+
+
+@dataclass
+class _Job:
+    """A request at work."""
+
+    chain: int
+    key: Key
+    context: int
+    """Tokens of prompt and prefix."""
+    may_fall: bool
+    """Whether the request has a floor."""
+    cached: int = 0
+    """How many of them vLLM found in its cache."""
+
+
+class VLLMEngine:
+    """Runs up to `width` requests at once.
+
+    model: loaded here, onto as many GPUs as `tensor_parallel_size` says.
+    max_prompt, max_tokens: the longest prompt and response, in tokens; longer ones are refused, unless
+        `options` sets a larger `max_model_len`.
+    gpu_memory_utilization: the share of each GPU's memory that vLLM takes.
+    enforce_eager: do without compilation and CUDA graphs.
+    options: further arguments of vLLM's EngineArgs, by name.
+    """
+
+    def __init__(
+        self,
+        model: HubModel,
+        max_prompt: int,
+        max_tokens: int,
+        width: int = 64,
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        enforce_eager: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        require_integer("engine.width", width, 1)
+        require_integer("engine.tensor_parallel_size", tensor_parallel_size, 1)
+        require(
+            data_parallel_size == 1,
+            f"engine.data_parallel_size must be 1, got {data_parallel_size}: vLLM offers more only to "
+            f"its servers; start one process per GPU instead, each with a shard of the problems",
+        )
+        os.environ.update(ENVIRONMENT)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        try:
+            from vllm import EngineArgs
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise UserError(
+                f"engine=vllm cannot import vLLM ({error}); run `pip install 'powerbench[vllm]'`, or "
+                f"`make test-vllm`, which makes an environment with vLLM for the CPU"
+            ) from error
+        on_cpu = current_platform.is_cpu()
+        settings = {
+            "model": model.location,
+            "revision": _revision(model),
+            "dtype": _dtype(model),
+            "skip_tokenizer_init": True,  # token ids in and out
+            "generation_config": "vllm",  # nothing is read from the checkpoint's
+            "max_model_len": max_prompt + max_tokens,
+            "max_num_seqs": width,
+            "tensor_parallel_size": tensor_parallel_size,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "enforce_eager": enforce_eager,
+            "enable_prefix_caching": True,
+            "async_scheduling": False,
+            "logits_processors": [f"{WORKER}:InverseCDF"],
+            "worker_extension_cls": f"{WORKER}.Access",
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            **(ON_CPU if on_cpu else {}),
+            **(options or {}),
+        }
+        names = [field.name for field in fields(EngineArgs)]
+        for name in options or {}:
+            if name not in names:
+                raise unknown("setting", f"engine.options.{name}", names)
+        self.llm = _start(settings)
+        self.width = width
+        self.efficient_width = min(width, EFFICIENT_WIDTH["cpu" if on_cpu else "cuda"])
+        self.vocabulary = self.llm.model_config.get_vocab_size()
+        self.longest = self.llm.model_config.max_model_len
+        self.jobs: dict[str, _Job] = {}  # by vLLM's name for the request
+
+    def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        from powerbench.engines.vllm_worker import ORDER, Order
+
+        require(request.until > request.keep, f"nothing to decode: until={request.until}")
+        needed = len(prompt) + request.until
+        require(
+            needed <= self.longest,
+            f"engine=vllm was started for {self.longest} tokens, prompt and response together, and "
+            f"{needed} are asked for; set +engine.options.max_model_len={needed} or more",
+        )
+        name, context = uuid4().hex, [*prompt, *request.prefix]
+        order = Order(
+            name=name,
+            uniforms=uniforms[request.keep : request.until].tolist(),
+            tau=request.tau,
+            top_k=request.top_k or 0,
+            support=request.support,
+            alpha=request.alpha,
+            floor=request.floor,
+        )
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=request.until - request.keep,
+            stop_token_ids=[token for token in request.stops if token < self.vocabulary],
+            ignore_eos=True,  # the request's own stops are all there are
+            detokenize=False,
+            stream_interval=needed,  # report the first token and the end, nothing in between
+            extra_args={ORDER: order},
+            skip_clone=True,
+        )
+        self.jobs[name] = _Job(chain, request.key, len(context), request.floor > float("-inf"))
+        self.llm.add_request(name, tokens_input(context), params)
+
+    def step(self) -> list[Finished]:
+        if not self.jobs:
+            return []
+        ended: dict[str, Ended] = {}
+        for output in self.llm.step():
+            self.jobs[output.request_id].cached = output.num_cached_tokens or 0
+            if output.finished:
+                ended[output.request_id] = Ended(output.outputs[0].finish_reason)
+        if any(job.may_fall for job in self.jobs.values()):
+            fallen = self._ask("powerbench_fallen")
+            self.llm.abort_request([name for name in fallen if name not in ended])
+            ended |= dict.fromkeys(fallen, Ended.FLOOR)
+        if not ended:
+            return []
+        records = self._ask("powerbench_take", list(ended))
+        return [self._finish(name, records[name], reason) for name, reason in ended.items()]
+
+    def withdraw(self, chain: int, key: Key | None = None) -> int:
+        jobs = self.jobs.items()
+        names = [n for n, job in jobs if job.chain == chain and key in (None, job.key)]
+        if not names:
+            return 0
+        self.llm.abort_request(names)
+        for name in names:
+            del self.jobs[name]
+        return sum(len(each.tokens) for each in self._ask("powerbench_take", names).values())
+
+    def _finish(self, name: str, record: "Record", ended: Ended) -> Finished:
+        job = self.jobs.pop(name)
+        prefilled = job.context - 1 - job.cached
+        return Finished(job.chain, job.key, Draw(*record, ended, prefilled))
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """A worker method's answer. All tensor-parallel ranks know the same; the last one's is taken."""
+        return self.llm.collective_rpc(method, args=arguments)[-1]
+
+
+def _start(settings: Mapping[str, Any]) -> Any:
+    """vLLM's own engine, with its model loaded.
+
+    One is kept, and the jobs of a sweep in one process share it if their settings agree. Another one is
+    started only after it is shut down: both would hold the GPU's memory, and whichever went first would
+    take the process groups of the other with it.
+    """
+    from vllm import EngineArgs, LLMEngine
+
+    wanted = repr(settings)
+    if wanted not in _started:
+        for llm in _started.values():
+            llm.engine_core.shutdown()
+        _started.clear()
+        gc.collect()
+        try:
+            _started[wanted] = LLMEngine.from_engine_args(EngineArgs(**settings))
+        except ValueError as error:
+            raise UserError(f"engine=vllm: {' '.join(str(error).split())}") from error
+    return _started[wanted]
+
+
+def _revision(model: HubModel) -> str | None:
+    return model.revision if model.gguf is None else None
+
+
+def _dtype(model: HubModel) -> str:
+    """The checkpoint's for "auto", as in engine=hf: vLLM's own "auto" makes half of float32."""
+    if model.dtype != "auto":
+        return model.dtype
+    config = AutoConfig.from_pretrained(model.location, revision=_revision(model))
+    return str(config.get_text_config().dtype or "auto").removeprefix("torch.")

@@ -1,0 +1,100 @@
+"""The hf engine on CUDA: graphs, varlen attention and device-side stops, against a plain forward pass.
+
+Run: pytest tests/engines/test_cuda.py
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, TinyModel, plain_logp, run
+
+from powerbench.engines.hf import HFEngine, cache
+from powerbench.errors import UserError
+from powerbench.types import Ended, Extend
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+
+EXTEND = Extend(("draw",), response=(), keep=0, until=30, stops=(), tau=0.5)
+LONG = [name for name in CONFIGS if name != "phi3-longrope"]
+
+
+def engine(name: str, dtype: torch.dtype = torch.float32, width: int = 8) -> HFEngine:
+    return HFEngine(TinyModel(name, dtype), 40, 40, width, prefill_tokens=16, device="cuda")
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize(
+    ("dtype", "off"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)], ids=["fp32", "bf16"]
+)
+def test_log_probabilities_are_those_of_a_plain_pass(
+    name: str, dtype: torch.dtype, off: float
+) -> None:
+    """float32 attends by SDPA, bfloat16 by the kernel for different lengths; both in graphs."""
+    subject = engine(name, dtype)
+    prompts = {c: tuple(range(1 + c, 4 + 3 * c)) for c in range(6)}
+    u = np.random.default_rng(0).random(40)
+    draws = run(subject, {c: (p, EXTEND, u) for c, p in prompts.items()})
+    assert subject.forward.graphs
+    for chain, prompt in prompts.items():
+        x = prompt + draws[chain].tokens
+        rows = plain_logp(name, x)[len(prompt) - 1 : -1]
+        expected = rows[range(len(rows)), draws[chain].tokens]
+        assert np.abs(expected - draws[chain].logp).max() < off
+
+
+def test_forks_and_rollbacks_are_exact() -> None:
+    subject, u = engine("llama"), np.random.default_rng(0).random(40)
+    prompt = (5, 6, 7, 8)
+    x = run(subject, {0: (prompt, EXTEND, u)})[0].tokens
+    for cut in (5, 20, 10, 25):
+        request = replace(EXTEND, key=(cut,), response=x, keep=cut)
+        drawn = run(subject, {0: (prompt, request, u[::-1].copy())})[0]
+        assert drawn.prefilled == 0
+        whole = prompt + x[:cut] + drawn.tokens
+        rows = plain_logp("llama", whole)[len(prompt) + cut - 1 : -1]
+        expected = rows[range(len(rows)), drawn.tokens]
+        assert np.abs(expected - drawn.logp).max() < 1e-3
+
+
+def test_stops_and_floors_are_found_on_the_device() -> None:
+    subject, u = engine("llama"), np.random.default_rng(3).random(40)
+    request = replace(EXTEND, tau=0.25, alpha=4.0)
+    free = run(subject, {0: ((3, 1, 4), request, u)})[0]
+    stop = free.tokens[4]
+    stopped = run(subject, {1: ((3, 1, 4), replace(request, stops=(stop,)), u)})[1]
+    assert stopped.ended is Ended.STOP
+    assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
+    weights = np.cumsum(4 * np.array(free.logp) - np.array(free.logq))
+    floor = (weights[4] + weights[5]) / 2
+    fallen = run(subject, {2: ((3, 1, 4), replace(request, floor=floor), u)})[2]
+    assert fallen.ended is Ended.FLOOR
+    assert fallen.tokens == free.tokens[: int(np.argmax(weights < floor)) + 1]
+
+
+def test_graphs_survive_a_cache_that_grows() -> None:
+    subject, u = engine("llama"), np.random.default_rng(1).random(40)
+    run(subject, {0: ((1, 2), EXTEND, u)})
+    prompt = tuple(range(200))
+    drawn = run(subject, {1: (prompt, EXTEND, u)})[1]
+    rows = plain_logp("llama", prompt + drawn.tokens)[len(prompt) - 1 : -1]
+    assert np.abs(rows[range(len(rows)), drawn.tokens] - drawn.logp).max() < 1e-3
+
+
+def test_deterministic_mode_does_not_depend_on_the_batch() -> None:
+    u = {c: np.random.default_rng(c).random(40) for c in range(9)}
+    wide = HFEngine(TinyModel("llama"), 40, 40, 9, device="cuda", deterministic=True)
+    narrow = HFEngine(TinyModel("llama"), 40, 40, 2, device="cuda", deterministic=True)
+    requests = {c: ((3, 1, 4 + c), EXTEND, u[c]) for c in u}
+    together = run(wide, requests)
+    for chain, request in requests.items():
+        alone = run(narrow, {chain: request})[chain]
+        narrow.withdraw(chain)
+        assert replace(alone, prefilled=0) == replace(together[chain], prefilled=0)
+
+
+def test_a_chain_that_fits_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 1000)
+    with pytest.raises(UserError, match="are free on cuda"):
+        engine("llama")
