@@ -1,7 +1,7 @@
 """Where the time of one decoding step goes, on the CPU: timers around the parts of an engine."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -29,7 +29,7 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
         engine.submit(chain, prompt, request, uniforms)
     while engine.waiting or engine.filling:
         engine.step()
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     with ExitStack() as stack:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
@@ -52,7 +52,7 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
 
 
 @contextmanager
-def _timed(owner: Any, name: str, spent: Counter[str], part: str) -> Iterator[None]:
+def _timed(owner: Any, name: str, spent: dict[str, float], part: str) -> Iterator[None]:
     inner: Callable[..., Any] = getattr(owner, name)
 
     def timed(*arguments: Any, **options: Any) -> Any:
