@@ -20,7 +20,7 @@ from powerbench.engines.hf import HFEngine, cache
 from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
 from powerbench.rng import Stream
-from powerbench.runner import Meter, Start, run_chains
+from powerbench.runner import Completed, Meter, Start, run_chains
 from powerbench.samplers.power import Power
 from powerbench.store import SampleKey
 from powerbench.types import Context, Ended, Extend, Key, Outcome, Tokens
@@ -220,20 +220,56 @@ def test_a_model_with_other_layers_is_refused() -> None:
         HFEngine(Foreign("llama"), 4, 8)
 
 
-def power_chains(
-    name: str, width: int, chains: Sequence[int], dtype: torch.dtype = torch.float32, **options: int
-) -> dict[int, Outcome]:
-    """Power sampling on a tiny model, by chain: two replicates of each problem."""
-    engine = HFEngine(TinyModel(name, dtype), 12, 24, width, **options)
-    sampler = Power(max_tokens=24, alpha=3.0, blocks=3, steps=5)
+POWER = Power(max_tokens=24, alpha=3.0, blocks=3, steps=5)
+
+
+def completed(
+    engine: HFEngine, chains: Sequence[int], sampler: Power = POWER, speculate: int = 2
+) -> dict[int, Completed]:
+    """Power sampling, by chain: two replicates of each problem."""
     starts = []
     for chain in chains:
         prompt = (5, 6, 7, *range(chain // 2))
         begin = partial(sampler.chain, Context(prompt, 7, (7,)))
         stream = Stream(0, "task", str(chain // 2), chain % 2)
         starts.append(Start(SampleKey(str(chain), 0), prompt, begin, stream))
-    done = run_chains(starts, engine, Meter(), speculate=2)
-    return {int(each.key.problem): each.outcome for each in done if each is not None}
+    done = run_chains(starts, engine, Meter(), speculate)
+    return {int(each.key.problem): each for each in done if each is not None}
+
+
+def power_chains(
+    name: str, width: int, chains: Sequence[int], dtype: torch.dtype = torch.float32, **options: int
+) -> dict[int, Outcome]:
+    engine = HFEngine(TinyModel(name, dtype), 12, 24, width, **options)
+    return {chain: each.outcome for chain, each in completed(engine, chains).items()}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("chains", [1, 6])
+def test_chains_are_the_same_with_early_rejection_and_speculation(name: str, chains: int) -> None:
+    def sample(early_rejection: bool, speculate: int) -> dict[int, Completed]:
+        engine = HFEngine(TinyModel(name), 12, 24, width=8, deterministic=True)
+        sampler = replace(POWER, early_rejection=early_rejection)
+        return completed(engine, range(chains), sampler, speculate)
+
+    plain = sample(early_rejection=False, speculate=0)
+    for early_rejection, speculate in ((True, 0), (False, 3), (True, 3)):
+        saving = sample(early_rejection, speculate)
+        for chain, each in plain.items():
+            assert saving[chain].outcome.tokens == each.outcome.tokens
+            assert saving[chain].outcome.logp == each.outcome.logp
+        decoded = [sum(c.cost.decoded for c in run.values()) for run in (saving, plain)]
+        if early_rejection and chains > 1:  # one chain alone may have nothing to save
+            assert decoded[0] < decoded[1]
+
+
+def test_what_was_drawn_ahead_is_not_computed_again() -> None:
+    costs = [
+        completed(HFEngine(TinyModel("llama"), 12, 24, width=8), [4], speculate=ahead)[4].cost
+        for ahead in (0, 3)
+    ]
+    assert costs[0].prefilled == costs[1].prefilled == len((5, 6, 7, 0, 1)) - 1
+    assert costs[1].speculated > 0
 
 
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "phi3-longrope"])

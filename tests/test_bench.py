@@ -1,0 +1,43 @@
+"""What the benchmarks compute; how fast anything is, they say themselves.
+
+Run: pytest tests/test_bench.py
+"""
+
+import sys
+
+import pytest
+import torch
+
+from powerbench.bench import gpu
+from powerbench.bench.turns import Rate, take_turns
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    rates = iter([10.0, 30.0, 1.0, 4.0, 100.0, 200.0])
+    turns = take_turns({"base": lambda: next(rates), "ours": lambda: next(rates)}, repeats=3)
+    assert turns["base"] == Rate("base", [10.0, 1.0, 100.0])
+    assert turns["ours"].over(turns["base"]) == 3.0
+    assert turns["ours"].median == 30.0
+
+
+def test_a_step_reads_weights_once_and_every_chains_cache() -> None:
+    lm = gpu.RandomModel("tiny", torch.bfloat16).load("cpu", "sdpa")
+    once = gpu.step_bytes(lm, chains=0, length=100)
+    table = 1024 * 128
+    assert once == 2 * (sum(p.numel() for p in lm.parameters()) - table)
+    keys_and_values = 2 * 2 * 2 * 32 * 2  # layers, heads, dim, two of them, two bytes
+    assert gpu.step_bytes(lm, chains=3, length=100) == once + 300 * keys_and_values
+
+
+def test_the_gpu_bench_runs_on_a_tiny_shape() -> None:
+    row = gpu.measure("tiny", chains=2, length=20, tokens=8, repeats=2)
+    assert row["chains"] == 2
+    assert all(rate > 0 for rate in row["tokens_per_second"])
+    assert row["of_roofline"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_cuda_the_gpu_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit, match="torch sees none"):
+        gpu.main()
