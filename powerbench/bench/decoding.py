@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from powerbench.bench.turns import Rate, take_turns
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
+from powerbench.errors import UserError
 from powerbench.models import HubModel
 from powerbench.rng import Stream
 from powerbench.types import Extend, Prompt, Tokens
@@ -118,7 +119,8 @@ def _vllm(
         return
     words = [python, "-m", "powerbench.bench.vllm", model.location, model.dtype, str(tokens)]
     command = [*map(str, words), *map(str, prompt)]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
     def ask(what: str) -> float:
         assert child.stdin is not None and child.stdout is not None
@@ -127,7 +129,10 @@ def _vllm(
         for line in child.stdout:
             if line.startswith("rate "):
                 return float(line.split()[1])
-        raise RuntimeError(f"vLLM's process ended: {child.wait()}")
+        raise UserError(
+            f"vLLM's process ended with {child.wait()}; to see why: {' '.join(command[:6])} ... "
+            f"[--vllm none does without]"
+        )
 
     try:
         ask("generate")

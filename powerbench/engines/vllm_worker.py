@@ -77,7 +77,7 @@ class _Row:
 
 
 class InverseCDF(LogitsProcessor):  # type: ignore[misc]
-    """Draws the next token of every request in the batch."""
+    """Draws the next token of every request in the batch; requests without an order are vLLM's own."""
 
     def __init__(
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
@@ -93,6 +93,8 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
         process_dict_updates(self.batch, batch_update, self._row)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self.batch:
+            return logits
         rows = [self.batch[i] for i in range(len(logits))]
         uniforms, taus, top_ks = zip(
             *((r.order.uniforms[len(r.output)], r.order.tau, r.order.top_k) for r in rows),
@@ -116,7 +118,9 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
     def _row(
         self, params: "SamplingParams", prompt: list[int] | None, output: list[int]
     ) -> _Row | None:
-        order: Order = params.extra_args[ORDER]
+        order: Order | None = (params.extra_args or {}).get(ORDER)
+        if order is None:
+            return None
         return self.held.setdefault(order.name, _Row(order, output))  # there if it was preempted
 
 
