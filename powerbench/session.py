@@ -235,12 +235,15 @@ def _digest(
     settings: Mapping[str, Any], model: Mapping[str, Any], problems: Sequence[Problem]
 ) -> str:
     """sha256 of exactly what changes generations: model, prompts, sampler, engine's kind, seed."""
+    engine = settings["engine"]
     what = {
         "model": dict(model),
         "prompts": [[p.id, p.prompt.text, p.prompt.chat] for p in problems],
         "task": settings["task"]["name"],
         "sampler": settings["sampler"],
-        "engine": settings["engine"]["name"],
+        "engine": engine["name"],
         "seed": settings["seed"],
     }
+    if engine.get("deterministic"):  # samples of its own: not to be mixed with others
+        what["deterministic"] = True
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

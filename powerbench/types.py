@@ -180,7 +180,8 @@ class Cost:
     decoded: int
     """Tokens decoded."""
     prefilled: int
-    """Tokens of prompt and prefix computed, those found in the cache not counted."""
+    """Tokens of prompt and prefix computed for the draws that were used, those found in the cache not
+    counted: it depends on what was cached."""
     seconds: float
     """Wall-clock from the chain's first request to its end; chains of a batch share this time."""
     finished: float

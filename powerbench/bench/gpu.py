@@ -115,7 +115,7 @@ def measure(shape: str, chains: int, length: int, tokens: int, repeats: int) -> 
     engine = HFEngine(model, length, tokens, width=chains)  # type: ignore[arg-type]
     decode(engine, length, tokens, seed=0)
     rates = [decode(engine, length, tokens, seed=1 + i) for i in range(repeats)]
-    needed = step_bytes(engine.lm, engine.width, length)
+    needed = step_bytes(model.load("meta", "sdpa"), engine.width, length)
     copied = bandwidth(engine.device, 2**32 if engine.device.type == "cuda" else 2**26)
     roofline = engine.width * copied / needed
     return {
@@ -126,7 +126,7 @@ def measure(shape: str, chains: int, length: int, tokens: int, repeats: int) -> 
         "bandwidth": copied,
         "roofline_tokens_per_second": roofline,
         "of_roofline": median(rates) / roofline,
-        "varlen_attention": has_varlen(engine.device, torch.bfloat16),
+        "varlen_attention": has_varlen(engine.device, torch.bfloat16, engine.cache.shape[2]),
         "graphs": len(engine.forward.graphs),
     }
 

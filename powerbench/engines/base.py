@@ -7,6 +7,9 @@ import numpy as np
 
 from powerbench.types import Draw, Extend, Key, Prompt, Tokens
 
+EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
+"""Below so many rows, a decoding step mostly waits for the weights to be read."""
+
 
 class Codec(Protocol):
     """Text to tokens and back, for one model."""
@@ -66,7 +69,7 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Finished]:
-        """Decode at least one token for the requests at work; return the draws that are complete."""
+        """Go on with the requests at work, prompts first; return the draws that are complete."""
         ...
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:

@@ -98,15 +98,15 @@ def _draw(
 def _invert(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The first index whose cumulative weight exceeds uniforms * total, and the total: [R] each.
 
-    weights float32 [R, V], not normalised. Sums over blocks are cumulated in float64, so that the tail
-    of a large vocabulary keeps its share.
+    weights float32 [R, V], not normalised. All sums are float64, so that the tail of a large vocabulary
+    keeps its share.
     """
     rows, vocabulary = weights.shape
     blocks = -(-vocabulary // BLOCK)
     if short := blocks * BLOCK - vocabulary:
         weights = torch.nn.functional.pad(weights, (0, short))
     table = weights.view(rows, blocks, BLOCK)
-    upto = table.sum(2).double().cumsum(1)
+    upto = table.sum(2, dtype=torch.float64).cumsum(1)
     total = upto[:, -1]
     target = uniforms * total
     block = _first_above(upto, target)

@@ -36,7 +36,7 @@ from uuid import uuid4
 import numpy as np
 from transformers import AutoConfig
 
-from powerbench.engines.base import Finished
+from powerbench.engines.base import EFFICIENT_WIDTH, Finished
 from powerbench.errors import UserError, require, require_integer, unknown
 from powerbench.models import HubModel
 from powerbench.types import Draw, Ended, Extend, Key, Tokens
@@ -54,8 +54,6 @@ ENVIRONMENT = {
 
 ON_CPU = {"block_size": 32, "kv_cache_memory_bytes": 2**32}
 """vLLM's CPU kernels want blocks of a multiple of 32; by default it would take most of the memory."""
-
-EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
 
 _started: dict[str, Any] = {}
 """vLLM's engine by its settings: at most one, see `_start`."""

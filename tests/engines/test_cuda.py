@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIGS, TinyModel, plain_logp, run
+from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
 from powerbench.engines.hf import HFEngine, cache
 from powerbench.errors import UserError
@@ -17,14 +17,13 @@ from powerbench.types import Ended, Extend
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 EXTEND = Extend(("draw",), response=(), keep=0, until=30, stops=(), tau=0.5)
-LONG = [name for name in CONFIGS if name != "phi3-longrope"]
 
 
 def engine(name: str, dtype: torch.dtype = torch.float32, width: int = 8) -> HFEngine:
     return HFEngine(TinyModel(name, dtype), 40, 40, width, prefill_tokens=16, device="cuda")
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "phi3-longrope"])
 @pytest.mark.parametrize(
     ("dtype", "off"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)], ids=["fp32", "bf16"]
 )
@@ -56,6 +55,27 @@ def test_forks_and_rollbacks_are_exact() -> None:
         rows = plain_logp("llama", whole)[len(prompt) + cut - 1 : -1]
         expected = rows[range(len(rows)), drawn.tokens]
         assert np.abs(expected - drawn.logp).max() < 1e-3
+
+
+def test_rows_need_not_be_the_first_ones() -> None:
+    """Longrope and restricted supports go without graphs: some lanes of many, in two regimes."""
+    subject, u = engine("phi3-longrope"), np.random.default_rng(0).random(40)
+    request = replace(EXTEND, until=16)
+    prompts = {0: (1, 2, 3), 1: tuple(range(40)), 2: (4, 5), 3: tuple(range(30))}
+    subject.max_tokens = 16
+    draws = run(subject, {c: (p, request, u) for c, p in prompts.items()})
+    for chain, prompt in prompts.items():
+        x = prompt + draws[chain].tokens
+        pad = SWITCH + 1 if len(prompt) + 16 > SWITCH else 0
+        rows = plain_logp("phi3-longrope", x, pad_to=pad)[len(prompt) - 1 : -1]
+        assert np.abs(rows[range(16), draws[chain].tokens] - draws[chain].logp).max() < 1e-3
+    subject = engine("llama")
+    free = run(subject, {c: ((7, c), EXTEND, u) for c in range(3)})
+    few = replace(EXTEND, key=("few",), response=free[2].tokens, keep=20, support=(2, 7, 9))
+    drawn = run(subject, {2: ((7, 2), few, u)})[2]
+    x = (7, 2, *free[2].tokens[:20], *drawn.tokens)
+    rows = plain_logp("llama", x)[21:-1]
+    assert np.abs(rows[range(10), drawn.tokens] - drawn.logp).max() < 1e-3
 
 
 def test_stops_and_floors_are_found_on_the_device() -> None:

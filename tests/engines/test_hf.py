@@ -175,8 +175,14 @@ def test_a_prompt_longer_than_planned_makes_the_cache_grow() -> None:
     u = np.random.default_rng(1).random(8)
     request = Extend((0,), (), 0, 8, stops=())
     short = run(engine, {0: ((1, 2), replace(request, until=3), u)})[0]
-    prompt = tuple(range(50))
+    kept = run(engine, {2: ((1, 2), replace(request, until=6), u)})[2]
+    prompt = tuple(range(80))
     long = run(engine, {1: (prompt, request, u)})[1]
+    assert engine.cache.capacity > 80
+    forked = Extend((1,), kept.tokens, 3, 8, stops=())
+    after = run(engine, {2: ((1, 2), forked, u)})[2]
+    assert after.prefilled == 0
+    assert close("llama", (1, 2), kept.tokens[:3], after.tokens, after.logp)
     assert close("llama", prompt, (), long.tokens, long.logp)
     again = Extend((1,), short.tokens, 3, 8, stops=())
     more = run(engine, {0: ((1, 2), again, u)})[0]
@@ -190,6 +196,15 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     u = torch.tensor([0.0, 0.2, 0.5, 1 - 2**-53], dtype=torch.float64)
     drawn = draw(logits, u, torch.ones(4), torch.zeros(4, dtype=torch.int64))
     assert drawn.token.tolist() == [300, 300, 301, 301]
+
+
+def test_tokens_far_less_likely_than_their_neighbours_keep_their_share() -> None:
+    """The cumulative sums must hold 1 and 1e-8 apart, within a block and across blocks."""
+    logits = torch.full((3, 600), -40.0)
+    logits[:, 10], logits[:, 20], logits[:, 500] = 0.0, float(np.log(1e-8)), float(np.log(1e-8))
+    u = torch.tensor([0.5, 1 - 1.5e-8, 1 - 0.5e-8], dtype=torch.float64)
+    drawn = draw(logits, u, torch.ones(3), torch.zeros(3, dtype=torch.int64))
+    assert drawn.token.tolist() == [10, 20, 500]
 
 
 @pytest.mark.parametrize("setting", [{"width": 0}, {"prefill_tokens": 0}])

@@ -18,7 +18,7 @@ from powerbench.types import Draw, Extend, Tokens
 VOCABULARY = 300
 SHAPE = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 48,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -44,8 +44,8 @@ CONFIGS = {
         rope_parameters={
             "rope_type": "longrope",
             "rope_theta": 10000.0,
-            "short_factor": [1.0] * 6,
-            "long_factor": [1.0 + i for i in range(6)],
+            "short_factor": [1.0] * 8,
+            "long_factor": [1.0 + i for i in range(8)],
             "original_max_position_embeddings": SWITCH,
         },
     ),

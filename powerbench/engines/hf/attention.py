@@ -166,14 +166,16 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class LeadingRows:
-    """One token for each of the first R rows, on CUDA: fixed shapes and no question to the device."""
+class OnDevice:
+    """One token for each of some rows, on CUDA: fixed shapes, and no question to the device."""
 
     cache: KVCache
     rows: torch.Tensor
-    """int64 [R]: 0, 1 ... R - 1."""
+    """int64 [R]"""
     positions: torch.Tensor
     """int64 [R]"""
+    leading: bool
+    """Whether `rows` are 0, 1 ... R - 1."""
 
     def attend(
         self,
@@ -188,20 +190,21 @@ class LeadingRows:
         count, capacity = len(self.rows), self.cache.capacity
         keys[self.rows, :, self.positions] = key[:, :count].transpose(0, 1)
         values[self.rows, :, self.positions] = value[:, :count].transpose(0, 1)
-        if not has_varlen(query.device, query.dtype):
+        if not has_varlen(query.device, query.dtype, query.shape[-1]):
+            which = slice(count) if self.leading else self.rows
             mask = _additive(self.positions, capacity, window, query.dtype)
             grouped = _grouped(query[:, :count], keys.shape[1])
-            result = sdpa(grouped, keys[:count], values[:count], attn_mask=mask, scale=scaling)
+            result = sdpa(grouped, keys[which], values[which], attn_mask=mask, scale=scaling)
             return _ungrouped(result, query)
         from torch.nn.attention.varlen import varlen_attn
 
-        ends = torch.arange(count + 1, dtype=torch.int32, device=query.device)
+        starts = torch.nn.functional.pad(self.rows * capacity, (0, 1)).int()  # the last is not read
         flat = varlen_attn(
             query[:, :count].transpose(0, 1).contiguous(),
-            keys[:count].transpose(1, 2).flatten(0, 1),
-            values[:count].transpose(1, 2).flatten(0, 1),
-            ends,
-            ends * capacity,
+            keys.transpose(1, 2).flatten(0, 1),
+            values.transpose(1, 2).flatten(0, 1),
+            torch.arange(count + 1, dtype=torch.int32, device=query.device),
+            starts,
             1,
             capacity,
             scale=scaling,
@@ -285,9 +288,11 @@ def attention(
 
 
 @cache
-def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     """Whether torch's attention over sequences of different lengths runs here, in the form needed."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if dim % 8 or dim > 256:
         return False
     try:
         from torch.nn.attention.varlen import varlen_attn

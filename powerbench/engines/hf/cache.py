@@ -49,7 +49,7 @@ class KVCache:
     def grow(self, capacity: int, used: list[int]) -> None:
         """Make room for longer sequences, keeping the first used[row] positions of every row."""
         old, self.capacity = self.table, round_up(capacity)
-        self._allocate()
+        self._allocate()  # beside the old one: what is cached outlives a failure
         for row, length in enumerate(used):
             self.table[:, :, row, :, :length] = old[:, :, row, :, :length]
 
@@ -84,7 +84,8 @@ def row_bytes(config: PretrainedConfig, capacity: int, dtype: torch.dtype) -> in
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return psutil.virtual_memory().available
 
 

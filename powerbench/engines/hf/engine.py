@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from powerbench.engines.base import Finished
+from powerbench.engines.base import EFFICIENT_WIDTH, Finished
 from powerbench.engines.hf.architecture import attends_only, longrope_switch
 from powerbench.engines.hf.attention import ATTENTION, Piece
 from powerbench.engines.hf.cache import KVCache, planned_width
@@ -30,9 +30,6 @@ from powerbench.types import Draw, Extend, Key, Tokens
 
 WORTH_WAITING = 8
 """A request waits a step for another's prefill if that spares it so many tokens of its own."""
-
-EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
-"""Below this, a decoding step mostly waits for the weights to be read."""
 
 STEPS_PER_LOOK = {"cpu": 1, "cuda": 8}
 """Tokens decoded between two looks at what is over: looking is free on the CPU, a stop on CUDA."""
@@ -119,6 +116,7 @@ class HFEngine:
         self.filling: set[int] = set()  # lanes whose known tokens are still being computed
         self.kept: dict[int, tuple[int, Key]] = {}  # by lane: finished, and not yet withdrawn
 
+    @torch.inference_mode()
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         require(request.until > request.keep, f"nothing to decode: until={request.until}")
         long = self.switch is not None and len(prompt) + self.max_tokens > self.switch
@@ -201,7 +199,14 @@ class HFEngine:
             used = [len(self.rows[row].tokens) for row in range(2 * self.width)]
             for lane in self.jobs:  # the row itself knows only what was there before it decodes
                 used[lane] = int(self.lanes.position[lane])
-            self.cache.grow(length, used)
+            try:
+                self.cache.grow(length, used)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"a sequence of {length} tokens is longer than planned, and a KV cache of "
+                    f"{2 * self.width} rows of that length does not fit {self.device}; set a smaller "
+                    f"engine.width"
+                ) from error
             self.forward.forget()
         if self.lanes.reserve(request.until, len(request.stops)):
             self.forward.forget()

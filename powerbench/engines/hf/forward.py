@@ -1,8 +1,8 @@
 """Forward passes: prompts into the cache, and decoding steps that draw a token for each of some lanes.
 
 On CUDA a decoding step is recorded once per batch width as a graph of fixed shapes, and replayed without
-a question to the device. Where that cannot be (a support to restrict to, longrope, whose library code
-looks at the positions), the same code runs step by step.
+a question to the device. Where that is not done (a support to restrict to; longrope, whose two regimes may
+be at work side by side), the same code runs step by step.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from powerbench.engines.hf.attention import Batch, Decoding, Fixed, LeadingRows, Piece, Pieces
+from powerbench.engines.hf.attention import Batch, Decoding, Fixed, OnDevice, Piece, Pieces
 from powerbench.engines.hf.cache import KVCache
 from powerbench.engines.hf.lanes import Lanes
 from powerbench.engines.sampling import draw
@@ -49,10 +49,12 @@ class Forward:
         self.device = lanes.device
         self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None  # memory that the graphs share: they never run at once
+        self.every = torch.arange(lanes.width, device=self.device)  # graphs read it: it must stay
 
     def forget(self) -> None:
         """Tensors have moved: what was recorded is void."""
         self.graphs.clear()
+        self.pool = None
 
     # -- prompts --------------------------------------------------------------------------------
 
@@ -87,12 +89,12 @@ class Forward:
             for at in range(0, len(lanes), TILE if self.deterministic else len(lanes)):
                 part = slice(at, at + TILE if self.deterministic else None)
                 supports = settings.supports[part]
-                self._step(rows[part], long, settings._replace(supports=supports))
+                self._step(rows[part], long, settings._replace(supports=supports), leading=False)
 
-    def _step(self, rows: torch.Tensor, long: bool, settings: Settings) -> None:
-        """One token for each of these lanes."""
+    def _step(self, rows: torch.Tensor, long: bool, settings: Settings, leading: bool) -> None:
+        """One token for each of these lanes; leading: they are the first ones."""
         positions = self.lanes.position[rows]
-        batch = self._batch(rows, positions)
+        batch = self._batch(rows, positions, leading)
         logits = self._run(self.lanes.token[rows], positions, batch, long, logits=True)
         uniforms, tau, top_k = self.lanes.settings(rows)
         if (short := len(logits) - len(rows)) > 0:  # fixed shapes: padding is drawn for as well
@@ -103,12 +105,12 @@ class Forward:
         drawn = draw(logits, uniforms, tau, top_k, support, settings.largest_k, settings.greedy)
         self.lanes.advance(rows, type(drawn)(*(column[: len(rows)] for column in drawn)))
 
-    def _batch(self, rows: torch.Tensor, positions: torch.Tensor) -> Batch:
+    def _batch(self, rows: torch.Tensor, positions: torch.Tensor, leading: bool) -> Batch:
         if self.deterministic:
             where = list(zip(rows.tolist(), positions.tolist(), strict=True))
             return Fixed(self.cache, rows, positions, where)
         if self.device.type == "cuda":
-            return LeadingRows(self.cache, rows, positions)
+            return OnDevice(self.cache, rows, positions, leading)
         longest = 1 + int(positions.max())
         return Decoding(self.cache, rows, positions, 1 + int(rows[-1]), longest)
 
@@ -117,19 +119,19 @@ class Forward:
         width = min(width, self.lanes.width)
         name = width, settings.largest_k, settings.greedy
         if name not in self.graphs:
-            rows = torch.arange(width, device=self.device)
+            rows = self.every[:width]
             settings = settings._replace(supports=())
             saved = [tensor.clone() for tensor in self.lanes.progress()]
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # libraries allocate and choose kernels at first use
                 for _ in range(2):
-                    self._step(rows, False, settings)
+                    self._step(rows, False, settings, leading=True)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             self.pool = self.pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self.pool):
-                self._step(rows, False, settings)
+            with torch.cuda.graph(graph, pool=self.pool, stream=stream):
+                self._step(rows, False, settings, leading=True)
             for tensor, before in zip(self.lanes.progress(), saved, strict=True):
                 tensor.copy_(before)
             self.graphs[name] = graph

@@ -34,7 +34,10 @@ def can_pack() -> bool:
 @torch.no_grad()
 def pack(model: nn.Module) -> None:
     """Replace a model's linear layers by packed ones, in place; one that was packed stays as it is."""
+    known = [torch.float32]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        known.append(torch.bfloat16)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype in (torch.float32, torch.bfloat16):
+            if type(child) is nn.Linear and child.weight.dtype in known:
                 setattr(parent, name, PackedLinear(child))
