@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per chain")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--alone", type=int, default=4, help="chains timed one by one")
+    parser.add_argument("--alone", type=int, default=3, help="chains timed one by one")
     parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm/bin/python"))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/latest.json"))
     options = parser.parse_args()
@@ -84,8 +84,10 @@ def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]
     command = [sys.executable, "-m", "powerbench.bench.memory", "--model", options.model]
     record["memory"] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
     console.print(
-        f"memory: 64 chains of 512 tokens take {record['memory']['peak'] / 2**20:.0f} MiB beyond the "
-        f"weights, {record['memory']['ratio']:.2f} times the size of their keys and values"
+        f"memory: 64 chains of 512 tokens take {record['memory']['decoding_over_cache']:.2f} times the "
+        f"size of their keys and values ({record['memory']['cache'] / 2**20:.0f} MiB) beyond the weights; "
+        f"while each decodes a proposal beside its current response, "
+        f"{record['memory']['proposals_over_cache']:.2f} times"
     )
     return record
 
@@ -120,7 +122,10 @@ def _print_budget(console: Console, dtype: str, parts: Mapping[int, Mapping[str,
 
 def _print_savings(console: Console, savings: jobs.Savings) -> None:
     table = _table(
-        "power sampling, T=96, 4 blocks, 10 steps", "s/response", "decoded/token", "wasted/token"
+        f"power sampling, {jobs.SAMPLER.max_tokens} tokens, 4 blocks, 10 steps",
+        "s/response",
+        "decoded/token",
+        "wasted/token",
     )
     for job in savings.jobs:
         table.add_row(

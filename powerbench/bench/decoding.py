@@ -1,9 +1,10 @@
 """Decoding speed: the library's `generate`, the hf engine, vLLM, and the machine's arithmetic limit."""
 
+import copy
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from powerbench.bench.turns import Rate, take_turns
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
-from powerbench.errors import UserError
+from powerbench.engines.hf.projections import pack
+from powerbench.errors import UserError, require
 from powerbench.models import HubModel
 from powerbench.rng import Stream
 from powerbench.types import Extend, Prompt, Tokens
@@ -22,8 +24,8 @@ PROMPT = Prompt("Natalia has 48 clips. She gives away half of them. How many are
 TAU = 0.25
 
 GENERATE = "generate, 1 chain"
-PREFILL = "prefill, plain forward pass"
-"""The arithmetic limit: what the same weights do when all tokens are known."""
+PREFILL = "prefill"
+"""The arithmetic limit: what the same weights do when all tokens are known, in the best of a few ways."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ def measure(
     cases: dict[str, Callable[[], float]] = {GENERATE: lambda: generate(plain, prompt, tokens)}
     generate(plain, prompt, 4)
     for width in widths:
-        cases[hf_name(width)] = _case(HFEngine(model, len(prompt), tokens, width), prompt, tokens)
+        engine = HFEngine(model, len(prompt), tokens, width)
+        require(engine.width == width, f"{width} chains do not fit this machine; set --widths")
+        cases[hf_name(width)] = _case(engine, prompt, tokens)
     fixed = HFEngine(model, len(prompt), tokens, 32, deterministic=True)
     cases["hf engine, 32 chains, deterministic"] = _case(fixed, prompt, tokens)
     with _vllm(vllm, model, prompt, tokens) as others:
         cases |= others
-        cases[PREFILL] = lambda: prefill(plain, 512)
-        prefill(plain, 512)
+        packed = copy.deepcopy(plain)
+        pack(packed)
+        cases[PREFILL] = lambda: max(prefill(lm, n) for lm in (plain, packed) for n in (512, 1024))
+        cases[PREFILL]()
         rates = take_turns(cases, repeats)
     return Decoding(model.dtype, rates)
 
@@ -124,8 +130,9 @@ def _vllm(
 
     def ask(what: str) -> float:
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(what + "\n")
-        child.stdin.flush()
+        with suppress(BrokenPipeError):
+            child.stdin.write(what + "\n")
+            child.stdin.flush()
         for line in child.stdout:
             if line.startswith("rate "):
                 return float(line.split()[1])

@@ -24,7 +24,7 @@ QUESTIONS = (
     "Give me a tip for better sleep.",
     "Describe a cat to someone who has never seen one.",
 )
-SAMPLER = Power(max_tokens=96, alpha=4.0, blocks=4, steps=10)
+SAMPLER = Power(max_tokens=64, alpha=4.0, blocks=4, steps=10)
 
 
 @dataclass(frozen=True)
@@ -46,28 +46,33 @@ class Savings:
 
     jobs: list[Job]
     early_rejection_tokens: float
-    """Tokens decoded, with over without."""
+    """Tokens decoded, with over without: all chains, deterministic mode."""
     speculation_speed: float
     """One chain alone: seconds without over seconds with; the median over chains."""
     same_chains: bool
+    """Whether, in deterministic mode, all responses are the same with and without each saving."""
 
 
 def measure(model: HubModel, speculate: int, alone: int) -> Savings:
-    """All questions at once with and without early rejection; `alone` of them one by one, with and
-    without speculation."""
+    """Tokens and sameness in deterministic mode, all questions at once; then the first `alone` of them
+    one by one, with and without speculation in turn, for time."""
     codec = model.codec()
     prompts = [codec.encode(Prompt(text, chat=True)) for text in QUESTIONS]
-    context = partial(Context, eos=codec.eos, stops=codec.stops)
-    late = replace(SAMPLER, early_rejection=False)
+    longest = max(map(len, prompts))
+    everyone = range(len(prompts))
 
-    def run(name: str, sampler: Power, which: Sequence[int], ahead: int) -> Job:
-        width = len(prompts)
-        engine = HFEngine(model, max(map(len, prompts)), sampler.max_tokens, width)
+    def run(
+        name: str, which: Sequence[int], early: bool = True, ahead: int = 0, fixed: bool = False
+    ) -> Job:
+        sampler = replace(SAMPLER, early_rejection=early)
+        engine = HFEngine(
+            model, longest, sampler.max_tokens, width=2 * len(prompts), deterministic=fixed
+        )
         starts = [
             Start(
                 SampleKey(str(i), 0),
                 prompts[i],
-                partial(sampler.chain, context(prompts[i])),
+                partial(sampler.chain, Context(prompts[i], codec.eos, codec.stops)),
                 Stream(0, "bench", str(i), 0),
             )
             for i in which
@@ -76,22 +81,21 @@ def measure(model: HubModel, speculate: int, alone: int) -> Savings:
         done = [each for each in run_chains(starts, engine, Meter(), ahead) if each is not None]
         return _job(name, done, time.perf_counter() - began)
 
-    everyone = range(len(prompts))
-    full = run("8 chains, no early rejection", late, everyone, 0)
-    early = run("8 chains, early rejection", SAMPLER, everyone, 0)
+    full = run("8 chains, deterministic", everyone, early=False, fixed=True)
+    early = run("8 chains, deterministic, early rejection", everyone, fixed=True)
+    single = run("chain 0, deterministic, early rejection, speculation", [0], True, speculate, True)
+    free = run("8 chains, early rejection", everyone)
     plain, ahead = [], []
     for i in range(alone):
-        plain.append(run(f"chain {i} alone", SAMPLER, [i], 0))
-        ahead.append(run(f"chain {i} alone, speculate={speculate}", SAMPLER, [i], speculate))
+        for look in (0, speculate) if i % 2 else (speculate, 0):
+            name = f"chain {i} alone{', speculation' if look else ''}"
+            (ahead if look else plain).append(run(name, [i], ahead=look))
     pairs = list(zip(plain, ahead, strict=True))
     return Savings(
-        jobs=[full, early, *(job for pair in pairs for job in pair)],
+        jobs=[full, early, single, free, *(job for pair in pairs for job in pair)],
         early_rejection_tokens=early.decoded_per_token / full.decoded_per_token,
         speculation_speed=median(a.seconds_per_response / b.seconds_per_response for a, b in pairs),
-        same_chains=early.responses == full.responses
-        and all(
-            a.responses == b.responses == [early.responses[i]] for i, (a, b) in enumerate(pairs)
-        ),
+        same_chains=early.responses == full.responses and single.responses == full.responses[:1],
     )
 
 

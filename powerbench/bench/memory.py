@@ -4,6 +4,9 @@ import argparse
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 
@@ -12,44 +15,70 @@ from powerbench.compose import compose
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.hf.cache import row_bytes
 from powerbench.rng import Stream
-from powerbench.types import Extend
+from powerbench.types import Extend, Tokens
 
 
 def measure(model_name: str, dtype: str, chains: int, length: int) -> dict[str, float]:
-    """64 chains of 512 tokens: 8 prompts of 3/4 of that, 8 replicates each; the last tokens decoded.
+    """Chains of `length` tokens: 8 prompts of 3/4 of that, replicates of each; the last tokens decoded.
 
-    Returns bytes: `peak` above what was resident when the model was loaded, and `cache`, what the keys
-    and values of all these tokens take.
+    Returns bytes: `decoding`, the peak above what was resident when the model was loaded; `proposals`,
+    the same while every chain decodes a proposal beside its current response; and `cache`, what the
+    keys and values of all these tokens take, once.
     """
     model = compose([f"model={model_name}", f"model.dtype={dtype}"]).build("model")
     known = 3 * length // 4
     HFEngine(model, 1, 1, 1)  # loads and packs the weights
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    over = threading.Event()
+    before = psutil.Process().memory_info().rss
+    with _peak() as decoding:
+        engine = HFEngine(model, known, length - known, chains)
+        first = Extend(("bench",), (), 0, length - known, stops=(), tau=TAU)
+        prompts = [
+            tuple(100 + (chain % 8 + 1) * i % 40_000 for i in range(known))
+            for chain in range(chains)
+        ]
+        responses = _run(engine, prompts, [first] * chains)
+    with _peak() as proposals:
+        requests = [replace(first, key=("again",), response=x, keep=1) for x in responses]
+        _run(engine, prompts, requests)
+    config = engine.lm.config.get_text_config()
+    cache = chains * row_bytes(config, length, engine.cache.dtype)
+    return {
+        "decoding": decoding[0] - before,
+        "proposals": proposals[0] - before,
+        "cache": cache,
+        "decoding_over_cache": (decoding[0] - before) / cache,
+        "proposals_over_cache": (proposals[0] - before) / cache,
+    }
+
+
+def _run(engine: HFEngine, prompts: list[Tokens], requests: list[Extend]) -> list[Tokens]:
+    for chain, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        uniforms = Stream(0, "bench", "", chain).uniforms(request.key, request.until)
+        engine.submit(chain, prompt, request, uniforms)
+        engine.withdraw(chain, ("bench",) if request.response else ("none",))
+    drawn: dict[int, Tokens] = {}
+    while len(drawn) < len(requests):
+        drawn |= {chain: draw.tokens for chain, _, draw in engine.step()}
+    return [drawn[chain] for chain in range(len(requests))]
+
+
+@contextmanager
+def _peak() -> Iterator[list[int]]:
+    """Watches resident memory; the one entry of what it gives is the largest seen, bytes."""
+    process, over, peak = psutil.Process(), threading.Event(), [0]
 
     def watch() -> None:
-        nonlocal peak
         while not over.is_set():
-            peak = max(peak, process.memory_info().rss)
+            peak[0] = max(peak[0], process.memory_info().rss)
             time.sleep(0.005)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    engine = HFEngine(model, known, length - known, chains)
-    request = Extend(("bench",), (), 0, length - known, stops=(), tau=TAU)
-    for chain in range(chains):
-        prompt = tuple(100 + (chain % 8 + 1) * i % 40_000 for i in range(known))
-        uniforms = Stream(0, "bench", "", chain).uniforms(request.key, request.until)
-        engine.submit(chain, prompt, request, uniforms)
-    left = chains
-    while left:
-        left -= len(engine.step())
-    over.set()
-    watcher.join()
-    config = engine.lm.config.get_text_config()
-    cache = chains * row_bytes(config, length, engine.cache.dtype)
-    return {"peak": peak - before, "cache": cache, "ratio": (peak - before) / cache}
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
 
 
 def main() -> None:
