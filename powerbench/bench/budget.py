@@ -10,7 +10,7 @@ from unittest.mock import patch
 from torch import nn
 
 from powerbench.bench.decoding import PROMPT, TAU
-from powerbench.engines.hf import HFEngine, attention, forward, lanes
+from powerbench.engines.hf import HFEngine, batches, forward, lanes
 from powerbench.engines.hf.projections import PackedLinear
 from powerbench.models import HubModel
 from powerbench.rng import Stream
@@ -34,7 +34,7 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
             (nn.Linear, "forward", "projections"),
-            (attention.Decoding, "attend", "attention"),
+            (batches.Decoding, "attend", "attention"),
             (forward, "draw", "sampling"),
             (lanes.Lanes, "advance", "sampling"),
             (forward.Forward, "_run", "model"),

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from powerbench.engines.hf import HFEngine
-from powerbench.engines.hf.attention import has_varlen
+from powerbench.engines.hf.batches import has_varlen
 from powerbench.engines.hf.cache import shape_of
 from powerbench.provenance import provenance
 from powerbench.types import Extend

@@ -85,7 +85,8 @@ def measure(model: HubModel, speculate: int, alone: int) -> Savings:
     early = run("8 chains, deterministic, early rejection", everyone, fixed=True)
     single = run("chain 0, deterministic, early rejection, speculation", [0], True, speculate, True)
     free = run("8 chains, early rejection", everyone)
-    plain, ahead = [], []
+    plain: list[Job] = []
+    ahead: list[Job] = []
     for i in range(alone):
         for look in (0, speculate) if i % 2 else (speculate, 0):
             name = f"chain {i} alone{', speculation' if look else ''}"

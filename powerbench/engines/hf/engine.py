@@ -18,7 +18,8 @@ import torch
 
 from powerbench.engines.base import EFFICIENT_WIDTH, Finished
 from powerbench.engines.hf.architecture import attends_only, longrope_switch
-from powerbench.engines.hf.attention import ATTENTION, Piece
+from powerbench.engines.hf.attention import ATTENTION
+from powerbench.engines.hf.batches import Piece
 from powerbench.engines.hf.cache import KVCache, planned_width
 from powerbench.engines.hf.forward import Forward, Settings
 from powerbench.engines.hf.lanes import Lanes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from powerbench.engines.hf.attention import Batch, Decoding, Fixed, OnDevice, Piece, Pieces
+from powerbench.engines.hf.batches import Batch, Decoding, Fixed, OnDevice, Piece, Pieces
 from powerbench.engines.hf.cache import KVCache
 from powerbench.engines.hf.lanes import Lanes
 from powerbench.engines.sampling import draw
