@@ -8,7 +8,7 @@ from powerbench.types import Extend, Tokens
 
 
 def changed(model: HubModel, chains: int, tokens: int, tau: float, deterministic: bool) -> float:
-    """The share of samples that a batch of 1 to 4 and one of 32 decode differently."""
+    """The share of samples that a batch of 4 and one of 32 decode differently."""
     prompt = model.codec().encode(PROMPT)
 
     def decode(width: int) -> dict[int, Tokens]:

@@ -55,7 +55,8 @@ def _run(engine: HFEngine, prompts: list[Tokens], requests: list[Extend]) -> lis
     for chain, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
         uniforms = Stream(0, "bench", "", chain).uniforms(request.key, request.until)
         engine.submit(chain, prompt, request, uniforms)
-        engine.withdraw(chain, ("bench",) if request.response else ("none",))
+        if request.response:  # a proposal: its chain has taken the first draw
+            engine.withdraw(chain, ("bench",))
     drawn: dict[int, Tokens] = {}
     while len(drawn) < len(requests):
         drawn |= {chain: draw.tokens for chain, _, draw in engine.step()}

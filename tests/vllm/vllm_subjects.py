@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from tiny import Subject
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from powerbench.engines.vllm import VLLMEngine
@@ -22,19 +22,10 @@ from powerbench.types import Tokens
 # `vllm.v1`, for without vLLM this very folder would pass for a package of that name
 pytest.importorskip("vllm.v1", reason="vLLM is not installed; `make test-vllm` runs these")
 
-VOCABULARY = 300
 SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
+    **tiny.SHAPE,
     "num_attention_heads": 2,  # of size 32, the smallest that vLLM has on the CPU
     "num_key_value_heads": 1,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "eos_token_id": 0,
-    "bos_token_id": 0,
-    "initializer_range": 0.2,
 }
 CONFIGS = {"llama": lambda: LlamaConfig(**SHAPE), "qwen2": lambda: Qwen2Config(**SHAPE)}
 BLOCK_BYTES = 2 * 2 * 32 * 32 * 4
@@ -75,10 +66,10 @@ def held(engine: VLLMEngine) -> int:
     return engine.llm.collective_rpc(count)[0]
 
 
-def subject(name: str) -> Subject:
-    return Subject(
+def subject(name: str) -> tiny.Subject:
+    return tiny.Subject(
         f"vllm-{name}",
-        VOCABULARY,
+        tiny.VOCABULARY,
         lambda width: engine(width, name),
         lambda tokens: logp(saved(name)[1], tokens),
     )

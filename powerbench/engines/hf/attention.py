@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from powerbench.engines.hf.batches import Batch
+from powerbench.engines.hf.batches import Asked, Batch
 from powerbench.errors import UserError
 
 ATTENTION = "powerbench"
@@ -39,7 +39,7 @@ def attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window: int | None = options.get("sliding_window")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = batch.attend(layer, query[0], key[0], value[0], window, scaling)
+    output = batch.attend(Asked(layer, query[0], key[0], value[0], window, scaling))
     return output.transpose(0, 1)[None], None
 
 

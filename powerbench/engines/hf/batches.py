@@ -20,19 +20,25 @@ SHORT = 256
 """Up to this length two batched products beat the CPU's fused kernel, for one query per row."""
 
 
+class Asked(NamedTuple):
+    """What a layer asks of attention, for the N tokens of a forward pass."""
+
+    layer: int
+    query: torch.Tensor
+    """[heads, N, dim]"""
+    key: torch.Tensor
+    """[key heads, N, dim]"""
+    value: torch.Tensor
+    """As `key`."""
+    window: int | None
+    scaling: float
+
+
 class Batch(Protocol):
     """What the tokens of a forward pass are. Tokens beyond its own are padding: attended as zeros."""
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        """Write [heads, N, dim] keys and values, and attend: query [heads, N, dim] -> the same."""
+    def attend(self, asked: Asked) -> torch.Tensor:
+        """Write keys and values, and attend: [heads, N, dim]."""
         ...
 
 
@@ -52,15 +58,8 @@ class Pieces:
     cache: KVCache
     pieces: Sequence[Piece]
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
+    def attend(self, asked: Asked) -> torch.Tensor:
+        layer, query, key, value, window, scaling = asked
         keys, values = self.cache.layer(layer)
         output, at = torch.zeros_like(query), 0
         for row, start, tokens in self.pieces:
@@ -95,16 +94,9 @@ class Decoding:
     """1 + the largest of `positions`."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        keys, values = _write(self.cache, layer, self.rows, self.positions, key, value)
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
         count = len(self.rows)
         grouped = _grouped(query[:, :count], keys.shape[1])
         if 2 * count > self.width:
@@ -168,16 +160,9 @@ class OnDevice:
     leading: bool
     """Whether `rows` are 0, 1 ... R - 1."""
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        keys, values = _write(self.cache, layer, self.rows, self.positions, key, value)
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
         count, capacity = len(self.rows), self.cache.capacity
         if not has_varlen(query.device, query.dtype, query.shape[-1]):
             which = slice(count) if self.leading else self.rows
@@ -218,16 +203,9 @@ class Fixed:
     """The same as numbers: row and position."""
     masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        keys, values = _write(self.cache, layer, self.rows, self.positions, key, value)
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
         count = len(self.rows)
         grouped = _grouped(query[:, :count], keys.shape[1])
         result = torch.empty_like(grouped)
@@ -265,17 +243,12 @@ def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
 
 
 def _write(
-    cache: KVCache,
-    layer: int,
-    rows: torch.Tensor,
-    positions: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, asked: Asked
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the first R tokens' keys and values, [heads, N, dim], where they belong; the layer's tables."""
-    keys, values = cache.layer(layer)
-    keys[rows, :, positions] = key[:, : len(rows)].transpose(0, 1)
-    values[rows, :, positions] = value[:, : len(rows)].transpose(0, 1)
+    """Put the first R tokens' keys and values where they belong; returns the layer's tables."""
+    keys, values = cache.layer(asked.layer)
+    keys[rows, :, positions] = asked.key[:, : len(rows)].transpose(0, 1)
+    values[rows, :, positions] = asked.value[:, : len(rows)].transpose(0, 1)
     return keys, values
 
 

@@ -68,10 +68,12 @@ class Forward:
         size = TILE if self.deterministic else len(every)
         for i in range(0, len(every), size):
             rows, positions, tokens = self._tensor(every[i : i + size]).T
-            batch: Batch = Pieces(self.cache, pieces)
+            batch: Batch
             if self.deterministic:
                 where = [(row, position) for row, position, _ in every[i : i + size]]
                 batch = Fixed(self.cache, rows, positions, where)
+            else:
+                batch = Pieces(self.cache, pieces)
             self._run(tokens, positions, batch, long, logits=False)
 
     # -- decoding -------------------------------------------------------------------------------
