@@ -70,8 +70,14 @@ def _parser_main(arguments: list[str]) -> None:
         commands, "run", "run a model on a task with a sampler: powerbench run [-m] GROUP=NAME ..."
     )
     scoring = _add(commands, "score", "score a run folder's responses again, without generating")
-    scoring.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them")
-    scoring.add_argument("--verifier", help=f"one of: {', '.join(options('verifier'))}")
+    scoring.add_argument(
+        "run",
+        nargs="+",
+        help="run folders, or folders of them; settings of the verifier (verifier.X=Y)",
+    )
+    scoring.add_argument(
+        "--verifier", help=f"default: each run's own; or one of: {', '.join(options('verifier'))}"
+    )
     scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier))
     reporting = _add(commands, "report", "write the table, the figures and the page of run folders")
     reporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
@@ -98,31 +104,41 @@ def run(arguments: list[str]) -> None:
         print((conf_dir() / "config.yaml").read_text())
         catalogue()
         return
+    from powerbench.jobs import execute
     from powerbench.session import prepare
+    from powerbench.verifiers.common import CannotScore
 
     overrides = [a for a in arguments if not a.startswith("-")]
     multirun = bool({"-m", "--multirun"} & set(arguments))
     for job in expand(overrides, multirun):
         prepare(compose(job))
     sys.argv = ["powerbench", *arguments]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+    unscored: list[CannotScore] = []
+
+    def work(config: DictConfig) -> None:
+        """One job, in whatever process a launcher starts it; the others of a sweep go on after it."""
+        with _one_line():  # Hydra would print a traceback of its own
+            try:
+                execute(Job(config, dict(HydraConfig.get().runtime.choices)), _console())
+            except CannotScore as error:
+                print(f"powerbench: {error}", file=sys.stderr)
+                unscored.append(error)
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(work)()
+    if unscored:
+        sys.exit(EXIT_BAD_INPUT)
 
 
-def _job(config: DictConfig) -> None:
-    """One job of a Hydra run or sweep, in whatever process a launcher starts it."""
-    from powerbench.jobs import execute
-
-    with _one_line():  # Hydra would print a traceback of its own
-        execute(Job(config, dict(HydraConfig.get().runtime.choices)), _console())
-
-
-def rescore(paths: Sequence[Path], verifier: str | None) -> None:
+def rescore(arguments: Sequence[str], verifier: str | None) -> None:
     """Score every response of the given runs again, with their own verifier or another."""
     from powerbench.jobs import rescore as rescore_run
     from powerbench.store import find_runs
 
-    for each in find_runs(paths):
-        rescore_run(each, verifier, _console())
+    settings = [a for a in arguments if a.startswith("verifier.")]
+    if settings and verifier is None:
+        raise UserError(f"{settings[0]}: name the verifier that it is for, with --verifier")
+    for each in find_runs([Path(a) for a in arguments if a not in settings]):
+        rescore_run(each, verifier, settings, _console())
 
 
 def report(paths: Sequence[Path], out: Path | None) -> None:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from powerbench.errors import UserError, unknown
 
 GROUPS = ("model", "engine", "task", "sampler", "verifier", "experiment", "tracker")
-NAMED_BY_CHOICE = ("sampler", "engine")
+NAMED_BY_CHOICE = ("sampler", "engine", "verifier")
 """Groups whose objects have no name of their own: the yaml's name is theirs."""
 
 FILLED_LATER = ("verifier.ask",)
@@ -59,7 +59,7 @@ class Job:
         return cls(config, choices)
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as plain data, with the names of the chosen sampler and engine."""
+        """The configuration as plain data, with the names of the chosen sampler, engine and verifier."""
         plain: Any = OmegaConf.to_container(self.config, resolve=True)
         plain.pop("hydra", None)
         for group in NAMED_BY_CHOICE:

@@ -1,7 +1,7 @@
 """What a person sees while a run works: a live line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,6 +39,8 @@ class Board:
     total: int
     meter: Meter | None = None
     """What the engine does; None where no engine is at work."""
+    beside: Callable[[], str] = str
+    """Tells of other work that goes on; an empty string where there is nothing to tell."""
     done: int = 0
     _began: float = field(default_factory=time.monotonic)
     _shown: float = field(default_factory=time.monotonic)
@@ -77,13 +79,19 @@ class Board:
         state = self.metrics()
         words = [f"{state['tokens/s']:.0f} tokens/s"] if "tokens/s" in state else []
         words += [f"acceptance {state['acceptance']:.2f}"] if "acceptance" in state else []
-        return ", ".join(words)
+        return ", ".join(word for word in (*words, self.beside()) if word)
 
 
 @contextmanager
-def board(console: Console, title: str, total: int, meter: Meter | None = None) -> Iterator[Board]:
+def board(
+    console: Console,
+    title: str,
+    total: int,
+    meter: Meter | None = None,
+    beside: Callable[[], str] = str,
+) -> Iterator[Board]:
     """A board for one run, live where the console is a terminal."""
-    shown = Board(console, title, total, meter)
+    shown = Board(console, title, total, meter, beside)
     if not console.is_terminal:
         yield shown
         console.print(shown.line(), highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """What the commands do with a run: execute it to its end, or score it again."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 
@@ -10,82 +10,123 @@ from rich.console import Console
 from powerbench.compose import Job, compose
 from powerbench.display import board, print_table
 from powerbench.engines.base import Engine, Model
+from powerbench.report.disagreement import compare, line
 from powerbench.report.summary import Results
 from powerbench.runner import Meter
-from powerbench.session import Plan, generate, make_verifier, prepare, score
-from powerbench.store import Run, SampleKey
+from powerbench.scoring import Scoring, asks_model, make_verifier
+from powerbench.session import Plan, generate, prepare
+from powerbench.store import Run
 from powerbench.tracking import Tracker
 from powerbench.types import Sample
-from powerbench.verifiers.common import Verifier
+from powerbench.verifiers.common import CannotScore
 
 LOG_EVERY = 10.0
 """Seconds between live metrics sent to the tracker."""
 
 
 def execute(job: Job, console: Console) -> Run:
-    """Prepare, generate what is missing, score what is not scored, and tell the tracker."""
+    """Prepare, generate what is missing, score what is not scored, and tell the tracker.
+
+    Scoring goes on beside generation. Raises CannotScore, after everything else is done, if it had
+    to stop.
+    """
     plan = prepare(job)
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
+    stopped = None
     with run.writer() as write:
         plan.write_head()
-        missing = plan.missing()
-        done = len(plan.keys()) - len(missing)
+        missing = len(plan.missing())
+        done = len(plan.keys()) - missing
         kept = f", {done} already there" if done else ""
-        console.print(f"{run.path}: {len(missing)} responses to make{kept}", soft_wrap=True)
+        console.print(f"{run.path}: {missing} responses to make{kept}", soft_wrap=True)
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
             tracker.start(run, group=job.choices.get("experiment") or "none")
-        if missing:
-            _generate(plan, engine(), missing, write, tracker, console)
-    verifier = make_verifier(job, plan.model, engine)
-    scored = {k for k, verdict in run.scores(verifier.name).items() if verdict.value is not None}
-    _score(run, verifier, [key for key in run.samples() if key not in scored], console)
-    results = Results.read(run)
-    run.write_metrics(asdict(results.summary))
-    tracker.finish(results)
-    print_table(console, [results.summary])
+        with Scoring(run, make_verifier(job, plan.model, engine)) as scoring:
+            beside = not asks_model(job)  # else the engine is busy until the last sample is made
+            if beside:
+                scoring.submit(*_unscored(run, scoring.verifier.name))
+            if missing:
+                for sample in _generate(plan, engine(), write, tracker, console, scoring):
+                    if beside:
+                        scoring.submit(sample)
+            if not beside:
+                scoring.submit(*_unscored(run, scoring.verifier.name))
+            try:
+                _await(scoring, console)
+            except CannotScore as error:
+                stopped = error
+    _conclude(run, console, tracker)
+    if stopped is not None:
+        raise stopped
     return run
 
 
-def rescore(run: Run, verifier: str | None, console: Console) -> None:
-    """Score every response of a run again, with its own verifier or with another by name."""
+def rescore(run: Run, verifier: str | None, settings: Sequence[str], console: Console) -> None:
+    """Score every response of a run again, with its own verifier or with another by name.
+
+    settings: overrides of that verifier, such as `verifier.model=...`.
+    """
     job = Job.of_settings(run.config)
     if verifier is not None:
-        job.config.verifier = compose([f"verifier={verifier}"]).config.verifier
-    samples = run.samples()
+        job.config.verifier = compose([f"verifier={verifier}", *settings]).config.verifier
+    samples = run.samples().values()
     model: Model = job.build("model")
-    longest = max((s.prompt_tokens for s in samples.values()), default=1)
+    longest = max((s.prompt_tokens for s in samples), default=1)
     engine = cache(lambda: job.build("engine")(model, longest, job.config.sampler.max_tokens))
-    _score(run, make_verifier(job, model, engine), list(samples), console)
-    results = Results.read(run)
-    run.write_metrics(asdict(results.summary))
-    print_table(console, [results.summary])
+    with Scoring(run, make_verifier(job, model, engine)) as scoring:
+        scoring.submit(*samples)
+        _await(scoring, console)
+    _conclude(run, console)
 
 
 def _generate(
     plan: Plan,
     engine: Engine,
-    keys: Sequence[SampleKey],
     write: Callable[[Sample], None],
     tracker: Tracker,
     console: Console,
-) -> None:
+    scoring: Scoring,
+) -> Iterator[Sample]:
+    """Make the missing samples, yield each when it is stored, and show how it goes."""
+    keys = plan.missing()
     meter, logged = Meter(), time.monotonic()
-    with board(console, plan.title, len(keys), meter) as shown:
+    with board(console, plan.title, len(keys), meter, scoring.progress) as shown:
         for sample in generate(plan, engine, keys, write, meter):
             shown.update(finished=sample is not None)
+            if sample is not None:
+                yield sample
             if time.monotonic() - logged >= LOG_EVERY:
                 logged = time.monotonic()
                 tracker.log(shown.metrics())
 
 
-def _score(run: Run, verifier: Verifier, keys: Sequence[SampleKey], console: Console) -> None:
-    undecided = 0
-    title = f"scoring with {verifier.name}"
-    with board(console, title, len(keys)) as shown:
-        for _, verdict in score(run, verifier, keys):
-            undecided += verdict.value is None
-            shown.update(finished=1)
-    if undecided:
-        console.print(f"{undecided} responses undecided: reasons in {run.path}/scores")
+def _unscored(run: Run, verifier: str) -> list[Sample]:
+    """The samples without a verdict, or with an undecided one."""
+    scores = run.scores(verifier)
+    decided = {key for key, score in scores.items() if score.value is not None}
+    return [sample for key, sample in run.samples().items() if key not in decided]
+
+
+def _await(scoring: Scoring, console: Console) -> None:
+    """Show how the verdicts come in, and how many responses stay undecided."""
+    title = f"scoring with {scoring.verifier.name}"
+    with board(console, title, scoring.submitted, beside=scoring.progress) as shown:
+        for verdict in scoring.verdicts():
+            shown.update(finished=verdict.score is not None)
+    if scoring.undecided:
+        console.print(
+            f"{scoring.undecided} responses undecided: reasons in {scoring.run.path}/scores"
+        )
+
+
+def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> None:
+    """Write the metrics, tell the tracker, print the table."""
+    results = Results.read(run)
+    run.write_metrics(asdict(results.summary))
+    if tracker is not None:
+        tracker.finish(results)
+    print_table(console, [results.summary])
+    for comparison in compare(results):
+        console.print(line(comparison), soft_wrap=True)

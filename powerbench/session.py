@@ -1,4 +1,4 @@
-"""One run from its configuration to its metrics: prepare, generate, score.
+"""One run from its configuration to its samples: prepare, generate.
 
 `prepare` does everything that can fail for a reason the user can mend, before any model is loaded.
 """
@@ -6,15 +6,13 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from omegaconf import OmegaConf
 
 from powerbench.compose import Job
 from powerbench.engines.base import Codec, Engine, Model
@@ -22,11 +20,11 @@ from powerbench.engines.toy import TabularModel
 from powerbench.errors import require, require_integer
 from powerbench.provenance import provenance
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains, run_one
-from powerbench.samplers.common import Response, Sampler
+from powerbench.runner import Completed, Meter, Start, run_chains
+from powerbench.samplers.common import Sampler
+from powerbench.scoring import make_verifier
 from powerbench.store import Run, SampleKey
-from powerbench.types import Chain, Context, Extend, Outcome, Problem, Prompt, Sample, Score, Tokens
-from powerbench.verifiers.common import Verifier
+from powerbench.types import Context, Outcome, Problem, Sample, Tokens
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,7 @@ def prepare(job: Job) -> Plan:
     task = job.build("task")
     toys = isinstance(model, TabularModel), job.choices["engine"] == "toy"
     require(toys[0] == toys[1], "model=toy and engine=toy go together: set both, or neither")
-    if not asks_model(job):
-        job.build("verifier").close()
+    verifier = make_verifier(job, model, _no_engine).name
     everything: list[Problem] = task.problems(model.kind)
     require(bool(everything), f"task {task.name!r} has no problems")
     codec = model.codec()
@@ -116,6 +113,7 @@ def prepare(job: Job) -> Plan:
         )
     settings = job.settings()
     settings["model"]["name"] = model.name
+    settings["verifier"]["name"] = verifier
     digest = _digest(settings, {**model.identity(), "stops": stops}, everything)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
@@ -161,60 +159,6 @@ def generate(
             yield sample
 
 
-def score(
-    run: Run, verifier: Verifier, keys: Sequence[SampleKey] | None = None
-) -> Iterator[tuple[SampleKey, Score]]:
-    """Score the samples of these keys (default: all), and store each verdict as it is made."""
-    problems, samples = run.problems(), run.samples()
-    with closing(verifier), ExitStack() as stack:
-        write = None
-        for key in samples if keys is None else keys:
-            verdict = verifier.score(problems[key.problem], samples[key].text)
-            if write is None:  # a verifier of another task has refused by now, and leaves no file
-                write = stack.enter_context(run.score_writer(verifier.name))
-            write(key, verdict)
-            yield key, verdict
-
-
-def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verifier:
-    """The configured verifier; one whose yaml says `ask: ???` asks the run's own model.
-
-    engine: gives the engine, loading it if need be; called only when a question is asked.
-    """
-    if not asks_model(job):
-        return job.build("verifier")
-    codec = model.codec()
-
-    def ask(text: str, options: Sequence[str]) -> Sequence[float]:
-        """The probabilities of the options as the model's next token, given that it is one of them."""
-        prompt = codec.encode(Prompt(text, chat=model.kind == "instruct"))
-        require(
-            len(prompt) < model.context_length,
-            f"the question has {len(prompt)} tokens, more than {model.name}'s context holds",
-        )
-        stream = Stream(0, "ask", "", 0)
-        ids = [codec.token(option) for option in options]
-        logp = np.array(
-            [run_one(partial(_next_token, i), prompt, stream, engine()).logp for i in ids]
-        )
-        mass = np.exp(logp - logp.max())
-        return (mass / mass.sum()).tolist()
-
-    return job.build("verifier", ask=ask)
-
-
-def asks_model(job: Job) -> bool:
-    """Whether the configured verifier needs a language model of its own."""
-    return OmegaConf.is_missing(job.config.verifier, "ask")
-
-
-def _next_token(token: int) -> Chain:
-    """Its log-likelihood is that of this very token."""
-    support = (token,)
-    draw = yield Extend(("ask",), response=(), keep=0, until=1, stops=(), support=support)
-    return Response().then(draw).outcome()
-
-
 def _sample(plan: Plan, done: Completed) -> Sample:
     outcome: Outcome = done.outcome
     return Sample(
@@ -229,6 +173,10 @@ def _sample(plan: Plan, done: Completed) -> Sample:
         cost=done.cost,
         steps=outcome.steps,
     )
+
+
+def _no_engine() -> Engine:
+    raise AssertionError("nothing is asked before the run has an engine")
 
 
 def _digest(

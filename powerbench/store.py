@@ -70,16 +70,14 @@ class Run:
         return {SampleKey(s.problem, s.replicate): s for s in samples}
 
     def verifiers(self) -> list[str]:
-        """The verifiers that have scored this run, the most recent last."""
-        files = (self.path / "scores").glob("*.jsonl")
-        return [f.stem for f in sorted(files, key=lambda f: f.stat().st_mtime)]
+        """The verifiers that have scored this run: first its own, as configured, then the others by name."""
+        names = sorted(f.stem for f in (self.path / "scores").glob("*.jsonl"))
+        own = self.config.get("verifier", {}).get("name")
+        return sorted(names, key=lambda name: name != own)
 
-    def scores(self, verifier: str | None = None) -> dict[SampleKey, Score]:
-        """The verdicts of one verifier (default: the one that scored last)."""
-        names = self.verifiers()
-        if not names and verifier is None:
-            return {}
-        return dict(_read(self.path / "scores" / f"{verifier or names[-1]}.jsonl", _score))
+    def scores(self, verifier: str) -> dict[SampleKey, Score]:
+        """The verdicts of one verifier; of several on one sample, the last."""
+        return dict(_read(self.path / "scores" / f"{verifier}.jsonl", _score))
 
     def reserve(self) -> None:
         """Make the folder. Raises UserError where that is not allowed."""

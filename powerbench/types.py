@@ -218,6 +218,8 @@ class Score:
     """The answer or program that was judged; None when the response holds none."""
     reason: str = ""
     """Why this verdict, in a few words."""
+    by: str = ""
+    """What decided: the grader and its version, the sandbox's mode, or the judging model."""
 
     @property
     def value(self) -> float | None:

@@ -4,6 +4,7 @@ Run: pytest tests/test_imports.py
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
     ["errors", "types"],
-    ["rng", "stats", "store", "provenance", "models"],
+    ["rng", "stats", "length_controlled", "store", "provenance", "models"],
     ["engines", "samplers", "tasks", "verifiers"],
     ["law", "live", "compose"],
     ["runner"],
+    ["scoring"],
     ["session"],
     ["report"],
     ["tracking", "display", "doctor", "bench"],
@@ -53,10 +55,12 @@ def test_a_module_imports_only_from_below(file: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["samplers", "tasks", "verifiers"])
 def test_one_file_does_not_know_another_of_its_kind(folder: str) -> None:
-    """A sampler, task or verifier shares code through `common` and helpers, never through a sibling."""
-    helpers = {"common", "worker", "sandbox", "harness"}
+    """What a yaml names as a `_target_` shares code through helpers, never through a sibling."""
+    group = folder.removesuffix("s")
+    yamls = (PACKAGE.parent / "conf" / group).glob("*.yaml")
+    targets = {m[1] for f in yamls for m in re.finditer(r"^_target_: (.+)\.", f.read_text(), re.M)}
+    assert targets
     for file in (PACKAGE / folder).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            module = getattr(node, "module", None) or ""
-            if isinstance(node, ast.ImportFrom) and module.startswith(f"powerbench.{folder}."):
-                assert module.rpartition(".")[2] in helpers, f"{file.name} imports {module}"
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in targets, f"{file.name} imports {node.module}"

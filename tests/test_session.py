@@ -136,7 +136,7 @@ def test_a_verifier_of_another_task_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = toy_run(tmp_path, "limit=3")
-    before = run.scores()
+    before = run.scores("math")
     with pytest.raises(SystemExit):
         main(["score", str(tmp_path), "--verifier", "code"])
     assert "choose the verifier of its task" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_what_is_written_is_read(run: Run) -> None:
     with run.score_writer("math") as verdict:
         verdict(SampleKey("a", 0), Score(correct=True, extracted="1"))
         verdict(SampleKey("a", 0), Score(correct=False, extracted="1"))
-    assert run.scores() == {
+    assert run.scores("math") == {
         ("a", 0): Score(correct=False, extracted="1")
     }  # the last verdict counts
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powerbench.errors import require
+from powerbench.report import disagreement
 from powerbench.report.figures import Drawing, draw
 from powerbench.report.page import render
 from powerbench.report.summary import Results, rank
@@ -30,4 +31,5 @@ def _markdown(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
     figures = [
         f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
     ]
-    return "\n".join(["# powerbench report\n", markdown([r.summary for r in results]), *figures])
+    table = markdown([r.summary for r in results])
+    return "\n".join(["# powerbench report\n", table, *figures, disagreement.markdown(results)])

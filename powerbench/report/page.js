@@ -3,6 +3,7 @@
 // Text from runs reaches the document as text nodes only.
 (() => {
   const PAGE = 50;
+  const DISAGREE = "verifiers disagree";
   const SIGNS = { correct: "✓", win: "✓", wrong: "✗", loss: "✗", undecided: "?", "not scored": "·" };
   const { runs, problems, responses } = JSON.parse(document.getElementById("data").textContent);
   const list = document.getElementById("list");
@@ -12,6 +13,7 @@
     const proposals = r.steps.filter((step) => step[2] > 0);
     return proposals.length ? r.steps.filter((step) => step[3]).length / proposals.length : null;
   };
+  const disputed = (r) => r.others.some((other) => other.disagrees);
   const fixed = (x, digits) => x === null ? "–" : x.toFixed(digits).replace("-", "−");
   const COLUMNS = [
     { name: "verdict", sort: (r) => r.verdict },
@@ -46,7 +48,7 @@
     const run = runs[r.run], problem = problems[r.problem], { task, model, sampler, verdict, text } = filters.elements;
     const wanted = text.value.trim().toLowerCase();
     return (!task.value || run.task === task.value) && (!model.value || run.model === model.value)
-      && (!sampler.value || run.sampler === sampler.value) && (!verdict.value || r.verdict === verdict.value)
+      && (!sampler.value || run.sampler === sampler.value) && (!verdict.value || (verdict.value === DISAGREE ? disputed(r) : r.verdict === verdict.value))
       && (!wanted || [r.text, r.extracted ?? "", problem.id, problem.prompt, problem.gold].some((s) => s.toLowerCase().includes(wanted)));
   }
 
@@ -130,7 +132,9 @@
       element("h3", {}, "response"), element("pre", { class: "text" }, r.text || "(empty)"));
     const verdict = element("span", { class: r.verdict }, `${SIGNS[r.verdict]} ${r.verdict}`);
     const facts = [
-      ["verdict", verdict], ["reason", r.reason], ["preference", r.preference === null ? "" : fixed(r.preference, 3)],
+      ["verdict", verdict], ["reason", r.reason], ["by", r.by],
+      ...r.others.map((other) => [other.verifier, element("span", { class: other.verdict }, `${SIGNS[other.verdict]} ${other.verdict} (${other.reason})`)]),
+      ["preference", r.preference === null ? "" : fixed(r.preference, 3)],
       ["run", `${run.task} · ${run.model} · ${run.sampler} · replicate ${r.replicate}`],
       ["length", `${r.tokens} tokens after a prompt of ${r.promptTokens}, ended by ${r.ended}`],
       ["log p", `${fixed(r.logp, 1)} nats, ${fixed(r.logpPerToken, 3)} a token`],
@@ -203,7 +207,8 @@
   options("task", runs.map((run) => run.task));
   options("model", runs.map((run) => run.model));
   options("sampler", runs.map((run) => run.sampler));
-  options("verdict", Object.keys(SIGNS).filter((name) => responses.some((r) => r.verdict === name)));
+  const verdicts = Object.keys(SIGNS).filter((name) => responses.some((r) => r.verdict === name));
+  options("verdict", responses.some(disputed) ? [...verdicts, DISAGREE] : verdicts);
   let waiting;
   filters.oninput = () => { clearTimeout(waiting); waiting = setTimeout(choose, 120); };
   filters.onsubmit = (event) => event.preventDefault();

@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from powerbench.report.disagreement import compare, disagree
 from powerbench.report.figures import INK, Drawing
 from powerbench.report.summary import Results, labels
-from powerbench.report.tables import COLUMNS, groups
+from powerbench.report.tables import COLUMNS, groups, value
+from powerbench.store import SampleKey
 from powerbench.types import Sample, Score
 
 HERE = Path(__file__).parent
@@ -32,6 +34,11 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
     return environment.get_template("page.html.j2").render(
         groups=groups(summaries),
         columns=COLUMNS,
+        comparisons=[
+            (s, name, c, value(c.value))
+            for s, name, r in zip(summaries, names, results, strict=True)
+            for c in compare(r)
+        ],
         tasks=len({s.task for s in summaries}),
         responses=sum(s.responses for s in summaries),
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],
@@ -55,7 +62,7 @@ def page_data(results: Sequence[Results]) -> dict[str, Any]:
             shown = problems.setdefault(
                 (problem.id, problem.prompt.text, problem.gold), len(problems)
             )
-            response = _response(result.samples[key], result.scores.get(key))
+            response = _response(result.samples[key], result.scores.get(key), _others(result, key))
             responses.append({"run": len(runs), "problem": shown, **response})
         runs.append({"task": summary.task, "model": summary.model, "sampler": name})
     shown_problems = [{"id": id_, "prompt": prompt, "gold": gold} for id_, prompt, gold in problems]
@@ -81,7 +88,25 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def _response(sample: Sample, score: Score | None) -> dict[str, Any]:
+def _others(result: Results, key: SampleKey) -> list[dict[str, Any]]:
+    """What verifiers other than the run's own say of a response."""
+    own = result.scores.get(key)
+    said = {v: scores[key] for v, scores in result.verdicts.items() if key in scores}
+    return [
+        {
+            "verifier": verifier,
+            "verdict": verdict(score),
+            "reason": score.reason,
+            "disagrees": own is not None and disagree(own, score),
+        }
+        for verifier, score in said.items()
+        if verifier != result.verifier
+    ]
+
+
+def _response(
+    sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     length = len(sample.tokens)
     return {
         "replicate": sample.replicate,
@@ -90,6 +115,8 @@ def _response(sample: Sample, score: Score | None) -> dict[str, Any]:
         "preference": score.preference if score else None,
         "extracted": score.extracted if score else None,
         "reason": score.reason if score else "",
+        "by": score.by if score else "",
+        "others": others,
         "tokens": length,
         "promptTokens": sample.prompt_tokens,
         "logp": _number(sample.logp),

@@ -69,21 +69,34 @@ class Results:
     run: Run
     problems: Mapping[str, Problem]
     samples: Mapping[SampleKey, Sample]
-    scores: Mapping[SampleKey, Score]
-    """The verdicts, of the verifier that scored last, on the samples."""
+    verdicts: Mapping[str, Mapping[SampleKey, Score]]
+    """By verifier, the run's own first: its verdicts on the samples."""
 
     @classmethod
     def read(cls, run: Run) -> "Results":
-        samples, scores = run.samples(), run.scores()
-        known = {key: scores[key] for key in samples if key in scores}
-        return cls(run, run.problems(), samples, known)
+        samples = run.samples()
+        verdicts = {}
+        for verifier in run.verifiers():
+            scores = run.scores(verifier)
+            verdicts[verifier] = {key: scores[key] for key in samples if key in scores}
+        return cls(run, run.problems(), samples, verdicts)
+
+    @property
+    def verifier(self) -> str | None:
+        """The one whose verdicts the summary counts: the run's own, if it has scored."""
+        return next(iter(self.verdicts), None)
+
+    @property
+    def scores(self) -> Mapping[SampleKey, Score]:
+        """Its verdicts."""
+        return self.verdicts.get(self.verifier or "", {})
 
     @cached_property
     def summary(self) -> Summary:
         """The run as numbers."""
         config, samples = self.run.config, list(self.samples.values())
         steps = [step for sample in samples for step in sample.steps]
-        verifiers, full = self.run.verifiers(), _full(self.scores)
+        full = _full(self.scores)
         return Summary(
             task=config["task"]["name"],
             model=config["model"]["name"],
@@ -92,9 +105,9 @@ class Results:
             problems=len({s.problem for s in samples}),
             replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
             responses=len(samples),
-            verifier=verifiers[-1] if verifiers else None,
+            verifier=self.verifier,
             measure=_measure(self.scores.values()),
-            value=_value(self.scores),
+            value=mean_value(self.scores),
             undecided=sum(score.value is None for score in self.scores.values()),
             unscored=len(samples) - len(self.scores),
             length=_mean(len(s.tokens) for s in samples),
@@ -127,6 +140,12 @@ def confidence(samples: Iterable[Sample]) -> list[float]:
     return [-s.entropy / len(s.tokens) for s in samples if s.tokens]
 
 
+def mean_value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
+    """The mean over problems of the decided verdicts, with its interval; None if there are none."""
+    decided = {key: score.value for key, score in scores.items() if score.value is not None}
+    return clustered(_by_problem(decided)) if decided else None
+
+
 def sampler_rank(sampler: str) -> tuple[int, str]:
     """Sorts samplers as they are shown."""
     known = sampler in SAMPLERS
@@ -152,11 +171,6 @@ def _measure(scores: Iterable[Score]) -> str | None:
     if decided is None:
         return None
     return "preference" if decided.correct is None else "accuracy"
-
-
-def _value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
-    decided = {key: score.value for key, score in scores.items() if score.value is not None}
-    return clustered(_by_problem(decided)) if decided else None
 
 
 def _full(scores: Mapping[SampleKey, Score]) -> list[Count]:

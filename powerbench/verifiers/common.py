@@ -2,8 +2,15 @@
 
 from typing import Protocol
 
-from powerbench.errors import require
+from powerbench.errors import UserError, require
 from powerbench.types import Problem, Score
+
+
+class CannotScore(UserError):
+    """No further verdict can be had now: the judge is out of reach, or its budget is spent.
+
+    Scoring stops; the verdicts made so far are kept, and the same command goes on from them.
+    """
 
 
 class Verifier(Protocol):
@@ -11,14 +18,20 @@ class Verifier(Protocol):
 
     @property
     def name(self) -> str:
-        """Names scores/<name>.jsonl."""
+        """Names scores/<name>.jsonl: another name for settings under which verdicts differ."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many calls of `score`, from as many threads, may be under way at once."""
         ...
 
     def score(self, problem: Problem, text: str) -> Score:
         """The verdict on a response; with neither `correct` nor `preference` if it cannot decide.
 
-        Ends, and does not raise, whatever the response is.
-        Raises UserError if the problem is not of the kind that this verifier judges.
+        Ends, and does not raise, whatever the response is. May be called from several threads.
+        Raises UserError if the problem is not of the kind that this verifier judges, CannotScore if
+        no response can be judged now.
         """
         ...
 

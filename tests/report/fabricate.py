@@ -45,6 +45,7 @@ def write_run(
     ]
     sampler = path.name.rsplit("-", 1)[0]
     config = f"task: {{name: {task}}}\nmodel: {{name: tiny}}\nsampler: {{name: {sampler}}}\n"
+    config += "verifier: {name: math}\n"
     run.create(
         config, {"git": {"commit": "abc123"}, "packages": {}, "digest": "12345678"}, problems
     )
@@ -52,10 +53,15 @@ def write_run(
         for one in samples:
             write(one)
     if scores is not None:
-        with run.score_writer("math") as write_score:
-            for key, score in scores.items():
-                write_score(SampleKey(*key), score)
+        write_scores(run, "math", scores)
     return run
+
+
+def write_scores(run: Run, verifier: str, scores: Mapping[tuple[str, int], Score]) -> None:
+    """The verdicts of one verifier."""
+    with run.score_writer(verifier) as write:
+        for key, score in scores.items():
+            write(SampleKey(*key), score)
 
 
 def grid(problems: int, replicates: int, **changes: Any) -> list[Sample]:

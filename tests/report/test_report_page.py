@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from fabricate import STEPS, grid, verdicts, write_run
+from fabricate import STEPS, grid, verdicts, write_run, write_scores
 
 from powerbench.report.build import write_report
 from powerbench.types import Score
@@ -113,4 +113,22 @@ def test_a_reader_filters_sorts_and_opens(page: Path) -> None:
     assert shown.count == "1 to 2 of 2"
     assert [re.findall(r"\|(\d+)\|", row)[:2] for row in shown.rows] == [["1", "19"], ["0", "18"]]
     assert "replicate 1" in shown.details
+    assert shown.console == []
+
+
+def test_a_reader_finds_where_two_verifiers_disagree(tmp_path: Path) -> None:
+    samples = grid(3, 1)
+    run = write_run(tmp_path / "base-1", samples, verdicts(samples, every=1))
+    others = {("p0", 0): Score(correct=True), ("p2", 0): Score(correct=False, reason="units")}
+    write_scores(run, "strict", others)
+    after = """
+        const form = document.getElementById("filters");
+        form.elements.verdict.value = "verifiers disagree";
+        form.dispatchEvent(new Event("input"));
+        setTimeout(() => document.querySelector("#list tr.response").click(), 500);
+    """
+    shown = render(write_report([run], tmp_path / "out"), after=after)
+    assert shown.count == "1 to 1 of 1"
+    assert "|p2|" in shown.rows[0]
+    assert "✗ wrong (units)" in shown.details
     assert shown.console == []

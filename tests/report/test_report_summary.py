@@ -6,7 +6,7 @@ Run: pytest tests/report/test_report_summary.py
 from pathlib import Path
 
 import pytest
-from fabricate import STEPS, grid, sample, verdicts, write_run
+from fabricate import STEPS, grid, sample, verdicts, write_run, write_scores
 
 from powerbench.report.summary import Summary, labels, summarise
 from powerbench.stats import wilson
@@ -125,15 +125,18 @@ def test_pass_at_k_is_over_the_problems_whose_replicates_are_all_decided(tmp_pat
     assert summary.pass_at_k_problems == 2
 
 
-def test_the_verifier_that_scored_last_counts(tmp_path: Path) -> None:
+def test_the_runs_own_verifier_counts_whoever_scored_last(tmp_path: Path) -> None:
     run = write_run(tmp_path / "base-1", [sample()], {("p0", 0): Score(correct=False)})
-    scores = run.path / "scores"
-    (scores / "fixed.jsonl").write_text(
-        (scores / "math.jsonl").read_text().replace('"correct": false', '"correct": true')
-    )
+    write_scores(run, "lenient", {("p0", 0): Score(correct=True)})
     summary = summarise(run)
-    assert summary.verifier == "fixed"
-    assert summary.value is not None and summary.value.mean == 1
+    assert summary.verifier == "math"
+    assert summary.value is not None and summary.value.mean == 0
+
+
+def test_another_verifier_counts_where_the_runs_own_has_not_scored(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "base-1", [sample()])
+    write_scores(run, "lenient", {("p0", 0): Score(correct=True)})
+    assert summarise(run).verifier == "lenient"
 
 
 def test_runs_of_a_sweep_are_told_apart_by_their_hash(tmp_path: Path) -> None:

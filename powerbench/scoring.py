@@ -1,0 +1,155 @@
+"""Scores finished samples beside whatever else runs, several at once, and stores verdicts as they come."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from powerbench.compose import Job
+from powerbench.engines.base import Engine, Model
+from powerbench.errors import require
+from powerbench.rng import Stream
+from powerbench.runner import run_one
+from powerbench.samplers.common import Response
+from powerbench.store import Run, SampleKey
+from powerbench.types import Chain, Extend, Prompt, Sample, Score
+from powerbench.verifiers.common import Verifier
+
+
+class Verdict(NamedTuple):
+    """What came of one sample."""
+
+    key: SampleKey
+    score: Score | None
+    """None: scoring had stopped before its turn came."""
+
+
+class Scoring:
+    """A verifier at work on one run; to be used as a context, whose end closes the verifier.
+
+    `submit` returns at once, and neither a verdict nor an error ever holds up the one who submits.
+    """
+
+    def __init__(self, run: Run, verifier: Verifier) -> None:
+        self.run = run
+        self.verifier = verifier
+        self.submitted = 0
+        self.undecided = 0
+        self._problems = run.problems()
+        self._pool = ThreadPoolExecutor(verifier.workers, "scoring")
+        self._returned = 0
+        self._done: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._write: Callable[[SampleKey, Score], None] | None = None
+        self._stopped: BaseException | None = None
+        self._resources = ExitStack()
+
+    def submit(self, *samples: Sample) -> None:
+        """Have responses scored."""
+        for sample in samples:
+            self.submitted += 1
+            self._pool.submit(self._score, SampleKey(sample.problem, sample.replicate), sample.text)
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """The verdicts in the order in which they come, until all that was submitted has its own.
+
+        Raises, after the last of them, what stopped the scoring: UserError, if the user can mend it.
+        """
+        while self._returned < self.submitted:
+            verdict = self._done.get()
+            self._returned += 1
+            self.undecided += verdict.score is not None and verdict.score.value is None
+            yield verdict
+        if self._stopped is not None:
+            raise self._stopped
+
+    def progress(self) -> str:
+        """How far it is, for a display; with what the verifier itself has to tell."""
+        waiting = self.submitted - self._returned - self._done.qsize()
+        told = self.verifier.progress() if hasattr(self.verifier, "progress") else ""
+        return ", ".join(x for x in (f"{waiting} to score" if waiting else "", told) if x)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:  # a verdict of a verifier that is being closed means nothing
+            self._stopped = self._stopped or error or RuntimeError("scoring has ended")
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.verifier.close()
+        self._pool.shutdown()
+        self._resources.close()
+
+    def _score(self, key: SampleKey, text: str) -> None:
+        score = None
+        try:
+            if self._stopped is None:
+                score = self.verifier.score(self._problems[key.problem], text)
+                self._store(key, score)
+        except BaseException as error:  # `verdicts` raises it
+            with self._lock:
+                self._stopped = self._stopped or error
+        self._done.put(Verdict(key, score))
+
+    def _store(self, key: SampleKey, score: Score) -> None:
+        with self._lock:
+            if self._stopped is not None:
+                return
+            if self._write is None:  # a verifier of another task has refused, and leaves no file
+                writer = self.run.score_writer(self.verifier.name)
+                self._write = self._resources.enter_context(writer)
+            self._write(key, score)
+
+
+# -- the configured verifier ----------------------------------------------------------------------
+
+
+def asks_model(job: Job) -> bool:
+    """Whether the configured verifier needs a language model of its own: its yaml says `ask: ???`."""
+    return OmegaConf.is_missing(job.config.verifier, "ask")
+
+
+def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verifier:
+    """The configured verifier; one that asks a model asks the run's own.
+
+    engine: gives the engine, loading it if need be; called only when a question is asked.
+    """
+    if not asks_model(job):
+        return job.build("verifier")
+    codec = model.codec()
+
+    def ask(text: str, options: Sequence[str]) -> Sequence[float]:
+        """The probabilities of the options as the model's next token, given that it is one of them."""
+        prompt = codec.encode(Prompt(text, chat=model.kind == "instruct"))
+        require(
+            len(prompt) < model.context_length,
+            f"the question has {len(prompt)} tokens, more than {model.name}'s context holds",
+        )
+        stream = Stream(0, "ask", "", 0)
+        ids = [codec.token(option) for option in options]
+        logp = np.array(
+            [run_one(partial(_next_token, i), prompt, stream, engine()).logp for i in ids]
+        )
+        mass = np.exp(logp - logp.max())
+        return (mass / mass.sum()).tolist()
+
+    return job.build("verifier", ask=ask)
+
+
+def _next_token(token: int) -> Chain:
+    """Its log-likelihood is that of this very token."""
+    support = (token,)
+    draw = yield Extend(("ask",), response=(), keep=0, until=1, stops=(), support=support)
+    return Response().then(draw).outcome()
