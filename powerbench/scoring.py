@@ -20,7 +20,7 @@ from powerbench.runner import run_one
 from powerbench.samplers.common import Response
 from powerbench.store import Run, SampleKey
 from powerbench.types import Chain, Extend, Prompt, Sample, Score
-from powerbench.verifiers.common import Verifier
+from powerbench.verifiers.common import TIMED_OUT, Verifier
 
 
 class Verdict(NamedTuple):
@@ -35,6 +35,8 @@ class Scoring:
     """A verifier at work on one run; to be used as a context, whose end closes the verifier.
 
     `submit` returns at once, and neither a verdict nor an error ever holds up the one who submits.
+    Before `verdicts` is called, other work is taken to go on beside, which may starve a verifier: a
+    response that misses its time limit then is scored once more, when all is quiet.
     """
 
     def __init__(self, run: Run, verifier: Verifier) -> None:
@@ -48,6 +50,8 @@ class Scoring:
         self._done: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._write: Callable[[SampleKey, Score], None] | None = None
+        self._quiet = False
+        self._late: list[Sample] = []
         self._stopped: BaseException | None = None
         self._resources = ExitStack()
 
@@ -55,13 +59,17 @@ class Scoring:
         """Have responses scored."""
         for sample in samples:
             self.submitted += 1
-            self._pool.submit(self._score, SampleKey(sample.problem, sample.replicate), sample.text)
+            self._pool.submit(self._score, sample, self._quiet)
 
     def verdicts(self) -> Iterator[Verdict]:
         """The verdicts in the order in which they come, until all that was submitted has its own.
 
         Raises, after the last of them, what stopped the scoring: UserError, if the user can mend it.
         """
+        with self._lock:
+            self._quiet, late = True, self._late
+        for sample in late:
+            self._pool.submit(self._score, sample, self._quiet)
         while self._returned < self.submitted:
             verdict = self._done.get()
             self._returned += 1
@@ -92,16 +100,26 @@ class Scoring:
         self._pool.shutdown()
         self._resources.close()
 
-    def _score(self, key: SampleKey, text: str) -> None:
-        score = None
+    def _score(self, sample: Sample, quiet: bool) -> None:
+        key, score = SampleKey(sample.problem, sample.replicate), None
         try:
             if self._stopped is None:
-                score = self.verifier.score(self._problems[key.problem], text)
+                score = self.verifier.score(self._problems[key.problem], sample.text)
+                if score.reason == TIMED_OUT and not quiet:
+                    self._put_off(sample)
+                    return
                 self._store(key, score)
         except BaseException as error:  # `verdicts` raises it
             with self._lock:
                 self._stopped = self._stopped or error
         self._done.put(Verdict(key, score))
+
+    def _put_off(self, sample: Sample) -> None:
+        with self._lock:
+            if not self._quiet:
+                self._late.append(sample)
+                return
+        self._pool.submit(self._score, sample, True)
 
     def _store(self, key: SampleKey, score: Score) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ import pytest
 from powerbench.scoring import Scoring
 from powerbench.store import Run
 from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score
-from powerbench.verifiers.common import CannotScore
+from powerbench.verifiers.common import TIMED_OUT, CannotScore
 
 DEADLINE = 30.0
 
@@ -135,6 +135,29 @@ def test_an_interrupt_stores_nothing_that_closing_the_verifier_made_of_a_respons
         assert started.wait(DEADLINE)
         raise KeyboardInterrupt
     assert not (run.path / "scores/fake.jsonl").exists()
+
+
+def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that_is_done(
+    tmp_path: Path,
+) -> None:
+    asked, run = [], make_run(tmp_path, 3)
+    beside = threading.Event()
+
+    def decide(id: str) -> Score:
+        asked.append(id)
+        if id == "0" and asked.count("0") == 1 or id == "1":
+            return Score(correct=False, reason=TIMED_OUT)
+        beside.set()
+        return Score(correct=True)
+
+    with Scoring(run, Fake(decide, workers=1)) as scoring:
+        scoring.submit(*samples(range(3)))
+        assert beside.wait(DEADLINE)
+        assert not {"0", "1"} & {key.problem for key in run.scores("fake")}
+        assert len(list(scoring.verdicts())) == 3
+    assert asked == ["0", "1", "2", "0", "1"]
+    verdicts = {key.problem: score.correct for key, score in run.scores("fake").items()}
+    assert verdicts == {"0": True, "1": False, "2": True}
 
 
 def test_undecided_verdicts_are_counted(tmp_path: Path) -> None:

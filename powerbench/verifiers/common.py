@@ -5,6 +5,9 @@ from typing import Protocol
 from powerbench.errors import UserError, require
 from powerbench.types import Problem, Score
 
+TIMED_OUT = "timed out"
+"""The reason of a verdict on a response that missed the verifier's time limit."""
+
 
 class CannotScore(UserError):
     """No further verdict can be had now: the judge is out of reach, or its budget is spent.
