@@ -1,6 +1,8 @@
 """What tasks share: the protocol, reading a data set from a file or the hub, and checks of settings."""
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +65,12 @@ class Row:
         )
         return value
 
+    def filled(self, field: str) -> str:
+        """A field that must be a string with more than blanks in it."""
+        value = self.text(field)
+        require(bool(value.strip()), f"{self.where}: {field!r} is blank; see task.path")
+        return value
+
 
 # -- reading --------------------------------------------------------------------------------------
 
@@ -88,7 +96,39 @@ def read_file(path: str) -> list[Row]:
     return rows
 
 
-def read_hub(hub: str, revision: str, load: Callable[[], Iterable[Mapping[str, Any]]]) -> list[Row]:
+def read_csv(path: str) -> list[Row]:
+    """The rows of a CSV file (RFC 4180, UTF-8) below its header, as strings; blank rows are left out.
+
+    Every line end is read as a line feed, inside quotes too: a copy that another system saved is the
+    same data set. Raises UserError if there is no such file, or no row in it, or a quote that does
+    not close, or a row that is not as wide as the header.
+    """
+    file = _locate(path)
+    try:
+        reader = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read task.path={path}: {error}") from error
+    try:
+        table = [cells for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise UserError(
+            f"{file} line {reader.line_num} is not CSV ({error}); see task.path"
+        ) from error
+    require(len(table) > 1, f"{file} is empty; task.path must name a file with one problem a row")
+    header, *rows = table
+    for i, cells in enumerate(rows, 1):
+        wide = f"{len(cells)} cells where the header has {len(header)}"
+        require(len(cells) == len(header), f"{file} row {i} has {wide}; see task.path")
+    records = (dict(zip(header, cells, strict=True)) for cells in rows)
+    return [Row(record, f"{file} row {i}") for i, record in enumerate(records, 1)]
+
+
+def read_hub(
+    hub: str,
+    revision: str,
+    load: Callable[[], Iterable[Mapping[str, Any]]],
+    remedy: str = "set task.path=<local jsonl>",
+) -> list[Row]:
     """The records that `load` fetches from the hub.
 
     Raises UserError, whatever the reason: no network, no access, no such revision.
@@ -99,7 +139,7 @@ def read_hub(hub: str, revision: str, load: Callable[[], Iterable[Mapping[str, A
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"cannot load {hub} at {revision[:7]} from the hub ({type(error).__name__}: {reason}); "
-            f"set task.path=<local jsonl>"
+            f"{remedy}"
         ) from error
     return [Row(record, f"{hub} item {i}") for i, record in enumerate(records, 1)]
 

@@ -1,0 +1,120 @@
+"""GPQA Diamond: 198 questions of graduate science with four options (Rein et al. 2023, arXiv 2311.12022)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from powerbench.rng import Stream
+from powerbench.tasks.common import (
+    Row,
+    provenance,
+    read_csv,
+    read_file,
+    read_hub,
+    require_kind,
+    require_settings,
+    through_chat,
+    unique,
+)
+from powerbench.types import Problem, Prompt
+
+STYLES = ("official",)
+LETTERS = "ABCD"
+ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+SUBJECTS = {"domain": "High-level domain", "subdomain": "Subdomain"}
+OPENING = (
+    "Answer the following multiple choice question. The last line of your response should be of "
+    "the following format: '\\boxed{$LETTER}' (without quotes) where LETTER is one of ABCD "
+    "(ex. '\\boxed{A}'). Think step by step before answering."
+)
+
+
+@dataclass(frozen=True)
+class GPQADiamond:
+    """Problems in the format of GPQA: Question, Correct Answer, Incorrect Answer 1 to 3, Record ID.
+
+    The order in which a problem's options are shown follows from its Record ID alone (without one,
+    from its question): every arm, model, replicate and seed is asked the same, whatever rows stand
+    beside it. The official code draws the order from the stream that its chains use, so that there
+    it changes between arms and seeds.
+
+    path: a local file, .csv or json lines, instead of the hub, where the set is gated: the token is
+        taken from the environment, HF_TOKEN.
+    file: the file on the hub; read as it is, so that a copy by `path` is the same data set (`datasets`
+        would take an answer such as None or NA for an empty cell).
+    prompt_style: `official`, the only one; question and options as stored, blanks included.
+    chat: `model` (raw text for every model), `always` or `never`.
+    stop_tokens: strings of one token each that end a response, beside the model's own.
+
+    Its authors ask that no question is published, lest models learn it: keep run folders private.
+    """
+
+    name: str = "gpqa_diamond"
+    path: str | None = None
+    hub: str = "Idavidrein/gpqa"
+    revision: str = "633f5ee89ab8ad4522a9f850766b73f62147ffdd"
+    file: str = "gpqa_diamond.csv"
+    prompt_style: str = "official"
+    chat: str = "model"
+    proposal_temperature: float | None = None
+    stop_tokens: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)
+
+    def problems(self, kind: str) -> list[Problem]:
+        require_kind(kind)
+        return list(unique(self._problem(str(i), row) for i, row in enumerate(self.rows, 1)))
+
+    def source(self) -> Mapping[str, Any]:
+        if self.path is None:
+            return provenance(self.rows, hub=self.hub, revision=self.revision, file=self.file)
+        return provenance(self.rows, path=self.path)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The data set as it is stored."""
+        if self.path is None:
+            page = f"https://huggingface.co/datasets/{self.hub}"
+            remedy = f"ask for access at {page} and set HF_TOKEN, or set task.path=<local csv>"
+            return read_hub(self.hub, self.revision, self._load, remedy)
+        if Path(self.path).suffix.lower() == ".csv":
+            return read_csv(self.path)
+        return read_file(self.path)
+
+    def _load(self) -> Iterable[Mapping[str, Any]]:
+        from huggingface_hub import hf_hub_download  # slow to import
+
+        file = hf_hub_download(self.hub, self.file, revision=self.revision, repo_type="dataset")
+        return [row.record for row in read_csv(file)]
+
+    def _problem(self, number: str, row: Row) -> Problem:
+        question = row.filled("Question")
+        answers = [row.filled(column) for column in ANSWERS]
+        record_id = row.filled("Record ID") if "Record ID" in row.record else None
+        order = shown(record_id or question)
+        options = [answers[i] for i in order]
+        subjects = {
+            field: row[column] for field, column in SUBJECTS.items() if column in row.record
+        }
+        return Problem(
+            id=record_id or number,
+            prompt=Prompt(official(question, options), through_chat(self.chat, style=False)),
+            gold=LETTERS[order.index(0)],
+            meta={"options": options, **subjects},
+        )
+
+
+def shown(problem: str) -> list[int]:
+    """The order in which the answers of the problem with this identity are shown: a permutation."""
+    stream = Stream(0, task="gpqa_diamond", problem=problem, replicate=0)
+    uniforms = stream.uniforms(("order",), len(LETTERS))
+    return sorted(range(len(LETTERS)), key=lambda answer: uniforms[answer])
+
+
+def official(question: str, options: Sequence[str]) -> str:
+    """The paper's prompt."""
+    listed = (f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=True))
+    return "\n".join([OPENING, "", question, "", *listed])

@@ -1,0 +1,76 @@
+"""Multiple choice: the letter in the last box, compared with that of the right option."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from powerbench.types import Problem, Score
+from powerbench.verifiers.boxed import last_boxed
+from powerbench.verifiers.common import asked
+
+FONT = r"(?:text|math)(?:rm|bf|it|sf|tt|up|normal)?|mbox|rm|bf|bm|boldsymbol|q?quad"
+MARKUP = re.compile(rf"\\(?:{FONT})\b|\\[^a-zA-Z]|\*\*|[${{}}`\"~]")
+LETTER = re.compile(
+    r"(?i:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? ?)?"
+    r"[(\[]?(?P<letter>[A-Za-z])(?:[)\].:]+ ?(?P<text>.*))?"
+)
+
+
+@dataclass(frozen=True)
+class ChoiceVerifier:
+    r"""Decides whether the last \boxed{...} or \fbox{...} holds the right option's letter.
+
+    Its content is read by `named`. A response with no box, or with something else in the last one,
+    is wrong: the prompt asks for a letter in a box, and an option's text is no letter.
+    """
+
+    @property
+    def name(self) -> str:
+        return "choice"
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    def score(self, problem: Problem, text: str) -> Score:
+        asked(problem, "options", self.name)
+        boxed = last_boxed(text)
+        if boxed is None:
+            return Score(correct=False, reason="no boxed answer", by="letter")
+        letter = named(boxed, problem.meta["options"])
+        if letter is None:
+            return Score(correct=False, extracted=boxed, reason="no letter boxed", by="letter")
+        correct = letter == problem.gold
+        reason = "the right letter" if correct else "another letter"
+        return Score(correct=correct, extracted=letter, reason=reason, by="letter")
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+
+def named(content: str, options: Sequence[str]) -> str | None:
+    r"""The option (A, B, ...) that a box's content names; None if it names none, or more than one.
+
+    A letter of either case, in any markup and parentheses: `B`, `b`, `(B).`, `\text{B}`, `$B`,
+    `Option B`; or a letter, a parenthesis, period or colon, and a text, as in `B) 5 eV`. That text is
+    the named option's own, or at least holds no other option's letter, as `A) or B)` does. What is
+    an option's text as a whole names no letter, as `C. elegans` may or `c`, a speed: only a capital
+    without a text always does.
+    """
+    answer = plain(content)
+    letters = ascii_uppercase[: len(options)]
+    match = LETTER.fullmatch(answer)
+    if match is None or match["letter"].upper() not in letters:
+        return None
+    letter, text = match["letter"].upper(), match["text"] or ""
+    texts = [plain(option).lower() for option in options]
+    if text.lower() == texts[letters.index(letter)] or (not text and match["letter"] == letter):
+        return letter
+    others = set(re.findall(rf"\b[{letters}]\b", text)) - {letter}
+    return None if others or answer.lower() in texts else letter
+
+
+def plain(text: str) -> str:
+    """The text without LaTeX's and Markdown's markup, one final period, and more than single spaces."""
+    return " ".join(MARKUP.sub("", text).split()).removesuffix(".").rstrip()

@@ -1,0 +1,137 @@
+r"""The verifier of multiple choice: which contents of the last box name an option, and which do not.
+
+Run: pytest tests/verifiers/test_choice.py
+"""
+
+import pytest
+
+from powerbench.errors import UserError
+from powerbench.types import Problem, Prompt, Score
+from powerbench.verifiers.choice import ChoiceVerifier
+
+OPTIONS = ["5.2 eV", "C. elegans", "vitamin D and $x_1$", "c"]
+
+
+def judge(text: str, gold: str = "A", options: list[str] = OPTIONS) -> Score:
+    return ChoiceVerifier().score(Problem("1", Prompt(""), gold, {"options": options}), text)
+
+
+def read(content: str, options: list[str] = OPTIONS) -> str | None:
+    """The letter that is read in a box with this content."""
+    score = judge(rf"Thus \boxed{{{content}}}.", options=options)
+    return None if score.reason == "no letter boxed" else score.extracted
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "A",
+        "(A)",
+        "[A]",
+        "A)",
+        "A.",
+        " A ",
+        r"\text{A}",
+        r"\text{ (A) }",
+        r"\textbf{A}",
+        r"\mathrm{(A)}",
+        r"\mathbf A",
+        r"\rm{A}",
+        r"\mbox{A}.",
+        "{A}",
+        "$A$",
+        "$A",  # as the prompt's own example reads, word for word
+        r"\(A\)",
+        r"A\,",
+        "**A**",
+        "a",
+        "(a)",
+        "Option A",
+        r"\text{answer: (A)}",
+        "The correct answer is A",
+        "A) 5.2 eV",
+        r"A) 5.2\text{ eV}",
+        r"\text{(A) } 5.2 \text{ eV}",
+        "A: 5.2 electron volts",
+        "A. 5.2 eV",
+        "A)5.2",
+        "a) 5.2 eV",
+        "A) of 5.2 eV, so (A)",
+    ],
+)
+def test_a_letter_is_read_in_any_dress(content: str) -> None:
+    assert read(content) == "A"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        " ",
+        "E",
+        "AB",
+        "A, B",
+        "A or B",
+        "A) or B)",
+        "(A) and (C)",
+        "A/B",
+        "A'",
+        r"\hat{A}",
+        r"\mathbb{C}",
+        "A-form",
+        "A beam",
+        "not A",
+        "1",
+        "LETTER",
+        "$LETTER",
+        "5.2 eV",
+        "\u0410",  # a Cyrillic letter
+    ],
+)
+def test_anything_else_names_no_option(content: str) -> None:
+    assert read(content) is None
+
+
+def test_an_options_text_is_not_taken_for_a_letter() -> None:
+    assert read("C. elegans") is None
+    assert read("c") is None
+    assert read("b") == "B"
+    assert read("C") == "C"
+    assert [read(letter, ["B", "A", "D", "C"]) for letter in "ABCD"] == list("ABCD")
+
+
+def test_another_letter_is_allowed_in_the_named_options_own_text() -> None:
+    assert read("C) vitamin D and $x_1$") == "C"
+    assert read("c) Vitamin D and $x_{1}$.") == "C"
+    assert read("B) vitamin D and $x_1$") is None
+
+
+def test_as_many_letters_as_options() -> None:
+    assert read("C", ["no", "yes"]) is None
+    assert read("B", ["no", "yes"]) == "B"
+    assert read("J", [str(i) for i in range(10)]) == "J"
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        (r"\boxed{B}, no: \boxed{A}", Score(True, None, "A", "the right letter", "letter")),
+        (r"\boxed{A}, no: \fbox{(b)}", Score(False, None, "B", "another letter", "letter")),
+        (r"A: \boxed{A}, or \boxed{5}", Score(False, None, "5", "no letter boxed", "letter")),
+        (r"\boxed{A} and \boxed{B", Score(True, None, "A", "the right letter", "letter")),
+        ("The answer is A.", Score(False, None, None, "no boxed answer", "letter")),
+        ("", Score(False, None, None, "no boxed answer", "letter")),
+    ],
+)
+def test_the_last_box_decides(text: str, score: Score) -> None:
+    assert judge(text) == score
+
+
+def test_no_response_makes_it_hang() -> None:
+    for content in ("A) " + "(" * 100_000, "answer " + " " * 100_000, "A" * 100_000, "\\" * 99_999):
+        assert judge(rf"\boxed{{{content}}}").correct is not None
+
+
+def test_a_problem_without_options_is_refused() -> None:
+    with pytest.raises(UserError, match="verifier 'choice' needs 'options', which problem 7 lacks"):
+        ChoiceVerifier().score(Problem("7", Prompt(""), "2", {"subject": "Algebra"}), r"\boxed{A}")
