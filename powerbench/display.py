@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from powerbench.report.summary import Summary
-from powerbench.report.tables import COLUMNS, groups
+from powerbench.report.tables import COLUMNS, groups, used
 from powerbench.runner import Meter
 
 PLAIN_EVERY = 15.0
@@ -19,6 +19,7 @@ PLAIN_EVERY = 15.0
 
 TERMINAL_COLUMNS = (
     "value [95%]",
+    "LC win rate [95%]",
     "undecided",
     "n",
     "tokens",
@@ -110,8 +111,8 @@ def board(
 
 def print_table(console: Console, summaries: Sequence[Summary]) -> None:
     """The table of runs, one block for each task and model: the report has more columns."""
-    shown = [i for i, column in enumerate(COLUMNS) if column.heading in TERMINAL_COLUMNS]
     for group in groups(summaries):
+        shown = [i for i in used([group]) if COLUMNS[i].heading in TERMINAL_COLUMNS]
         table = Table(title=f"{group.task} · {group.model}", title_justify="left", box=SIMPLE)
         table.add_column("sampler")
         for i in shown:

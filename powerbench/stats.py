@@ -100,6 +100,12 @@ def clustered(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Est
     return Estimate(mean, Interval(max(0.0, mean - margin), min(1.0, mean + margin)), n)
 
 
+def normal(mean: float, standard_error: float, n: int, level: float = 0.95) -> Estimate:
+    """A mean in [0, 1] over n problems with its normal interval, clipped to [0, 1]."""
+    margin = _z(level) * standard_error
+    return Estimate(mean, Interval(max(0.0, mean - margin), min(1.0, mean + margin)), n)
+
+
 def pass_at_k_curve(
     counts: Sequence[Count], ks: Sequence[int], seed: int, resamples: int = 2000
 ) -> list[PassAtK]:

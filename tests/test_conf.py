@@ -64,8 +64,8 @@ def test_the_papers_settings_are_the_defaults() -> None:
 
 
 def test_the_command_line_wins_over_the_tasks_verifier() -> None:
-    assert compose(["task=humaneval"]).config.verifier.name == "code"
-    assert compose(["task=humaneval", "verifier=math"]).config.verifier.name == "math"
+    assert compose(["task=humaneval"]).choices["verifier"] == "code"
+    assert compose(["task=humaneval", "verifier=math"]).choices["verifier"] == "math"
 
 
 @pytest.mark.parametrize(

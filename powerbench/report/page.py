@@ -12,7 +12,7 @@ from markupsafe import Markup
 from powerbench.report.disagreement import compare, disagree
 from powerbench.report.figures import INK, Drawing
 from powerbench.report.summary import Results, labels
-from powerbench.report.tables import COLUMNS, groups, value
+from powerbench.report.tables import COLUMNS, groups, used, value
 from powerbench.store import SampleKey
 from powerbench.types import Sample, Score
 
@@ -31,9 +31,10 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
     )
     summaries = [r.summary for r in results]
     names = labels(summaries)
+    table = groups(summaries)
     return environment.get_template("page.html.j2").render(
-        groups=groups(summaries),
-        columns=COLUMNS,
+        groups=table,
+        columns=[(i, COLUMNS[i]) for i in used(table)],
         comparisons=[
             (s, name, c, value(c.value))
             for s, name, r in zip(summaries, names, results, strict=True)

@@ -8,7 +8,8 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, TypeVar
 
-from powerbench.stats import Count, Estimate, PassAtK, clustered, pass_at_k_curve
+from powerbench.length_controlled import Unfitted, annotation, length_controlled
+from powerbench.stats import Count, Estimate, PassAtK, clustered, normal, pass_at_k_curve
 from powerbench.store import Run, SampleKey
 from powerbench.types import Ended, Problem, Sample, Score
 
@@ -36,6 +37,8 @@ class Summary:
     """What `value` is: accuracy, or preference over the baseline's responses."""
     value: Estimate | None
     """Over decided responses only, with its 95% interval over problems."""
+    length_controlled: Estimate | None
+    """AlpacaEval's length-controlled win rate, if the instructions' difficulties are known."""
     undecided: int
     """Responses on which the verifier could not decide."""
     unscored: int
@@ -108,6 +111,7 @@ class Results:
             verifier=self.verifier,
             measure=_measure(self.scores.values()),
             value=mean_value(self.scores),
+            length_controlled=self._length_controlled(),
             undecided=sum(score.value is None for score in self.scores.values()),
             unscored=len(samples) - len(self.scores),
             length=_mean(len(s.tokens) for s in samples),
@@ -123,6 +127,17 @@ class Results:
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
         )
+
+    def _length_controlled(self) -> Estimate | None:
+        annotations = [
+            annotation(self.problems[key.problem], self.samples[key].text, score.preference)
+            for key, score in self.scores.items()
+            if "difficulty" in self.problems[key.problem].meta
+        ]
+        fitted = length_controlled(annotations)
+        if isinstance(fitted, Unfitted):
+            return None
+        return normal(fitted.rate.value, fitted.standard_error, fitted.rate.n)
 
 
 def summarise(run: Run) -> Summary:

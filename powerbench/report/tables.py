@@ -69,6 +69,12 @@ COLUMNS = (
         lambda s: value(s.value),
     ),
     Column(
+        "LC win rate [95%]",
+        "AlpacaEval's length-controlled win rate: what would be left if every response were as long as "
+        "the baseline's; its interval, over instructions, includes the regression's uncertainty",
+        lambda s: value(s.length_controlled),
+    ),
+    Column(
         "undecided", "responses the verifier could not decide, left out of the value", _undecided
     ),
     Column(
@@ -130,17 +136,26 @@ def groups(summaries: Sequence[Summary]) -> list[Group]:
     return [_group(task, model, tuple(of_model)) for (task, model), of_model in by_model]
 
 
+def used(found: Sequence[Group]) -> list[int]:
+    """Which of COLUMNS, by position: the first, and those that hold something in any row."""
+    rows = [row for group in found for row in group.rows]
+    others = range(1, len(COLUMNS))
+    return [0, *(i for i in others if any(row.cells[i] != NOTHING for row in rows))]
+
+
 def markdown(summaries: Sequence[Summary]) -> str:
     """One table for each task and model, then what the columns mean."""
-    headings = ["sampler", *(column.heading for column in COLUMNS)]
-    rule = ["---", *("---:" for _ in COLUMNS)]
     sections = []
     for group in groups(summaries):
-        lines = [_line(headings), _line(rule)]
-        lines += [_line([row.label, *row.cells]) for row in group.rows]
+        shown = used([group])
+        lines = [_line(["sampler", *(COLUMNS[i].heading for i in shown)])]
+        lines += [_line(["---", *("---:" for _ in shown)])]
+        lines += [_line([row.label, *(row.cells[i] for i in shown)]) for row in group.rows]
         title = f"## {group.task} · {group.model} ({group.measure})"
         sections.append(f"{title}\n\n" + "\n".join(lines))
-    meanings = [f"- **{column.heading}**: {column.meaning}" for column in COLUMNS]
+    meanings = [
+        f"- **{COLUMNS[i].heading}**: {COLUMNS[i].meaning}" for i in used(groups(summaries))
+    ]
     return "\n\n".join([*sections, "\n".join(meanings)]) + "\n"
 
 

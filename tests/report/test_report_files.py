@@ -14,7 +14,7 @@ from powerbench.errors import UserError
 from powerbench.report.build import write_report
 from powerbench.report.page import embed, verdict
 from powerbench.report.summary import summarise
-from powerbench.report.tables import COLUMNS, groups
+from powerbench.report.tables import groups
 from powerbench.store import Run
 from powerbench.types import Score
 
@@ -24,10 +24,12 @@ HOSTILE = "</script><b>bold</b><script>throw 1</script><!-- & \u2028 {{ 7 * 7 }}
 
 def row(out: Path, sampler: str) -> dict[str, str]:
     """The cells of a sampler's row in report.md, by heading."""
-    headings = ["sampler", *(column.heading for column in COLUMNS)]
     lines = (out / "report.md").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"| {sampler} |"))
-    return dict(zip(headings, line.strip("| ").split(" | "), strict=True))
+    headings, line = (
+        next(line for line in lines if line.startswith(f"| {name} |")).strip("| ").split(" | ")
+        for name in ("sampler", sampler)
+    )
+    return dict(zip(headings, line, strict=True))
 
 
 def data(page: Path) -> dict[str, list[dict[str, object]]]:

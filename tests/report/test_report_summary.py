@@ -3,12 +3,14 @@
 Run: pytest tests/report/test_report_summary.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fabricate import STEPS, grid, sample, verdicts, write_run, write_scores
 
 from powerbench.report.summary import Summary, labels, summarise
+from powerbench.report.tables import markdown
 from powerbench.stats import wilson
 from powerbench.types import Cost, Ended, Score
 
@@ -143,3 +145,19 @@ def test_runs_of_a_sweep_are_told_apart_by_their_hash(tmp_path: Path) -> None:
     names = ["base-1a", "power-2b", "power-3c"]
     summaries = [summarise(write_run(tmp_path / name, [sample()])) for name in names]
     assert labels(summaries) == ["base", "power 2b", "power 3c"]
+
+
+def test_the_length_controlled_win_rate_needs_difficulties_only(tmp_path: Path) -> None:
+    samples = [sample(f"p{i}", text="x" * (40 + 7 * i % 50)) for i in range(30)]
+    scores = {(s.problem, 0): Score(preference=(i % 7) / 6) for i, s in enumerate(samples)}
+    run = write_run(tmp_path / "base-1", samples, scores)
+    assert summarise(run).length_controlled is None
+    with_difficulty = [
+        replace(p, meta={"difficulty": (i % 5) - 2.0})
+        for i, p in enumerate(run.problems().values())
+    ]
+    run.create((run.path / "config.yaml").read_text(), {}, with_difficulty)
+    found = summarise(run).length_controlled
+    assert found is not None and found.n == 30
+    assert found.interval.low < found.mean < found.interval.high
+    assert "LC win rate" in markdown([summarise(run)])

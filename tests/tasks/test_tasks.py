@@ -3,6 +3,7 @@
 Run: pytest tests/tasks/test_tasks.py
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -123,6 +124,105 @@ def test_alpaca_eval_is_the_raw_instruction() -> None:
     assert all(p.prompt.chat for p in chat)
 
 
+GAMED = """\
+model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline
+verbose,1,0.75,-1.5,-0.25,False
+verbose,0,0.5,-0.5,-1.25,False
+concise,0,0.125,2,-1.25,False
+concise,1,,1,-0.25,False
+"""
+
+
+def outputs_file(folder: Path) -> str:
+    rows = [{"instruction": i, "output": "Yes.", "generator": "b"} for i in ("Why?", "How?")]
+    file = folder / "outputs.json"
+    file.write_text(json.dumps(rows))
+    return str(file)
+
+
+def gamed_file(folder: Path, content: str = GAMED) -> str:
+    file = folder / "gamed.csv"
+    file.write_text(content)
+    return str(file)
+
+
+def test_alpaca_eval_brings_what_the_length_controlled_win_rate_needs(tmp_path: Path) -> None:
+    path = outputs_file(tmp_path)
+    bare = {"instruction": "Why?", "generator": "b"}
+    assert AlpacaEval(path=path).problems("base")[0].meta == bare
+    first, second = AlpacaEval(path=path, gamed=gamed_file(tmp_path)).problems("base")
+    assert first.meta == bare | {"difficulty": -1.25, "gamed": [[0.5, -0.5], [0.125, 2.0]]}
+    assert (second.meta["difficulty"], second.meta["gamed"]) == (-0.25, [[0.75, -1.5]])
+
+
+def test_alpaca_eval_takes_both_its_files_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = AlpacaEval()
+    files = {task.file: outputs_file(tmp_path), task.gamed_file: gamed_file(tmp_path)}
+
+    def download(hub: str, file: str, *, revision: str, repo_type: str) -> str:
+        assert (hub, revision, repo_type) == (task.hub, task.revision, "dataset")
+        return files[file]
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    local = AlpacaEval(path=files[task.file], gamed=files[task.gamed_file])
+    assert task.problems("base") == local.problems("base")
+    origin = {"hub": task.hub, "revision": task.revision}
+    digest = hashlib.sha256(GAMED.encode()).hexdigest()
+    source = task.source()
+    assert source["gamed"] == origin | {"file": task.gamed_file, "sha256": digest}
+    assert source["sha256"] == local.source()["sha256"]
+    assert local.source()["gamed"] == {"path": local.gamed, "sha256": digest}
+    del files[task.gamed_file]
+    with pytest.raises(
+        UserError, match=r"cannot load df_gamed\.csv of .*set task\.gamed=<local csv>"
+    ):
+        AlpacaEval().problems("base")
+    without = AlpacaEval(gamed_file=None)
+    assert without.problems("base") == AlpacaEval(path=local.path).problems("base")
+    assert "gamed" not in without.source()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("index", "position", "gamed.csv lacks the column 'index'"),
+        ("std_delta_len", "delta", "gamed.csv lacks the column 'std_delta_len'"),
+        (GAMED, "", "gamed.csv lacks the column 'index'"),
+        (
+            "verbose,1",
+            "verbose,2",
+            "row 1: 'index' must be one of the 2 instructions, 0 to 1, got 2",
+        ),
+        ("verbose,1", "verbose,-1", "row 1: 'index' must be one of the 2 instructions"),
+        ("verbose,1", "verbose,0.5", "row 1: 'index' must be one of the 2 instructions"),
+        ("0.125,2,", "0.125,long,", "row 3: 'std_delta_len' must be a number, got 'long'"),
+        ("0.125,2,", "1.125,2,", "row 3: 'preference' must be in [0, 1], got 1.125"),
+        ("-0.5,-1.25", "-0.5,nan", "row 2: 'instruction_difficulty' must be a number, got 'nan'"),
+        (",1,-0.25,False", "", "row 4: 'instruction_difficulty' must be a number, got None"),
+        (",0,", ",1,", "gamed.csv has no row with 0 in the column 'index'"),
+    ],
+)
+def test_damaged_gamed_annotations_are_named_with_row_and_column(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    gamed = gamed_file(tmp_path, GAMED.replace(old, new))
+    with pytest.raises(UserError) as caught:
+        AlpacaEval(path=outputs_file(tmp_path), gamed=gamed).problems("base")
+    assert message in str(caught.value)
+    assert str(caught.value).endswith("see task.gamed")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_gamed_annotations_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = outputs_file(tmp_path)
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("none.csv", "binary.csv"):
+        with pytest.raises(UserError, match=rf"cannot read task\.gamed=.*{name}"):
+            AlpacaEval(path=path, gamed=str(tmp_path / name)).problems("base")
+
+
 def test_real_data_sets_are_read_from_a_local_path() -> None:
     assert len(Math500(path=shared("math500.jsonl")).problems("base")) == 500
     outputs = shared("alpaca_eval/gpt4_1106_preview_outputs.json")
@@ -219,13 +319,18 @@ for task in Math500(), AlpacaEval():
         ("math500", "math"),
         ("math_mini", "math"),
         ("humaneval", "code"),
+        ("gpqa_diamond", "choice"),
         ("alpaca_eval", "judge"),
         ("instructions_mini", "judge_standin"),
     ],
 )
 def test_a_task_brings_its_verifier_and_the_command_line_wins(task: str, verifier: str) -> None:
+    def chosen(*overrides: str) -> str:
+        config = compose("config", list(overrides), return_hydra_config=True)
+        assert config.task.name == task
+        return config.hydra.runtime.choices.verifier
+
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        assert compose("config", [f"task={task}"]).verifier.name == verifier
+        assert chosen(f"task={task}") == verifier
         other = "math" if verifier == "code" else "code"
-        chosen = compose("config", [f"task={task}", f"verifier={other}"])
-        assert (chosen.task.name, chosen.verifier.name) == (task, other)
+        assert chosen(f"task={task}", f"verifier={other}") == other
