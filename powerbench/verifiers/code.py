@@ -1,123 +1,76 @@
-"""Programs: the function in a response, found by its syntax tree and run against the problem's tests."""
+"""Programs: the function in a response, run in a sandbox against the problem's tests."""
 
-import ast
-import re
-import warnings
+import platform
 from dataclasses import dataclass
-from textwrap import dedent, indent
-from typing import NamedTuple
 
-from powerbench.errors import require
+from powerbench.errors import require, require_integer, unknown
 from powerbench.types import Problem, Score
-from powerbench.verifiers.common import asked
-from powerbench.verifiers.sandbox import run
+from powerbench.verifiers import sandbox
+from powerbench.verifiers.common import asked, cores
+from powerbench.verifiers.extract import extract, preamble
+from powerbench.verifiers.extract_official import extract_official
 
-FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-INDENT = 4 * " "
+EXTRACTIONS = {"default": extract, "official": extract_official}
 
 
 @dataclass(frozen=True)
 class CodeVerifier:
     """Decides whether the function that a response defines or completes passes `check(entry_point)`.
 
+    mode: how the program is found: `default`, by Python's syntax tree (`extract`); `official`, by the
+        rule of the official code (`extract_official`).
     timeout: seconds for the program with its tests; one that needs longer has failed.
-    memory_mb: address space of its process, in MiB.
+    memory_mb: address space of each of its processes, MiB. file_mb: size of what it writes, MiB.
+    require_sandbox: refuse to run programs in anything but the strongest sandbox, bubblewrap.
+    workers: programs that may run at once; None: one per CPU core.
+
+    Raises UserError for an impossible setting, or if the sandbox that is required does not work here.
     """
 
-    name: str = "code"
+    mode: str = "default"
     timeout: float = 5.0
     memory_mb: int = 1024
+    file_mb: int = 16
+    require_sandbox: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.mode not in EXTRACTIONS:
+            raise unknown("verifier.mode", self.mode, EXTRACTIONS)
         require(self.timeout > 0, f"verifier.timeout must be > 0 seconds, got {self.timeout}")
-        require(self.memory_mb >= 64, f"verifier.memory_mb must be >= 64, got {self.memory_mb}")
+        require_integer("verifier.memory_mb", self.memory_mb, 64)
+        require_integer("verifier.file_mb", self.file_mb, 1)
+        if self.workers is None:
+            object.__setattr__(self, "workers", cores())
+        require_integer("verifier.workers", self.workers, 1)
+        if self.require_sandbox:
+            strongest = sandbox.MODES[0]
+            obstacle = sandbox.available()[strongest]
+            require(
+                not obstacle,
+                f"verifier.require_sandbox=true needs {strongest}, which does not work here "
+                f"({obstacle}); set it to false to run programs in the mode {sandbox.best_mode()!r}",
+            )
+
+    @property
+    def name(self) -> str:
+        return "code" if self.mode == "default" else f"code_{self.mode}"
 
     def score(self, problem: Problem, text: str) -> Score:
         prompt, entry_point, test = (
             asked(problem, field, self.name) for field in ("prompt", "entry_point", "test")
         )
-        program = extract(prompt, entry_point, text)
-        if program is None:
+        source = EXTRACTIONS[self.mode](prompt, entry_point, text)
+        if source is None:
             tried = f"def {entry_point}" in text
-            return Score(correct=False, reason="SyntaxError" if tried else "no code")
-        tested = f"{program}\n{test}\n\ncheck({entry_point})\n"
-        passed, reason = run(tested, self.timeout, self.memory_mb)
-        return Score(correct=passed, extracted=program, reason=reason)
+            reason = "no usable definition" if tried else "no code"
+            return Score(correct=False, reason=reason, by="syntax tree")
+        program = sandbox.Program(preamble(prompt, entry_point), source, entry_point, test)
+        limits = sandbox.Limits(self.timeout, self.memory_mb, self.file_mb)
+        strongest = sandbox.MODES[0] if self.require_sandbox else None
+        passed, reason, mode = sandbox.run(program, limits, strongest)
+        by = f"{mode}, Python {platform.python_version()}"
+        return Score(correct=passed, extracted=source, reason=reason, by=by)
 
     def close(self) -> None:
         """Nothing is held between calls."""
-
-
-def extract(prompt: str, entry_point: str, text: str) -> str | None:
-    """The program that a response stands for; None if it holds none.
-
-    The first fenced block (closed or not) that defines the entry point, or else the response itself
-    if it does: both after the part of the prompt that precedes the function, its imports and helpers.
-    Otherwise the prompt, continued up to the end of the function by the response, or else by a block
-    that is a function's body. From the first line on that is not Python, everything is left out.
-    """
-    blocks = [dedent(block) for block in FENCED.findall(text)]
-    for candidate in (*blocks, text):
-        module = _parse(candidate)
-        function = _function(module, entry_point)
-        if function and _has_body(function):
-            return _preamble(prompt, entry_point) + module.source
-    bodies = [indent(block, INDENT) for block in blocks]
-    for candidate in (text, *bodies):
-        module = _parse(prompt + candidate)
-        function = _function(module, entry_point)
-        if function and _end(function) > prompt.count("\n"):
-            return _first_lines(module.source, _end(function))
-    return None
-
-
-class Module(NamedTuple):
-    """Source, and its top-level statements."""
-
-    source: str
-    body: list[ast.stmt]
-
-
-def _parse(source: str) -> Module:
-    """The longest run of whole lines, from the first on, that is a module."""
-    lines = source.partition("\0")[0].split("\n")
-    while lines:
-        content = "\n".join(lines)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # about the program's string escapes
-                return Module(content, ast.parse(content).body)
-        except SyntaxError as error:  # any more lines than those before it would fail there again
-            lines = lines[: min(len(lines), error.lineno or 1) - 1]
-        except (ValueError, RecursionError, MemoryError):  # not text, or nested too deeply
-            break
-    return Module("", [])
-
-
-def _function(module: Module, name: str) -> ast.FunctionDef | None:
-    functions = (node for node in module.body if isinstance(node, ast.FunctionDef))
-    return next((function for function in functions if function.name == name), None)
-
-
-def _has_body(function: ast.FunctionDef) -> bool:
-    """Whether there is more than a docstring or an ellipsis."""
-    return not all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for node in function.body
-    )
-
-
-def _preamble(prompt: str, entry_point: str) -> str:
-    """The part of the prompt before the function."""
-    function = _function(_parse(prompt), entry_point)
-    if function is None:
-        return ""
-    start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
-    return _first_lines(prompt, start - 1)
-
-
-def _end(function: ast.FunctionDef) -> int:
-    return function.end_lineno or function.lineno
-
-
-def _first_lines(source: str, count: int) -> str:
-    return "".join(f"{line}\n" for line in source.split("\n")[:count])

@@ -1,5 +1,6 @@
 """What verifiers share: the protocol, and what they ask of a problem."""
 
+import os
 from typing import Protocol
 
 from powerbench.errors import UserError, require
@@ -9,7 +10,7 @@ TIMED_OUT = "timed out"
 """The reason of a verdict on a response that missed the verifier's time limit."""
 
 
-class CannotScore(UserError):
+class CannotScore(UserError):  # noqa: N818
     """No further verdict can be had now: the judge is out of reach, or its budget is spent.
 
     Scoring stops; the verdicts made so far are kept, and the same command goes on from them.
@@ -51,3 +52,8 @@ def asked(problem: Problem, field: str, verifier: str) -> str:
         f"choose the verifier of its task",
     )
     return problem.meta[field]
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

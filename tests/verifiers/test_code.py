@@ -1,34 +1,28 @@
-"""The code verifier: what it takes for the program, and that only a program whose checks return passes.
+"""The code verifier: verdicts on responses, and what each of its settings is for.
 
+What a program cannot do is in test_sandbox.py, how it is found in test_extract.py.
 Run: pytest tests/verifiers/test_code.py
 """
 
-from textwrap import indent
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from powerbench.errors import UserError
 from powerbench.tasks.humaneval import HumanEval
 from powerbench.types import Problem, Prompt, Score
+from powerbench.verifiers import sandbox
 from powerbench.verifiers.code import CodeVerifier
 
-PROMPT = '''from math import sqrt
-
-
-def helper(x):
-    return 2 * x
-
-
-def root(x: float) -> float:
-    """ The square root.
-    >>> root(4.0)
-    2.0
-    """
-'''
+BEFORE = "from math import sqrt\n\n\n"
+PROMPT = f'{BEFORE}def root(x):\n    """ The square root. """\n'
 TEST = """
 def check(candidate):
     assert candidate(4.0) == 2.0, "four"
-    assert candidate(9.0) == 3.0, "nine"
+    assert candidate(9.0) == sqrt(9.0), "nine"
 """
 PROBLEM = Problem(
     "root", Prompt(PROMPT), "", {"prompt": PROMPT, "entry_point": "root", "test": TEST}
@@ -37,75 +31,16 @@ WHOLE = "def root(x):\n    return sqrt(x)\n"
 BODY = "    return sqrt(x)\n"
 
 
-def judge(text: str, timeout: float = 5.0) -> Score:
-    return CodeVerifier(timeout=timeout).score(PROBLEM, text)
-
-
-# -- extraction -----------------------------------------------------------------------------------
+def judge(text: str, **settings: Any) -> Score:
+    return CodeVerifier(**{"timeout": 60.0, **settings}).score(PROBLEM, text)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        BODY,
-        BODY.rstrip(),
-        "\n" + BODY + "\n\nprint(root(4.0))\nassert False\n",
-        BODY + "\n\ndef other():\n    raise SystemExit\n\nother()\n",
-        BODY + "\nThe function returns the square root.\n",
-        BODY + "```\nThis is it.",
-        "    note = '''\nat column 0\n'''\n" + BODY,
-        BODY + "    if x and (\n",
-        WHOLE,
-        PROMPT + BODY,
-        f"Here it is:\n```python\n{WHOLE}```\nIt uses `sqrt`.",
-        f"Here it is:\n```python\n{WHOLE}",
-        f"```\n{PROMPT}{BODY}```",
-        f"```python\n{BODY}```",
-        "```python\nreturn sqrt(x)\n```",
-        f"1. First\n   ```python\n{indent(WHOLE, '   ')}   ```\n",
-        f"```python\nprint(1)\n```\nand\n```python\n{WHOLE}```",
-        f"```python\ndef root(x):\n    return helper(x) / 2 and sqrt(x)\n```\n```python\n{'x' * 9}\n```",
-    ],
+    "text", [BODY, WHOLE, f"Sure.\n```python\n{WHOLE}```\n", f"{BODY}\nprint(root(input()))\n"]
 )
-def test_the_program_is_found(text: str) -> None:
+def test_a_program_whose_checks_return_is_right(text: str) -> None:
     score = judge(text)
     assert (score.correct, score.reason) == (True, "passed")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "no code"),
-        ("I cannot do that.", "no code"),
-        ("```text\nnothing to run\n```", "no code"),
-        ("return sqrt(x)", "no code"),
-        ("\0", "no code"),
-        ("```python\ndef root(x) return 1\n```", "SyntaxError"),
-    ],
-)
-def test_a_response_without_the_function_is_wrong(text: str, reason: str) -> None:
-    assert judge(text) == Score(correct=False, reason=reason)
-
-
-def test_extracted_is_the_program_without_the_tests() -> None:
-    assert judge(BODY + "\nprint(1)\n").extracted == PROMPT + BODY
-    fenced = judge(f"```\n{WHOLE}```").extracted
-    assert fenced is not None
-    assert fenced.startswith("from math import sqrt\n\n\ndef helper(x):")
-    assert fenced.endswith(WHOLE)
-
-
-# -- execution ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("solution", ["alone", "in a fenced block"])
-def test_all_canonical_solutions_of_humaneval_pass(solution: str) -> None:
-    verifier = CodeVerifier(timeout=20.0)
-    for problem in HumanEval().problems("base"):
-        text = problem.gold
-        if solution == "in a fenced block":
-            text = f"Sure!\n\n```python\n{problem.meta['prompt']}{problem.gold}```\n\nIt works."
-        assert verifier.score(problem, text).correct, problem.id
 
 
 @pytest.mark.parametrize(
@@ -113,87 +48,144 @@ def test_all_canonical_solutions_of_humaneval_pass(solution: str) -> None:
     [
         ("return 2.0", "AssertionError"),
         ("return undefined", "NameError: name 'undefined' is not defined"),
-        ("import sys; sys.exit(0)", "SystemExit: 0"),
-        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
-        ("import os; os._exit(0)", "exited with code 0 before the checks returned"),
-        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL before the checks returned"),
-        ("return float(input())", "EOFError: EOF when reading a line"),
-        ("return ' ' * 10**10", "MemoryError"),
-        ("nonlocal y", "SyntaxError: no binding for nonlocal 'y' found (<program>, line 13)"),
-        ("return root(x)", "RecursionError: maximum recursion depth exceeded"),
+        ("return float(input())", "EOFError"),
+        ("nonlocal y", "SyntaxError: no binding for nonlocal 'y' found"),
     ],
 )
-def test_a_program_that_fails_says_how(body: str, reason: str) -> None:
+def test_a_program_that_fails_is_wrong_and_says_how(body: str, reason: str) -> None:
     score = judge(f"    {body}\n")
-    assert (score.correct, score.reason) == (False, reason)
+    assert score.correct is False
+    assert score.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("text", "reason"),
     [
-        "while True: pass",
-        "while True: print('x' * 10000)",
-        "import time; time.sleep(1000)",
-        "import subprocess; subprocess.run(['sleep', '1000'])",
+        ("", "no code"),
+        ("I cannot do that.", "no code"),
+        ("```python\ndef root(x) return 1\n```", "no usable definition"),
+        ("def root(x):\n    ...\n", "no usable definition"),
     ],
 )
-def test_a_program_that_does_not_end_has_failed(body: str) -> None:
-    score = judge(f"    {body}\n", timeout=0.5)
-    assert score.correct is False
-    if "subprocess" not in body:  # there, the limit on processes may come first
-        assert score.reason == "timed out"
+def test_a_response_without_the_function_is_wrong(text: str, reason: str) -> None:
+    assert judge(text) == Score(correct=False, reason=reason, by="syntax tree")
 
 
-def test_a_program_that_hoards_memory_has_failed() -> None:
-    score = judge("    hoard = []\n    while True: hoard.append(' ' * 10**7)\n", timeout=20)
-    assert (score.correct, score.reason) == (False, "MemoryError")
-
-
-@pytest.mark.parametrize(
-    "body", ["print('x' * 10**6)", "import sys; sys.stderr.write('x' * 10**6)", "open('f', 'w')"]
-)
-def test_output_and_files_do_no_harm(body: str) -> None:
-    assert judge(f"    {body}\n{BODY}").correct is True
-
-
-def test_a_program_cannot_report_for_the_harness() -> None:
-    """Every descriptor is written to, then the process exits before the checks return."""
-    attack = """    import os
-    for descriptor in range(3, 64):
-        try:
-            os.write(descriptor, b"passed")
-        except OSError:
-            pass
-    os._exit(0)
-"""
-    assert judge(attack).correct is False
-
-
-def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "key")
-    assert judge(f"    import os; assert 'SECRET' not in os.environ\n{BODY}").correct is True
-
-
-def test_a_verdict_does_not_depend_on_a_hash_seed() -> None:
-    text = "    raise ValueError(hash('a'))\n"
-    assert judge(text) == judge(text)
+def test_the_score_keeps_the_program_and_what_decided() -> None:
+    assert judge(f"{BODY}\nprint(1)\n") == Score(
+        correct=True,
+        extracted=PROMPT + BODY,
+        reason="passed",
+        by=f"{sandbox.best_mode()}, Python {platform.python_version()}",
+    )
 
 
 def test_a_sandbox_that_fails_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")
     score = judge(BODY)
     assert score.value is None
+    assert score.extracted == PROMPT + BODY
     assert "the sandbox failed" in score.reason
+    assert score.by.startswith("limits")
 
 
-# -- misuse ---------------------------------------------------------------------------------------
+def test_it_may_be_called_from_as_many_threads_as_it_says() -> None:
+    verifier = CodeVerifier(timeout=60, workers=4)
+    texts = [f"    return {number} * sqrt(x)\n" for number in (1, 2) * 6]
+    with ThreadPoolExecutor(verifier.workers) as pool:
+        scores = list(pool.map(lambda text: verifier.score(PROBLEM, text), texts))
+    assert [score.correct for score in scores] == [True, False] * 6
+    assert CodeVerifier().workers == CodeVerifier(workers=None).workers >= 1  # type: ignore[operator]
 
 
-def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(UserError, match="timeout must be > 0"):
-        CodeVerifier(timeout=0)
-    with pytest.raises(UserError, match="memory_mb must be >= 64"):
-        CodeVerifier(memory_mb=1)
+# -- HumanEval ------------------------------------------------------------------------------------
+
+HUMANEVAL: Mapping[str, Problem] = {p.id: p for p in HumanEval().problems("base")}
+
+
+@pytest.mark.parametrize("number", [10, 32, 38, 50, 115])
+def test_what_the_prompt_alone_has_is_there_for_function_and_checks(number: int) -> None:
+    """The response is the entry point alone: without the helpers or imports that the prompt gives."""
+    problem = HUMANEVAL[f"HumanEval/{number}"]
+    name = problem.meta["entry_point"]
+    signature = next(
+        line for line in problem.meta["prompt"].split("\n") if line.startswith(f"def {name}(")
+    )
+    score = CodeVerifier(timeout=60).score(problem, f"```\n{signature}\n{problem.gold}\n```")
+    assert (score.correct, score.reason) == (True, "passed")
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+def test_each_mode_has_a_name_and_a_rule() -> None:
+    official = CodeVerifier(mode="official", timeout=60)
+    assert (CodeVerifier().name, official.name) == ("code", "code_official")
+    right = official.score(PROBLEM, f"```python\n{WHOLE}```\n")
+    assert (right.correct, right.extracted) == (True, PROMPT + BODY.rstrip())
+    assert judge(WHOLE).correct is True
+    assert official.score(PROBLEM, WHOLE).correct is False
+    assert official.score(PROBLEM, "").correct is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "body", "reason"),
+    [
+        ({"timeout": 0.5}, "while True: pass", "timed out"),
+        ({"memory_mb": 256}, "return len(' ' * 300 * 2**20)", "MemoryError"),
+        ({"file_mb": 2}, "open('f', 'w').write(' ' * 3 * 2**20)", "OSError"),
+    ],
+)
+def test_each_limit_holds(settings: dict[str, Any], body: str, reason: str) -> None:
+    score = judge(f"    {body}\n    return sqrt(x)\n", **settings)
+    assert score.correct is False
+    assert score.reason.startswith(reason)
+
+
+def test_the_limits_are_no_smaller_than_they_say() -> None:
+    body = "    kept = ' ' * 100 * 2**20\n    open('f', 'w').write(kept[: 3 * 2**20])\n"
+    assert judge(body + BODY, memory_mb=512, file_mb=4).correct is True
+
+
+def test_the_sandbox_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    obstacles = dict.fromkeys(sandbox.MODES, "")
+    monkeypatch.setattr(sandbox, "available", lambda: obstacles)
+    told: list[tuple[sandbox.Program, sandbox.Limits, str | None]] = []
+
+    def run(program: sandbox.Program, limits: sandbox.Limits, mode: str | None) -> sandbox.Verdict:
+        told.append((program, limits, mode))
+        return sandbox.Verdict(True, "passed", "bubblewrap")
+
+    monkeypatch.setattr(sandbox, "run", run)
+    limits = {"timeout": 1.5, "memory_mb": 128, "file_mb": 2}
+    judge(BODY, **limits)
+    judge(BODY, **limits, require_sandbox=True)
+    program = sandbox.Program(BEFORE, PROMPT + BODY, "root", TEST)
+    expected = sandbox.Limits(seconds=1.5, memory_mb=128, file_mb=2)
+    assert told == [(program, expected, None), (program, expected, "bubblewrap")]
+
+
+def test_a_sandbox_that_is_required_but_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    obstacles = {**dict.fromkeys(sandbox.MODES, ""), "bubblewrap": "bwrap is not installed"}
+    monkeypatch.setattr(sandbox, "available", lambda: obstacles)
+    CodeVerifier()
+    with pytest.raises(UserError, match=r"bubblewrap, .*\(bwrap is not installed\); set it to"):
+        CodeVerifier(require_sandbox=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mode": "offical"}, r"unknown verifier.mode 'offical' \(did you mean 'official'\?\)"),
+        ({"timeout": 0}, "verifier.timeout must be > 0 seconds, got 0"),
+        ({"memory_mb": 1}, "verifier.memory_mb must be an integer >= 64, got 1"),
+        ({"file_mb": 0}, "verifier.file_mb must be an integer >= 1, got 0"),
+        ({"workers": 0}, "verifier.workers must be an integer >= 1, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        CodeVerifier(**settings)
 
 
 def test_a_problem_of_another_task_is_refused() -> None:

@@ -1,0 +1,125 @@
+"""The modes of the sandbox: what starts its first process, and what that one gives up."""
+
+import compileall
+import shutil
+import site
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NamedTuple
+
+from powerbench.verifiers.sandbox import inside, landlock, syscalls
+
+INSIDE = Path(inside.__file__).parent
+compileall.compile_dir(
+    INSIDE, quiet=2
+)  # in there it is read-only, and would be compiled every time
+SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+)
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+SCRATCH = "/tmp"
+"""The program's folder in a bubblewrap: a file system of its own."""
+NOBODY = "65534"
+
+
+class Start(NamedTuple):
+    """How the first process starts."""
+
+    prefix: tuple[str, ...] = ()
+    """What goes before the interpreter on its command line."""
+    folder: str = "/"
+    syscalls: bytes = b""
+    """A filter of system calls (BPF); empty for none."""
+    ruleset: int | None = None
+    """The descriptor of a landlock ruleset."""
+
+
+@contextmanager
+def bubblewrap(file_mb: int) -> Iterator[Start]:
+    """Namespaces of its own for everything, in which there is only what Python needs, read-only."""
+    program = shutil.which("bwrap")
+    if program is None:
+        raise OSError("bwrap is not installed: install your system's package of bubblewrap")
+    yield Start((program, *_namespaces(file_mb)), syscalls=syscalls.permitted())
+
+
+def _namespaces(file_mb: int) -> Iterator[str]:
+    """Options of bwrap. No new session: the process that starts it makes one, and can then kill it."""
+    yield from ("--unshare-all", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL")
+    yield from ("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox")
+    yield from ("--size", str(file_mb * 2**20), "--tmpfs", SCRATCH)
+    for path in readable():
+        if str(path) in SYSTEM and path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        else:
+            yield from ("--ro-bind", str(path), str(path))
+    for device in DEVICES:
+        yield from ("--dev-bind", device, device)
+    yield from ("--remount-ro", "/", "--chdir", SCRATCH)
+
+
+@contextmanager
+def kernel(file_mb: int) -> Iterator[Start]:
+    """No namespaces, but the same files and system calls, by landlock and seccomp."""
+    if sys.platform != "linux":
+        raise OSError("landlock and seccomp are Linux's")
+    allowed = syscalls.permitted()
+    devices = [Path(device) for device in DEVICES]
+    with _folder() as folder, landlock.ruleset(readable(), folder, devices) as ruleset:
+        yield Start((), str(folder), allowed, ruleset)
+
+
+@contextmanager
+def limits(file_mb: int) -> Iterator[Start]:
+    """The limits that each process sets itself."""
+    with _folder() as folder:
+        yield Start((), str(folder))
+
+
+STARTS: dict[str, Callable[[int], AbstractContextManager[Start]]] = {
+    "bubblewrap": bubblewrap,
+    "kernel": kernel,
+    "limits": limits,
+}
+"""By mode; given the limit on files in MiB. They raise OSError in a line if it cannot be had here."""
+MODES = tuple(STARTS)
+"""From the strongest to the weakest."""
+
+
+def packages() -> list[str]:
+    """The folders of installed packages, of this environment and not of the user."""
+    return [folder for folder in site.getsitepackages() if Path(folder).is_dir()]
+
+
+def readable() -> list[Path]:
+    """The trees that the interpreter needs."""
+    system = [Path(path) for path in SYSTEM if Path(path).exists()]
+    python = {Path(path) for path in (sys.base_prefix, sys.prefix, *packages(), str(INSIDE))}
+    trees = [*system, *sorted(python)]
+    return [tree for tree in trees if not any(parent in trees for parent in tree.parents)]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = mkdtemp(prefix="powerbench-")
+    try:
+        yield Path(folder)
+    finally:
+        try:
+            shutil.rmtree(folder)
+        except (OSError, RecursionError):  # forbidden modes, or thousands of levels
+            command = 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'
+            subprocess.run(
+                ["/bin/sh", "-c", command, "sh", folder], stderr=subprocess.DEVNULL, check=False
+            )
