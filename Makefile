@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-vllm lint bench bench-gpu clean
+.PHONY: help setup reproduce test test-vllm lint bench bench-verifiers bench-gpu clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## make .venv with everything the other targets need
 
@@ -54,6 +54,9 @@ lint: setup  ## ruff and mypy
 
 bench: setup  ## speed on this CPU, as ratios within one run; with vLLM if `make test-vllm` was run
 	$(BIN)/python -m powerbench.bench $(ARGS)
+
+bench-verifiers: setup  ## programs and answers judged a second, beside the stock runners
+	$(BIN)/python -m powerbench.bench.verifying $(ARGS)
 
 bench-gpu: setup  ## decoding speed on CUDA against the roofline: Qwen2.5-7B's shape, random weights
 	$(BIN)/python -m powerbench.bench.gpu $(ARGS)

@@ -62,6 +62,8 @@ def _parser_main(arguments: list[str]) -> None:
     if arguments[:1] == ["run"]:  # Hydra has a grammar of its own
         run(arguments[1:])
         return
+    scores = arguments[:1] == ["score"]
+    settings = [a for a in arguments if scores and a.startswith("verifier.")]
     parser = argparse.ArgumentParser(
         prog="powerbench", description="Sampling from p(x)^alpha, against its rivals."
     )
@@ -70,15 +72,12 @@ def _parser_main(arguments: list[str]) -> None:
         commands, "run", "run a model on a task with a sampler: powerbench run [-m] GROUP=NAME ..."
     )
     scoring = _add(commands, "score", "score a run folder's responses again, without generating")
-    scoring.add_argument(
-        "run",
-        nargs="+",
-        help="run folders, or folders of them; settings of the verifier (verifier.X=Y)",
-    )
+    scoring.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them")
     scoring.add_argument(
         "--verifier", help=f"default: each run's own; or one of: {', '.join(options('verifier'))}"
     )
-    scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier))
+    scoring.epilog = "With --verifier come its settings, as in: verifier.timeout=10"
+    scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier, settings))
     reporting = _add(commands, "report", "write the table, the figures and the page of run folders")
     reporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     reporting.add_argument("--out", type=Path, help="default: <the first folder>/report")
@@ -89,7 +88,7 @@ def _parser_main(arguments: list[str]) -> None:
     _add(commands, "doctor", "what this machine can run, and what is missing").set_defaults(
         command=lambda a: doctor()
     )
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args([a for a in arguments if a not in settings])
     command: Callable[[argparse.Namespace], None] = chosen.command
     command(chosen)
 
@@ -129,15 +128,14 @@ def run(arguments: list[str]) -> None:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def rescore(arguments: Sequence[str], verifier: str | None) -> None:
+def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:
     """Score every response of the given runs again, with their own verifier or another."""
     from powerbench.jobs import rescore as rescore_run
     from powerbench.store import find_runs
 
-    settings = [a for a in arguments if a.startswith("verifier.")]
     if settings and verifier is None:
         raise UserError(f"{settings[0]}: name the verifier that it is for, with --verifier")
-    for each in find_runs([Path(a) for a in arguments if a not in settings]):
+    for each in find_runs(paths):
         rescore_run(each, verifier, settings, _console())
 
 

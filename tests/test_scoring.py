@@ -145,7 +145,7 @@ def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that
 
     def decide(id: str) -> Score:
         asked.append(id)
-        if id == "0" and asked.count("0") == 1 or id == "1":
+        if (id == "0" and asked.count("0") == 1) or id == "1":
             return Score(correct=False, reason=TIMED_OUT)
         beside.set()
         return Score(correct=True)

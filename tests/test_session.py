@@ -129,7 +129,7 @@ def test_scoring_again_generates_nothing(tmp_path: Path) -> None:
     main(["score", str(tmp_path)])
     assert run.scores("judge_standin") == verdicts
     assert (run.path / "samples.jsonl").read_bytes() == made
-    assert all("stand-in judge toy" in score.reason for score in verdicts.values())
+    assert all(score.by == "stand-in toy" for score in verdicts.values())
 
 
 def test_a_verifier_of_another_task_is_refused(
@@ -142,6 +142,51 @@ def test_a_verifier_of_another_task_is_refused(
     assert "choose the verifier of its task" in capsys.readouterr().err
     assert run.scores("math") == before
     assert run.verifiers() == ["math"]
+
+
+NOWHERE = ["verifier.base_url=http://127.0.0.1:1/v1", "verifier.key_env=null", "verifier.retries=0"]
+
+
+def test_a_judge_out_of_reach_costs_no_sample_and_stops_no_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = ["task=instructions_mini", "verifier=judge", *NOWHERE, f"verifier.cache={tmp_path}"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "-m", *TOY, *judged, "limit=2", "seed=0,1", f"runs={tmp_path / 'runs'}"])
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert all("the judge at http://127.0.0.1:1/v1 gave no answer" in line for line in lines)
+    runs = find_runs([tmp_path / "runs"])
+    assert [len(run.samples()) for run in runs] == [2, 2]
+    assert [run.metrics["unscored"] for run in runs] == [2, 2]
+    main(["score", str(tmp_path / "runs"), "--verifier", "judge_standin"])
+    assert [len(run.scores("judge_standin")) for run in runs] == [2, 2]
+
+
+def test_another_opinion_stands_beside_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = toy_run(tmp_path, "limit=3")
+    main(["score", str(tmp_path), "--verifier", "math_official"])
+    assert "math_official: 0.000" in capsys.readouterr().out
+    assert run.verifiers() == ["math", "math_official"]
+    assert run.scores("math").keys() == run.scores("math_official").keys()
+
+
+def test_settings_are_for_a_verifier_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_run(tmp_path, "limit=1")
+    for arguments, said in (
+        (["verifier.timeout=1"], "verifier.timeout=1: name the verifier that it is for"),
+        (["--verifier", "math", "verifier.timeout=-1"], "verifier.timeout must be > 0"),
+        (["--verifier", "math", "verifier.timeot=1"], "did you mean 'verifier.timeout'?"),
+        (["--verifier", "maths"], "unknown verifier 'maths' (did you mean 'math'?)"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["score", str(tmp_path), *arguments])
+        assert said in capsys.readouterr().err
 
 
 def test_report_list_and_doctor_speak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
