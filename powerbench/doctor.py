@@ -10,10 +10,11 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from powerbench.cache import cache_folder
 from powerbench.compose import compose, conf_dir, options
 from powerbench.engines.toy import TabularModel
 from powerbench.errors import UserError
-from powerbench.models import HubModel, cache_folder
+from powerbench.models import HubModel
 from powerbench.provenance import hardware, packages
 from powerbench.verifiers import sandbox
 

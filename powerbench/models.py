@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from powerbench.cache import cache_folder
 from powerbench.errors import UserError, require
 from powerbench.types import KINDS, Prompt, Tokens
 
@@ -207,12 +207,6 @@ def _load(model: HubModel, dtype: Any, device: str, attention: str) -> PreTraine
     logging.disable_progress_bar()
     lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
     return lm.to(device).eval()
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept."""
-    default = Path.home() / ".cache" / "powerbench"
-    return Path(os.environ.get("POWERBENCH_CACHE", default)).expanduser()
 
 
 def _converted(gguf: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
-    ["errors", "types"],
+    ["errors", "types", "cache"],
     ["rng", "stats", "length_controlled", "store", "provenance", "models"],
     ["engines", "samplers", "tasks", "verifiers"],
     ["law", "live", "compose"],

@@ -1,0 +1,125 @@
+"""When a request may be sent: in its turn, within the budget, and while nothing has failed for all."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from powerbench.verifiers.common import CannotScore
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What has been asked so far, and what it took."""
+
+    paid: int = 0
+    """Answers of the endpoint."""
+    cached: int = 0
+    """Answers that had been paid for before."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float = 0.0
+
+    def __str__(self) -> str:
+        kept = f", {self.cached} from the cache" if self.cached else ""
+        return f"{self.paid + self.cached} judged{kept}, ${self.dollars:.2f}"
+
+
+class Gate:
+    """Shared by the threads that ask one endpoint; keeps their bill.
+
+    interval: seconds from the start of one request to that of the next, at least.
+    budget: US dollars; None for no limit.
+
+    All that waits here raises CannotScore as soon as one thread has called `fail`.
+    """
+
+    def __init__(self, interval: float, budget: float | None) -> None:
+        self.bill = Bill()
+        self._interval = interval
+        self._budget = budget
+        self._changed = threading.Condition()  # guards what this holds, and tells of its changes
+        self._reserved: list[float] = []
+        self._failure: str | None = None
+        self._next = 0.0
+
+    def fail(self, message: str) -> CannotScore:
+        """End all waiting; the error to raise. The first failure is the one that all are told."""
+        with self._changed:
+            self._failure = self._failure or message
+            self._changed.notify_all()
+            return CannotScore(self._failure)
+
+    def reopen(self) -> None:
+        with self._changed:
+            self._failure = None
+
+    def wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None, seconds)
+            self._check()
+
+    def take_turn(self) -> None:
+        """Wait until the next request may start."""
+        with self._changed:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        self.wait(turn - now)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody take a turn for so long."""
+        with self._changed:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+    @contextmanager
+    def reserved(self, dollars: float) -> Iterator[None]:
+        """Hold back what a request is expected to cost, while it is under way.
+
+        If that exceeds the budget together with what other requests hold back, waits for what those
+        really cost. Raises CannotScore if it exceeds the budget then.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._failure or not self._reserved or self._fits(dollars)
+            )
+            self._check()
+            if not self._fits(dollars):
+                raise self.fail(
+                    f"verifier.budget={self._budget:g} would be exceeded: {self.bill.paid} pairs took "
+                    f"${self.bill.dollars:.4f}, and the next one takes about ${dollars:.4f}; raise it "
+                    f"and repeat the command: what is judged is kept"
+                )
+            self._reserved.append(dollars)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved.remove(dollars)
+                self._changed.notify_all()
+
+    def charge(self, prompt_tokens: int, completion_tokens: int, dollars: float) -> None:
+        """Note an answer that the endpoint gave."""
+        with self._changed:
+            bill = self.bill
+            self.bill = replace(
+                bill,
+                paid=bill.paid + 1,
+                prompt_tokens=bill.prompt_tokens + prompt_tokens,
+                completion_tokens=bill.completion_tokens + completion_tokens,
+                dollars=bill.dollars + dollars,
+            )
+
+    def note_cached(self) -> None:
+        """Note an answer that had been paid for before."""
+        with self._changed:
+            self.bill = replace(self.bill, cached=self.bill.cached + 1)
+
+    def _fits(self, dollars: float) -> bool:
+        expected = self.bill.dollars + sum(self._reserved) + dollars
+        return self._budget is None or expected <= self._budget
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise CannotScore(self._failure)
