@@ -1,94 +1,72 @@
-"""Mathematical answers: the last boxed expression, compared with the gold answer as mathematics."""
+"""Mathematical answers: the last boxed expression, compared with the gold answer in a worker process."""
 
-import re
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
-from powerbench.errors import require
+from powerbench.errors import require, require_integer, unknown
 from powerbench.types import Problem, Score
-from powerbench.verifiers.common import asked
-from powerbench.verifiers.worker import Worker, WorkerError
+from powerbench.verifiers import graders
+from powerbench.verifiers.boxed import last_boxed
+from powerbench.verifiers.common import asked, cores
+from powerbench.verifiers.worker import Pool, WorkerError
 
-BRACES = re.compile(r"\\(?P<box>boxed|fbox)\s*\{|\\.|\{|\}", re.DOTALL)
-MARKUP = re.compile(r"^\s*\\[(\[]|\\[)\]]\s*$|\\?\$|\\!")
-THOUSANDS = re.compile(r"(?<=\d)(?:\\[,;: ]|~)(?=\d{3}(?!\d))")
-BASE = re.compile(r"(?<!\w)(?P<digits>-?\d\w*?)_\{?(?P<base>\d+)\}?$")
-
-
-def equal(gold: str, answer: str) -> bool | None:
-    """Whether two cleaned answers are the same mathematical object, as math-verify sees it.
-
-    None if it cannot read the gold answer.
-
-    May take forever: it is made to run in a worker, which is why math-verify's own alarms are off.
-    """
-    from math_verify import parse, verify
-
-    expressions = [parse(f"${text}$", parsing_timeout=None) for text in (gold, answer)]
-    if not expressions[0]:
-        return None
-    return bool(verify(*expressions, timeout_seconds=None, raise_on_error=True))
+GRADERS = {"default": graders.default, "official": graders.official}
+WARM_UP = (r"\left( \frac{1}{2}, x^2 \right)", r"\left( \frac{2}{5}, x^3 \right)")
 
 
 @dataclass(frozen=True)
 class MathVerifier:
     r"""Decides whether the last \boxed{...} or \fbox{...} of a response equals the gold answer.
 
-    timeout: seconds for one comparison; one that needs longer is undecided.
+    mode: `default`, for a careful reader (`graders.default`); `official`, for the PRM800K grader that
+        the official code uses (`graders.official`).
+    timeout: seconds of CPU time for one comparison; one that needs longer is undecided.
+    memory_mb: address space that a worker process may add for it, MiB; one that needs more is undecided.
+    workers: processes at once; None: one per CPU core.
+
+    Raises UserError for an impossible setting, or if the official grader is not installed.
     """
 
-    name: str = "math"
+    mode: str = "default"
     timeout: float = 5.0
+    memory_mb: int = 1024
+    workers: int | None = None
+    _pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.mode not in GRADERS:
+            raise unknown("verifier.mode", self.mode, GRADERS)
         require(self.timeout > 0, f"verifier.timeout must be > 0 seconds, got {self.timeout}")
+        require_integer("verifier.memory_mb", self.memory_mb, 256)
+        workers = cores() if self.workers is None else self.workers
+        require_integer("verifier.workers", workers, 1)
+        if self.mode == "official":
+            missing = [
+                name for name in ("tinker_cookbook", "pylatexenc") if find_spec(name) is None
+            ]
+            require(
+                not missing,
+                f"verifier.mode=official needs {' and '.join(missing)}, not installed here; run "
+                f"pip install pylatexenc && pip install --no-deps tinker-cookbook",
+            )
+        object.__setattr__(self, "workers", workers)
+        pool = Pool(GRADERS[self.mode], workers, self.memory_mb, warm_up=WARM_UP)
+        object.__setattr__(self, "_pool", pool)
+
+    @property
+    def name(self) -> str:
+        return "math" if self.mode == "default" else f"math_{self.mode}"
 
     def score(self, problem: Problem, text: str) -> Score:
         asked(problem, "subject", self.name)
         boxed = last_boxed(text)
         if boxed is None:
-            return Score(correct=False, reason="no boxed answer")
-        gold, answer = clean(problem.gold), clean(boxed)
-        if gold == answer:
-            return Score(correct=True, extracted=boxed, reason="same text")
-        if in_base := BASE.search(gold):  # math-verify reads 445_6 as 445
-            other = BASE.search(answer)
-            same = other is not None and other.groups() == in_base.groups()
-            return Score(correct=same, extracted=boxed, reason="equal" if same else "not equal")
+            return Score(correct=False, reason="no boxed answer", by=graders.TEXT)
         try:
-            same = self._worker.call(gold, answer, timeout=self.timeout)
+            score: Score = self._pool.call(problem.gold, boxed, timeout=self.timeout)
         except WorkerError as failure:
             return Score(extracted=boxed, reason=str(failure))
-        if same is None:
-            return Score(extracted=boxed, reason="the gold answer cannot be parsed")
-        return Score(correct=same, extracted=boxed, reason="equal" if same else "not equal")
+        return replace(score, extracted=boxed)
 
     def close(self) -> None:
-        self._worker.close()
-
-    @cached_property
-    def _worker(self) -> Worker:
-        return Worker(equal, imports=("math_verify",))
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} or \fbox{...} whose braces balance; None without one.
-
-    Of nested boxes it is the inner one.
-    """
-    found: tuple[int, str | None] = (-1, None)
-    open_braces: list[tuple[int, bool]] = []
-    for brace in BRACES.finditer(text):
-        if brace["box"] or brace[0] == "{":
-            open_braces.append((brace.end(), brace["box"] is not None))
-        elif brace[0] == "}" and open_braces:
-            start, is_box = open_braces.pop()
-            if is_box and start > found[0]:
-                found = start, text[start : brace.start()]
-    return found[1]
-
-
-def clean(answer: str) -> str:
-    r"""The answer without math delimiters, `\!`, thin spaces between thousands, and one final period."""
-    bare = THOUSANDS.sub("", MARKUP.sub("", answer)).strip()
-    return bare.removesuffix(".").strip()
+        self._pool.close()
