@@ -260,10 +260,10 @@ def test_order_and_copies_of_responses_change_nothing(gamed: bool) -> None:
 @pytest.mark.parametrize("gamed", [False, True])
 def test_the_standard_error_is_the_spread_over_other_instructions(gamed: bool) -> None:
     """As a bootstrap of instructions shows it, which fits anew each time (C is chosen anew, too)."""
-    annotations = synthetic(300, gamed=gamed)
+    annotations = synthetic(200, gamed=gamed)
     result, chance = fit(annotations), random.Random(0)
     rates = []
-    for _ in range(60):
+    for _ in range(30):
         drawn = chance.choices(annotations, k=len(annotations))
         again = fit([a._replace(instruction=str(i)) for i, a in enumerate(drawn)])
         rates.append(again.rate.value)

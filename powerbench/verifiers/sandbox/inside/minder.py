@@ -137,7 +137,8 @@ def _ended(children: list[int], which: int) -> str:
 def _signal(number: int) -> str:
     import signal  # takes half as long as the interpreter to start
 
-    return signal.Signals(number).name
+    known = number in set(signal.Signals)  # those for real time have no name
+    return signal.Signals(number).name if known else f"signal {number}"
 
 
 def _end(children: list[int]) -> None:
