@@ -30,7 +30,7 @@ reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or
 	$(BIN)/powerbench report $(RUNS)
 
 test: setup  ## run the tests, without network
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(ARGS)
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.ready  ## run the tests of engine=vllm on the CPU, in an environment of their own
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS)

@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from powerbench.compose import GROUPS, Job, compose, conf_dir, expand, options
-from powerbench.errors import UserError
+from powerbench.errors import UserError, one_line
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -46,11 +46,8 @@ def _one_line() -> Iterator[None]:
     """Report what the user can mend, or the system refuses, in one line; exit with code 2."""
     try:
         yield
-    except UserError as error:
-        print(f"powerbench: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        print(f"powerbench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"powerbench: {one_line(error)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 
@@ -130,13 +127,17 @@ def run(arguments: list[str]) -> None:
 
 def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:
     """Score every response of the given runs again, with their own verifier or another."""
-    from powerbench.jobs import rescore as rescore_run
+    from powerbench.jobs import rescore as rescore_runs
     from powerbench.store import find_runs
 
     if settings and verifier is None:
         raise UserError(f"{settings[0]}: name the verifier that it is for, with --verifier")
-    for each in find_runs(paths):
-        rescore_run(each, verifier, settings, _console())
+    stopped = False
+    for error in rescore_runs(find_runs(paths), verifier, settings, _console()):
+        print(f"powerbench: {error}", file=sys.stderr)
+        stopped = True
+    if stopped:
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def report(paths: Sequence[Path], out: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from errno import ENOSPC
 
 
 class UserError(ValueError):
@@ -14,10 +15,19 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def require_integer(name: str, value: object, least: int) -> None:
-    """Raise UserError unless the value is an integer, and not below `least`."""
+def require_integer(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise UserError unless the value is an integer, not below `least`, and not above `most`."""
     ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(ok, f"{name} must be an integer >= {least}, got {value}")
+    ok = ok and (most is None or value <= most)  # type: ignore[operator]
+    bound = f" and <= {most}" if most is not None else ""
+    require(ok, f"{name} must be an integer >= {least}{bound}, got {value}")
+
+
+def require_number(name: str, value: object, above: float, most: float, unit: str = "") -> None:
+    """Raise UserError unless the value is a number, above `above` and at most `most`."""
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and above < value <= most
+    of = f" {unit}" if unit else ""
+    require(ok, f"{name} must be a number > {above:g} and <= {most:g}{of}, got {value}")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
@@ -26,3 +36,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     close = get_close_matches(name, names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return UserError(f"unknown {what} {name!r}{hint}; known: {', '.join(names)}")
+
+
+def one_line(error: BaseException) -> str:
+    """What to tell the user of an error that they can mend, or that the system made."""
+    if isinstance(error, OSError):
+        remedy = "; free some space, and repeat the command" if error.errno == ENOSPC else ""
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror or error}{remedy}"
+    return str(error)

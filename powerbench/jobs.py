@@ -10,6 +10,7 @@ from rich.console import Console
 from powerbench.compose import Job, compose
 from powerbench.display import board, print_table
 from powerbench.engines.base import Engine, Model
+from powerbench.errors import UserError, one_line
 from powerbench.report.disagreement import compare, line
 from powerbench.report.summary import Results
 from powerbench.runner import Meter
@@ -18,7 +19,7 @@ from powerbench.session import Plan, generate, prepare
 from powerbench.store import Run
 from powerbench.tracking import Tracker
 from powerbench.types import Sample
-from powerbench.verifiers.common import CannotScore
+from powerbench.verifiers.common import CannotScore, Verifier
 
 LOG_EVERY = 10.0
 """Seconds between live metrics sent to the tracker."""
@@ -27,14 +28,13 @@ LOG_EVERY = 10.0
 def execute(job: Job, console: Console) -> Run:
     """Prepare, generate what is missing, score what is not scored, and tell the tracker.
 
-    Scoring goes on beside generation. Raises CannotScore, after everything else is done, if it had
-    to stop.
+    Scoring goes on beside generation. Whatever stops it, nothing else is held up: Raises CannotScore
+    after everything else is done.
     """
     plan = prepare(job)
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
-    stopped = None
     with run.writer() as write:
         plan.write_head()
         missing = len(plan.missing())
@@ -53,32 +53,46 @@ def execute(job: Job, console: Console) -> Run:
                         scoring.submit(sample)
             if not beside:
                 scoring.submit(*_unscored(run, scoring.verifier.name))
-            try:
-                _await(scoring, console)
-            except CannotScore as error:
-                stopped = error
+            stopped = _await(scoring, console)
     _conclude(run, console, tracker)
     if stopped is not None:
         raise stopped
     return run
 
 
-def rescore(run: Run, verifier: str | None, settings: Sequence[str], console: Console) -> None:
-    """Score every response of a run again, with its own verifier or with another by name.
+def rescore(
+    runs: Sequence[Run], verifier: str | None, settings: Sequence[str], console: Console
+) -> Iterator[CannotScore]:
+    """Score every response of some runs again, with their own verifiers or with another by name.
 
-    settings: overrides of that verifier, such as `verifier.model=...`.
+    settings: overrides of that verifier, such as `verifier.model=...`. One by name serves all runs, so
+    that its budget is for all of them; but one that asks a model asks each run's own.
+    Yields what stopped the scoring of a run; the others go on.
     """
-    job = Job.of_settings(run.config)
-    if verifier is not None:
-        job.config.verifier = compose([f"verifier={verifier}", *settings]).config.verifier
-    samples = run.samples().values()
+    named = None if verifier is None else compose([f"verifier={verifier}", *settings])
+    shared = None if named is None or asks_model(named) else named.build("verifier")
+    for run in runs:
+        job = Job.of_settings(run.config)
+        if named is not None:
+            choices = {**job.choices, "verifier": named.choices["verifier"]}
+            job = Job(job.config, choices)
+            job.config.verifier = named.config.verifier
+        try:
+            with Scoring(run, shared or _verifier_of(job, run)) as scoring:
+                scoring.submit(*run.samples().values())
+                stopped = _await(scoring, console)
+        except UserError as error:  # of building it
+            stopped = CannotScore(str(error))
+        if stopped is not None:
+            yield CannotScore(f"{run.path}: {stopped}")
+        _conclude(run, console)
+
+
+def _verifier_of(job: Job, run: Run) -> Verifier:
     model: Model = job.build("model")
-    longest = max((s.prompt_tokens for s in samples), default=1)
+    longest = max((s.prompt_tokens for s in run.samples().values()), default=1)
     engine = cache(lambda: job.build("engine")(model, longest, job.config.sampler.max_tokens))
-    with Scoring(run, make_verifier(job, model, engine)) as scoring:
-        scoring.submit(*samples)
-        _await(scoring, console)
-    _conclude(run, console)
+    return make_verifier(job, model, engine)
 
 
 def _generate(
@@ -109,16 +123,21 @@ def _unscored(run: Run, verifier: str) -> list[Sample]:
     return [sample for key, sample in run.samples().items() if key not in decided]
 
 
-def _await(scoring: Scoring, console: Console) -> None:
-    """Show how the verdicts come in, and how many responses stay undecided."""
+def _await(scoring: Scoring, console: Console) -> CannotScore | None:
+    """Show how the verdicts come in, and how many responses stay undecided; what stopped it, if it was."""
     title = f"scoring with {scoring.verifier.name}"
-    with board(console, title, scoring.submitted, beside=scoring.progress) as shown:
-        for verdict in scoring.verdicts():
-            shown.update(finished=verdict.score is not None)
+    stopped = None
+    try:
+        with board(console, title, scoring.submitted, beside=scoring.progress) as shown:
+            for verdict in scoring.verdicts():
+                shown.update(finished=verdict.score is not None)
+    except (UserError, OSError) as error:  # a wrong verifier, a locked file, a full disk
+        stopped = CannotScore(one_line(error))
     if scoring.undecided:
         console.print(
             f"{scoring.undecided} responses undecided: reasons in {scoring.run.path}/scores"
         )
+    return stopped
 
 
 def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> None:

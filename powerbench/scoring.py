@@ -59,7 +59,7 @@ class Scoring:
         """Have responses scored."""
         for sample in samples:
             self.submitted += 1
-            self._pool.submit(self._score, sample, self._quiet)
+            self._pool.submit(self._score, sample)
 
     def verdicts(self) -> Iterator[Verdict]:
         """The verdicts in the order in which they come, until all that was submitted has its own.
@@ -69,7 +69,7 @@ class Scoring:
         with self._lock:
             self._quiet, late = True, self._late
         for sample in late:
-            self._pool.submit(self._score, sample, self._quiet)
+            self._pool.submit(self._score, sample)
         while self._returned < self.submitted:
             verdict = self._done.get()
             self._returned += 1
@@ -98,10 +98,11 @@ class Scoring:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.verifier.close()
         self._pool.shutdown()
+        self.verifier.close()  # a thread may have been on its way when it was closed
         self._resources.close()
 
-    def _score(self, sample: Sample, quiet: bool) -> None:
-        key, score = SampleKey(sample.problem, sample.replicate), None
+    def _score(self, sample: Sample) -> None:
+        key, score, quiet = SampleKey(sample.problem, sample.replicate), None, self._quiet
         try:
             if self._stopped is None:
                 score = self.verifier.score(self._problems[key.problem], sample.text)
@@ -119,7 +120,7 @@ class Scoring:
             if not self._quiet:
                 self._late.append(sample)
                 return
-        self._pool.submit(self._score, sample, True)
+        self._pool.submit(self._score, sample)
 
     def _store(self, key: SampleKey, score: Score) -> None:
         with self._lock:

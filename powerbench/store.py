@@ -76,8 +76,12 @@ class Run:
         return sorted(names, key=lambda name: name != own)
 
     def scores(self, verifier: str) -> dict[SampleKey, Score]:
-        """The verdicts of one verifier; of several on one sample, the last."""
-        return dict(_read(self.path / "scores" / f"{verifier}.jsonl", _score))
+        """The verdicts of one verifier; of several on one sample, the last that is decided."""
+        scores: dict[SampleKey, Score] = {}
+        for key, score in _read(self.path / "scores" / f"{verifier}.jsonl", _score):
+            if score.value is not None or key not in scores or scores[key].value is None:
+                scores[key] = score
+        return scores
 
     def reserve(self) -> None:
         """Make the folder. Raises UserError where that is not allowed."""

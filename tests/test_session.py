@@ -15,7 +15,7 @@ import pytest
 from powerbench.cli import main
 from powerbench.compose import compose
 from powerbench.session import prepare
-from powerbench.store import Run, find_runs
+from powerbench.store import Run, append, find_runs
 from powerbench.types import Sample
 
 TOY = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
@@ -144,6 +144,33 @@ def test_a_verifier_of_another_task_is_refused(
     assert run.verifiers() == ["math"]
 
 
+def test_scores_that_cannot_be_written_cost_no_sample_and_stop_no_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = prepare(compose([*TOY, "limit=2", f"runs={tmp_path}"])).run.path
+    (folder / "scores").mkdir()
+    with append(folder / "scores/math.jsonl"), pytest.raises(SystemExit) as stopped:
+        main(["run", "-m", *TOY, "limit=2", "seed=0,1", f"runs={tmp_path}"])
+    assert stopped.value.code == 2
+    assert "is being written by another process" in capsys.readouterr().err
+    first, second = Run(folder), next(run for run in find_runs([tmp_path]) if run.path != folder)
+    assert (len(first.samples()), first.metrics["unscored"]) == (2, 2)
+    assert (len(second.samples()), second.metrics["unscored"]) == (2, 0)
+
+
+def test_runs_of_other_tasks_do_not_keep_the_rest_from_being_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", "-m", *TOY, "task=instructions_mini,math_mini", "limit=2", f"runs={tmp_path}"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["score", str(tmp_path), "--verifier", "math_official"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "instructions_mini" in line and "choose the verifier of its task" in line
+    others = [run for run in find_runs([tmp_path]) if "math_mini" in run.path.parts]
+    assert [len(run.scores("math_official")) for run in others] == [2]
+
+
 NOWHERE = ["verifier.base_url=http://127.0.0.1:1/v1", "verifier.key_env=null", "verifier.retries=0"]
 
 
@@ -180,7 +207,7 @@ def test_settings_are_for_a_verifier_that_is_named(
     toy_run(tmp_path, "limit=1")
     for arguments, said in (
         (["verifier.timeout=1"], "verifier.timeout=1: name the verifier that it is for"),
-        (["--verifier", "math", "verifier.timeout=-1"], "verifier.timeout must be > 0"),
+        (["--verifier", "math", "verifier.timeout=-1"], "verifier.timeout must be a number > 0"),
         (["--verifier", "math", "verifier.timeot=1"], "did you mean 'verifier.timeout'?"),
         (["--verifier", "maths"], "unknown verifier 'maths' (did you mean 'math'?)"),
     ):

@@ -89,3 +89,17 @@ def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run)
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         find_runs([tmp_path])
+
+
+def test_an_undecided_verdict_takes_no_decided_ones_place(run: Run) -> None:
+    """Such as that of a verifier that missed its time limit when it scored once more."""
+    right, undecided, wrong = Score(correct=True), Score(reason="timed out"), Score(correct=False)
+    key, other = SampleKey("a", 0), SampleKey("b", 0)
+    with run.score_writer("math") as verdict:
+        for score in (undecided, right, undecided):
+            verdict(key, score)
+        verdict(other, undecided)
+    assert run.scores("math") == {key: right, other: undecided}
+    with run.score_writer("math") as verdict:
+        verdict(key, wrong)
+    assert run.scores("math")[key] == wrong

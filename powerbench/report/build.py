@@ -32,4 +32,5 @@ def _markdown(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
         f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
     ]
     table = markdown([r.summary for r in results])
-    return "\n".join(["# powerbench report\n", table, *figures, disagreement.markdown(results)])
+    parts = ["# powerbench report\n", table, *figures, disagreement.markdown(results)]
+    return "\n".join(part for part in parts if part)

@@ -31,7 +31,7 @@ def disagree(one: Score, other: Score) -> bool:
     """Whether both have decided, and not alike: right against wrong, a win against a loss."""
     if one.value is None or other.value is None:
         return False
-    return (one.value > 0.5) != (other.value > 0.5)
+    return (one.value - 0.5) * (other.value - 0.5) < 0
 
 
 def compare(results: Results) -> list[Comparison]:

@@ -4,7 +4,7 @@
 (() => {
   const PAGE = 50;
   const DISAGREE = "verifiers disagree";
-  const SIGNS = { correct: "✓", win: "✓", wrong: "✗", loss: "✗", undecided: "?", "not scored": "·" };
+  const SIGNS = { correct: "✓", win: "✓", wrong: "✗", loss: "✗", tie: "=", undecided: "?", "not scored": "·" };
   const { runs, problems, responses } = JSON.parse(document.getElementById("data").textContent);
   const list = document.getElementById("list");
   const filters = document.getElementById("filters");

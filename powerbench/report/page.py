@@ -71,13 +71,13 @@ def page_data(results: Sequence[Results]) -> dict[str, Any]:
 
 
 def verdict(score: Score | None) -> str:
-    """What the page calls a score: right or wrong, win (preference > 1/2) or loss, or neither."""
+    """What the page calls a score: right or wrong; win (preference > 1/2), tie or loss; or neither."""
     if score is None:
         return UNSCORED
     if score.correct is not None:
         return "correct" if score.correct else "wrong"
     if score.preference is not None:
-        return "win" if score.preference > 0.5 else "loss"
+        return "tie" if score.preference == 0.5 else "win" if score.preference > 0.5 else "loss"
     return "undecided"
 
 

@@ -3,10 +3,10 @@
 import platform
 from dataclasses import dataclass
 
-from powerbench.errors import require, require_integer, unknown
+from powerbench.errors import require, require_integer, require_number, unknown
 from powerbench.types import Problem, Score
 from powerbench.verifiers import sandbox
-from powerbench.verifiers.common import asked, cores
+from powerbench.verifiers.common import LONGEST, MOST_MB, asked, cores
 from powerbench.verifiers.extract import extract, preamble
 from powerbench.verifiers.extract_official import extract_official
 
@@ -37,9 +37,9 @@ class CodeVerifier:
     def __post_init__(self) -> None:
         if self.mode not in EXTRACTIONS:
             raise unknown("verifier.mode", self.mode, EXTRACTIONS)
-        require(self.timeout > 0, f"verifier.timeout must be > 0 seconds, got {self.timeout}")
-        require_integer("verifier.memory_mb", self.memory_mb, 64)
-        require_integer("verifier.file_mb", self.file_mb, 1)
+        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
+        require_integer("verifier.memory_mb", self.memory_mb, 64, MOST_MB)
+        require_integer("verifier.file_mb", self.file_mb, 1, MOST_MB)
         if self.workers is None:
             object.__setattr__(self, "workers", cores())
         require_integer("verifier.workers", self.workers, 1)

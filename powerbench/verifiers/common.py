@@ -8,6 +8,8 @@ from powerbench.types import Problem, Score
 
 TIMED_OUT = "timed out"
 """The reason of a verdict on a response that missed the verifier's time limit."""
+LONGEST, MOST_MB = 3600.0, 2**20
+"""The largest settings of limits of time, in seconds, and of memory and files, in MiB."""
 
 
 class CannotScore(UserError):  # noqa: N818

@@ -8,14 +8,15 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from powerbench.cache import cache_folder
-from powerbench.errors import require, require_integer
+from powerbench.errors import require, require_integer, require_number
 from powerbench.verifiers.answers import Answer, Answers
-from powerbench.verifiers.common import CannotScore
+from powerbench.verifiers.common import LONGEST, CannotScore
 from powerbench.verifiers.gate import Bill, Gate
 from powerbench.verifiers.wire import Failure, RequestFailed, Wire, read_answer
 
@@ -60,12 +61,14 @@ class EndpointSettings:
     def __post_init__(self) -> None:
         require_integer("verifier.workers", self.workers, 1)
         require_integer("verifier.retries", self.retries, 0)
-        for name in ("timeout", "requests_per_minute"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"verifier.{name} must be > 0, got {value}")
+        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
+        if self.requests_per_minute is not None:
+            require_number("verifier.requests_per_minute", self.requests_per_minute, 0, 1e6)
         for name in ("backoff", "longest_wait", "budget", "price_prompt", "price_completion"):
             value = getattr(self, name)
-            require(value is None or value >= 0, f"verifier.{name} must be >= 0, got {value}")
+            ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf
+            ok = ok or (value is None and name == "budget")
+            require(ok, f"verifier.{name} must be a number >= 0, got {value}")
         require(
             "@" not in self.url,
             "verifier.base_url must not hold a name or password: verifier.key_env is for the key",

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 PATIENCE = 20
 """How many times its limit of CPU time a call may take by the clock, on a busy machine."""
 
-SUSPECT = 0.25
-"""The share of its memory limit from which a call is taken to have broken it. What grows by doubling would
-do so next, and a library that catches every exception would hide the MemoryError, and answer wrongly."""
+HEADROOM = 4
+"""How many times its memory limit a call is given: what grows by doubling breaks the limit visibly before it
+meets a MemoryError, which a library that catches every exception would hide, and answer wrongly."""
 
 
 class Task(NamedTuple):
@@ -58,7 +58,7 @@ def serve(pipe: "Connection[Any, Any]") -> None:
         reply = _attempt(task.function, *arguments)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if _address_space("VmPeak") - before > SUSPECT * task.memory_mb:
+        if _address_space("VmPeak") - before > task.memory_mb:
             reply = Reply("memory", None)
         pipe.send(tuple(reply))
 
@@ -68,7 +68,7 @@ def _prepare(pickled: bytes) -> Task:
     if task.warm_up is not None:
         task.function(*task.warm_up)
     if sys.platform == "linux":
-        limit = int((_address_space("VmSize") + task.memory_mb) * 2**20)
+        limit = int((_address_space("VmSize") + HEADROOM * task.memory_mb) * 2**20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return task
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
-from powerbench.errors import require, require_integer, unknown
+from powerbench.errors import require, require_integer, require_number, unknown
 from powerbench.types import Problem, Score
 from powerbench.verifiers import graders
 from powerbench.verifiers.boxed import last_boxed
-from powerbench.verifiers.common import asked, cores
+from powerbench.verifiers.common import LONGEST, MOST_MB, asked, cores
 from powerbench.verifiers.worker import Pool, WorkerError
 
 GRADERS = {"default": graders.default, "official": graders.official}
@@ -29,15 +29,15 @@ class MathVerifier:
 
     mode: str = "default"
     timeout: float = 5.0
-    memory_mb: int = 1024
+    memory_mb: int = 256
     workers: int | None = None
     _pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.mode not in GRADERS:
             raise unknown("verifier.mode", self.mode, GRADERS)
-        require(self.timeout > 0, f"verifier.timeout must be > 0 seconds, got {self.timeout}")
-        require_integer("verifier.memory_mb", self.memory_mb, 256)
+        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
+        require_integer("verifier.memory_mb", self.memory_mb, 64, MOST_MB)
         workers = cores() if self.workers is None else self.workers
         require_integer("verifier.workers", workers, 1)
         if self.mode == "official":
@@ -65,7 +65,7 @@ class MathVerifier:
         try:
             score: Score = self._pool.call(problem.gold, boxed, timeout=self.timeout)
         except WorkerError as failure:
-            return Score(extracted=boxed, reason=str(failure))
+            return Score(extracted=boxed, reason=str(failure), by="worker process")
         return replace(score, extracted=boxed)
 
     def close(self) -> None:

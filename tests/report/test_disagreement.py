@@ -27,6 +27,7 @@ RIGHT, WRONG, UNDECIDED = Score(correct=True), Score(correct=False), Score()
         (UNDECIDED, UNDECIDED, False),
         (Score(preference=0.9), Score(preference=0.6), False),
         (Score(preference=0.9), Score(preference=0.4), True),
+        (Score(preference=0.5), Score(preference=0.6), False),
     ],
 )
 def test_to_disagree_is_to_decide_the_other_way(one: Score, other: Score, differ: bool) -> None:

@@ -151,7 +151,8 @@ def test_embedded_json_round_trips() -> None:
         (Score(correct=True), "correct"),
         (Score(correct=False), "wrong"),
         (Score(preference=0.51), "win"),
-        (Score(preference=0.5), "loss"),
+        (Score(preference=0.5), "tie"),
+        (Score(preference=0.49), "loss"),
     ],
 )
 def test_verdicts_have_names(score: Score | None, expected: str) -> None:

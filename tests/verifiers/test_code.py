@@ -177,9 +177,11 @@ def test_a_sandbox_that_is_required_but_not_to_be_had(monkeypatch: pytest.Monkey
     ("settings", "said"),
     [
         ({"mode": "offical"}, r"unknown verifier.mode 'offical' \(did you mean 'official'\?\)"),
-        ({"timeout": 0}, "verifier.timeout must be > 0 seconds, got 0"),
-        ({"memory_mb": 1}, "verifier.memory_mb must be an integer >= 64, got 1"),
-        ({"file_mb": 0}, "verifier.file_mb must be an integer >= 1, got 0"),
+        ({"timeout": 0}, "verifier.timeout must be a number > 0 and <= 3600 seconds, got 0"),
+        ({"timeout": 1e9}, "verifier.timeout must be a number .*, got 1000000000.0"),
+        ({"timeout": "long"}, "verifier.timeout must be a number .*, got long"),
+        ({"memory_mb": 1}, "verifier.memory_mb must be an integer >= 64 and <= 1048576, got 1"),
+        ({"file_mb": 0}, "verifier.file_mb must be an integer >= 1 and <= 1048576, got 0"),
         ({"workers": 0}, "verifier.workers must be an integer >= 1, got 0"),
     ],
 )

@@ -270,7 +270,7 @@ TOWER = "9^{9^{9^9}}"
 def test_an_answer_that_takes_too_long_is_undecided(answer: str) -> None:
     verifier = MathVerifier(timeout=0.5, workers=1)
     score = judge(verifier, "7", answer)
-    assert score == Score(extracted=answer, reason="timed out")
+    assert score == Score(extracted=answer, reason="timed out", by="worker process")
     assert score.value is None
     verifier.close()
 
@@ -286,14 +286,18 @@ def test_undecided_is_one_answer_and_not_the_next(verifier: MathVerifier) -> Non
 @pytest.mark.parametrize("answer", ["99999999!", "9**9**9**9"])
 def test_the_official_grader_is_stopped_too(answer: str) -> None:
     verifier = MathVerifier(mode="official", timeout=0.5, workers=1)
-    assert judge(verifier, r"\frac{1}{2}", answer) == Score(extracted=answer, reason="timed out")
+    assert judge(verifier, r"\frac{1}{2}", answer) == Score(
+        extracted=answer, reason="timed out", by="worker process"
+    )
     verifier.close()
 
 
 def test_an_answer_that_takes_too_much_memory_is_undecided() -> None:
     answer = r"\operatorname{zeros}(99999,99999)"
     verifier = MathVerifier(memory_mb=256, workers=1)
-    assert judge(verifier, "5", answer) == Score(extracted=answer, reason="out of memory")
+    assert judge(verifier, "5", answer) == Score(
+        extracted=answer, reason="out of memory", by="worker process"
+    )
     verifier.close()
 
 
@@ -315,8 +319,8 @@ def test_it_scores_again_after_close(verifier: MathVerifier) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"timeout": 0}, "verifier.timeout must be > 0 seconds, got 0"),
-        ({"memory_mb": 255}, "verifier.memory_mb must be an integer >= 256, got 255"),
+        ({"timeout": 0}, "verifier.timeout must be a number > 0 and <= 3600 seconds, got 0"),
+        ({"memory_mb": 63}, "verifier.memory_mb must be an integer >= 64 and <= 1048576, got 63"),
         ({"workers": 0}, "verifier.workers must be an integer >= 1, got 0"),
         ({"mode": "officious"}, "unknown verifier.mode 'officious' .did you mean 'official'"),
     ],
