@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _one_line():
             _parser_main(list(arguments))
     except KeyboardInterrupt:
-        print("interrupted: finished samples are kept; the same command goes on", file=sys.stderr)
+        kept = "samples and verdicts so far are kept; the same command goes on"
+        print(f"interrupted: {kept}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

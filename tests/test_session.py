@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_endpoint import FakeEndpoint, served
 
 from powerbench.cli import main
 from powerbench.compose import compose
@@ -113,7 +114,10 @@ def test_a_killed_run_is_continued_to_the_same_samples(
     _, error = process.communicate()
     if blow != signal.SIGKILL:
         assert process.returncode == 130
-        assert error.strip() == "interrupted: finished samples are kept; the same command goes on"
+        assert (
+            error.strip()
+            == "interrupted: samples and verdicts so far are kept; the same command goes on"
+        )
     (hit,) = find_runs([tmp_path / "hit"])
     kept = hit.samples()
     assert 0 < len(kept) < 900
@@ -189,6 +193,24 @@ def test_a_judge_out_of_reach_costs_no_sample_and_stops_no_sweep(
     assert [run.metrics["unscored"] for run in runs] == [2, 2]
     main(["score", str(tmp_path / "runs"), "--verifier", "judge_standin"])
     assert [len(run.scores("judge_standin")) for run in runs] == [2, 2]
+
+
+def test_a_budget_is_for_all_folders_of_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    main(["run", "-m", *TOY, "task=instructions_mini", "limit=3", "seed=0,1", f"runs={runs}"])
+    with served(FakeEndpoint(usage=(1000, 0))) as judge:  # a cent a pair
+        settings = [f"verifier.base_url={judge.url}", "verifier.key_env=null", "verifier.workers=1"]
+        settings += [f"verifier.cache={tmp_path}", "verifier.budget=0.045"]
+        with pytest.raises(SystemExit) as stopped:
+            main(["score", str(runs), "--verifier", "judge", *settings])
+        assert stopped.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert all("verifier.budget=0.045 would be exceeded" in line for line in lines)
+        assert 3 <= len(judge.requests) <= 4
+    scores = [run.scores("judge_gpt-4-1106-preview") for run in find_runs([runs])]
+    assert sum(map(len, scores)) == len(judge.requests)
 
 
 def test_another_opinion_stands_beside_the_first(
