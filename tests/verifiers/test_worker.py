@@ -41,10 +41,10 @@ def work(what: str) -> object:
         print("noise", flush=True)
         print("noise", file=sys.stderr, flush=True)
     if what == "too much at once":
-        return len(bytearray(2**31))
+        return len(bytearray(2**34))
     if what == "too much, refused":
         try:
-            return len(bytearray(2**31))
+            return len(bytearray(2**34))
         except MemoryError:
             return "refused"
     if what == "too much, unsaid":
