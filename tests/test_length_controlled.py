@@ -258,18 +258,16 @@ def test_order_and_copies_of_responses_change_nothing(gamed: bool) -> None:
 
 
 @pytest.mark.parametrize("gamed", [False, True])
-def test_the_standard_error_is_the_spread_over_other_instructions(gamed: bool) -> None:
-    """As a bootstrap of instructions shows it, which fits anew each time (C is chosen anew, too)."""
-    annotations = synthetic(200, gamed=gamed)
-    result, chance = fit(annotations), random.Random(0)
-    rates = []
-    for _ in range(30):
-        drawn = chance.choices(annotations, k=len(annotations))
-        again = fit([a._replace(instruction=str(i)) for i, a in enumerate(drawn)])
-        rates.append(again.rate.value)
-    assert result.standard_error == pytest.approx(np.std(rates), rel=0.35)
+def test_the_standard_error_is_the_jackknifes(gamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which leaves out one instruction after the other, and fits anew each time."""
+    monkeypatch.setattr("powerbench.length_controlled.CS", (CS[5],))
+    annotations = synthetic(120, gamed=gamed)
+    result, n = fit(annotations), len(annotations)
+    left = [fit([*annotations[:i], *annotations[i + 1 :]]).rate.value for i in range(n)]
+    jackknife = math.sqrt((n - 1) ** 2 / n * np.var(left, ddof=1))
+    assert result.standard_error == pytest.approx(jackknife, rel=0.02)
     assert result.rate.standard_error is not None
-    assert result.standard_error > 1.5 * result.rate.standard_error
+    assert result.standard_error > 2 * result.rate.standard_error
 
 
 def test_copies_of_responses_make_nothing_more_certain() -> None:
