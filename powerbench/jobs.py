@@ -28,7 +28,7 @@ LOG_EVERY = 10.0
 def execute(job: Job, console: Console) -> Run:
     """Prepare, generate what is missing, score what is not scored, and tell the tracker.
 
-    Scoring goes on beside generation. Whatever stops it, nothing else is held up: Raises CannotScore
+    Scoring goes on beside generation. Whatever stops it holds up nothing else: CannotScore is raised
     after everything else is done.
     """
     plan = prepare(job)
@@ -56,7 +56,7 @@ def execute(job: Job, console: Console) -> Run:
             stopped = _await(scoring, console)
     _conclude(run, console, tracker)
     if stopped is not None:
-        raise stopped
+        raise CannotScore(one_line(stopped)) from stopped
     return run
 
 
@@ -67,7 +67,7 @@ def rescore(
 
     settings: overrides of that verifier, such as `verifier.model=...`. One by name serves all runs, so
     that its budget is for all of them; but one that asks a model asks each run's own.
-    Yields what stopped the scoring of a run; the others go on.
+    Yields what stopped the scoring of a run; the others go on, unless the verifier can judge nothing.
     """
     named = None if verifier is None else compose([f"verifier={verifier}", *settings])
     shared = None if named is None or asks_model(named) else named.build("verifier")
@@ -78,14 +78,17 @@ def rescore(
             job = Job(job.config, choices)
             job.config.verifier = named.config.verifier
         try:
+            stopped: UserError | OSError | None
             with Scoring(run, shared or _verifier_of(job, run)) as scoring:
                 scoring.submit(*run.samples().values())
                 stopped = _await(scoring, console)
         except UserError as error:  # of building it
-            stopped = CannotScore(str(error))
-        if stopped is not None:
-            yield CannotScore(f"{run.path}: {stopped}")
+            stopped = error
         _conclude(run, console)
+        if stopped is not None:
+            yield CannotScore(f"{run.path}: {one_line(stopped)}")
+        if shared is not None and isinstance(stopped, CannotScore):
+            return
 
 
 def _verifier_of(job: Job, run: Run) -> Verifier:
@@ -123,16 +126,16 @@ def _unscored(run: Run, verifier: str) -> list[Sample]:
     return [sample for key, sample in run.samples().items() if key not in decided]
 
 
-def _await(scoring: Scoring, console: Console) -> CannotScore | None:
+def _await(scoring: Scoring, console: Console) -> UserError | OSError | None:
     """Show how the verdicts come in, and how many responses stay undecided; what stopped it, if it was."""
     title = f"scoring with {scoring.verifier.name}"
-    stopped = None
+    stopped: UserError | OSError | None = None
     try:
         with board(console, title, scoring.submitted, beside=scoring.progress) as shown:
             for verdict in scoring.verdicts():
                 shown.update(finished=verdict.score is not None)
     except (UserError, OSError) as error:  # a wrong verifier, a locked file, a full disk
-        stopped = CannotScore(one_line(error))
+        stopped = error
     if scoring.undecided:
         console.print(
             f"{scoring.undecided} responses undecided: reasons in {scoring.run.path}/scores"
