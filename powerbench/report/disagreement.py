@@ -82,7 +82,7 @@ def _section(title: str, results: Results) -> str:
         lines += ["", line(c) + (":" if rows else "."), ""]
         lines += [_item(c, key, results.verdicts) for key in rows]
         lines += [f"- and {more} more, on the page"] if more else []
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _item(c: Comparison, key: SampleKey, verdicts: Mapping[str, Mapping[SampleKey, Score]]) -> str:
