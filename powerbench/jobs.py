@@ -16,7 +16,7 @@ from powerbench.report.summary import Results
 from powerbench.runner import Meter
 from powerbench.scoring import Scoring, asks_model, make_verifier
 from powerbench.session import Plan, generate, prepare
-from powerbench.store import Run
+from powerbench.store import Run, SampleKey
 from powerbench.tracking import Tracker
 from powerbench.types import Sample
 from powerbench.verifiers.common import CannotScore, Verifier
@@ -37,10 +37,10 @@ def execute(job: Job, console: Console) -> Run:
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
     with run.writer() as write:
         plan.write_head()
-        missing = len(plan.missing())
-        done = len(plan.keys()) - missing
+        missing = plan.missing()
+        done = len(plan.keys()) - len(missing)
         kept = f", {done} already there" if done else ""
-        console.print(f"{run.path}: {missing} responses to make{kept}", soft_wrap=True)
+        console.print(f"{run.path}: {len(missing)} responses to make{kept}", soft_wrap=True)
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
             tracker.start(run, group=job.choices.get("experiment") or "none")
         with Scoring(run, make_verifier(job, plan.model, engine)) as scoring:
@@ -48,7 +48,7 @@ def execute(job: Job, console: Console) -> Run:
             if beside:
                 scoring.submit(*_unscored(run, scoring.verifier.name))
             if missing:
-                for sample in _generate(plan, engine(), write, tracker, console, scoring):
+                for sample in _generate(plan, engine(), missing, write, tracker, console, scoring):
                     if beside:
                         scoring.submit(sample)
             if not beside:
@@ -101,13 +101,13 @@ def _verifier_of(job: Job, run: Run) -> Verifier:
 def _generate(
     plan: Plan,
     engine: Engine,
+    keys: Sequence[SampleKey],
     write: Callable[[Sample], None],
     tracker: Tracker,
     console: Console,
     scoring: Scoring,
 ) -> Iterator[Sample]:
-    """Make the missing samples, yield each when it is stored, and show how it goes."""
-    keys = plan.missing()
+    """Make the samples of these keys, yield each when it is stored, and show how it goes."""
     meter, logged = Meter(), time.monotonic()
     with board(console, plan.title, len(keys), meter, scoring.progress) as shown:
         for sample in generate(plan, engine, keys, write, meter):

@@ -11,6 +11,7 @@ from typing import Any
 from powerbench.types import Score
 from powerbench.verifiers.notation import (
     Collection,
+    Rules,
     clean,
     collection,
     is_text,
@@ -123,29 +124,26 @@ def _words(gold: str, answer: str) -> Score:
 
 # -- expressions ----------------------------------------------------------------------------------
 
-SPELLING = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (
-            r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?",
-            lambda match: _repeating(*match.groups()),
-        ),
-        (r"(\d\.\d+)[eE]([+-]?\d+)", r"\1\\cdot10^{\2}"),
-        (r"\*\*", "^"),
-        (r"\w+(?:\^\w+){2,}", lambda match: _tower(*match[0].split("^"))),
-        (r"(\^?)(\d*)\.(\d+)", lambda match: _decimal(*match.groups())),
-        (r"(\d) (\d+)/(\d+)(?!\d)", r"\1\\frac{\2}{\3}"),
-        (r"\^-(\d+)", r"^{-\1}"),
-        (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
-        (r"\{?(\w+) ?\\choose(?![a-zA-Z]) ?(\w+)\}?", r"\\binom{\1}{\2}"),
-        # products that would be read as mixed numbers, and added up
-        (r"(?<![\d_^])(\d+) ?(?=\(|\\binom)", r"\1\\cdot"),
-        (r"(\\frac\{[^{}]*\}\{[^{}]*\}) ?(?=\d|\\frac)", r"\1\\cdot "),
-        (r"\)(?=[\d(])", r")\\cdot"),
-        (r"\\text\{degrees\}", r"\\cdot\\frac{\\pi}{180}"),
-        (r"(?<![\\a-zA-Z_])i(?![a-zA-Z])", r"\\sqrt{-1}"),
-    )
-]
+SPELLING = Rules(
+    (
+        r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?",
+        lambda match: _repeating(*match.groups()),
+    ),
+    (r"(\d\.\d+)[eE]([+-]?\d+)", r"\1\\cdot10^{\2}"),
+    (r"\*\*", "^"),
+    (r"\w+(?:\^\w+){2,}", lambda match: _tower(*match[0].split("^"))),
+    (r"(\^?)(\d*)\.(\d+)", lambda match: _decimal(*match.groups())),
+    (r"(\d) (\d+)/(\d+)(?!\d)", r"\1\\frac{\2}{\3}"),
+    (r"\^-(\d+)", r"^{-\1}"),
+    (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
+    (r"\{?(\w+) ?\\choose(?![a-zA-Z]) ?(\w+)\}?", r"\\binom{\1}{\2}"),
+    # products that would be read as mixed numbers, and added up
+    (r"(?<![\d_^])(\d+) ?(?=\(|\\binom)", r"\1\\cdot"),
+    (r"(\\frac\{[^{}]*\}\{[^{}]*\}) ?(?=\d|\\frac)", r"\1\\cdot "),
+    (r"\)(?=[\d(])", r")\\cdot"),
+    (r"\\text\{degrees\}", r"\\cdot\\frac{\\pi}{180}"),
+    (r"(?<![\\a-zA-Z_])i(?![a-zA-Z])", r"\\sqrt{-1}"),
+)
 
 
 @lru_cache(PARSED)
@@ -153,8 +151,7 @@ def parsed(text: str) -> Any:
     """The sympy object that a cleaned answer spells, decimals as fractions; None if it spells none."""
     from latex2sympy2_extended import NormalizationConfig, latex2sympy
 
-    for pattern, replacement in SPELLING:
-        text = pattern.sub(replacement, text)
+    text = SPELLING.applied(text)
     if re.search(r"(?<![\d_^])\d+ \d", text):  # would be added up too
         return None
     config = NormalizationConfig(units=False, malformed_operators=True, boxed="none")

@@ -4,8 +4,21 @@ Every function only rewrites or splits text; what the parts mean is for the grad
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+
+class Rules:
+    """Substitutions of regular expressions, made one after the other."""
+
+    def __init__(self, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> None:
+        self._rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def applied(self, text: str) -> str:
+        for pattern, replacement in self._rules:
+            text = pattern.sub(replacement, text)
+        return text
+
 
 # -- decoration -----------------------------------------------------------------------------------
 
@@ -18,40 +31,37 @@ CHARACTERS = str.maketrans(
 SPACE = r"\\[,;: ]|\\(?:q?quad|thinspace|enspace)\b|\\(?:[hv]space|phantom)\s*\{[^{}]*\}|~"
 GROUP = r"(?:\s*(?:\\[,;: ]|~|\{,\}(?:\\!)?|,?\s*\\!)\s*\d{3}|\s\d{3})"
 PREAMBLE = r"\\approx|\\text\s*\{[^{}]*\b(?i:answer|is|about|approximately)[ :.]*\}(?!\s*=)"
-DECORATION = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        # markup
-        (r"\s+", " "),
-        (r"(?<!\\)\$|^\s*\\[(\[]|(?<!\\)\\[)\]]\s*$", ""),
-        (r"\\\\\s*\[[^\]]*\]", r"\\\\"),
-        (rf"(?<![\d.])\d{{1,3}}{GROUP}+(?!\d)", lambda number: re.sub(r"\D", "", number[0])),
-        (r"(?<=\d)\{,\}(?=\d)", "."),
-        (r"\{:\}", ":"),
-        (r"\\!|\\limits\b|\\(?:display|text|script)style\b|\\(?:text)?color\s*\{[^{}]*\}", ""),
-        (rf"(?<!\\)(?:{SPACE})", " "),
-        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
-        (r"\\(?:math(?:rm|sf)|text(?:bf|it|rm|sf|tt|up|normal)|[mh]box|emph)\s*(?=\{)", r"\\text"),
-        (r"\\(?:mathbf|mathit|boldsymbol|bold|bm|bf|rm|it|underline)(?![a-zA-Z])\s*", ""),
-        # words
-        (r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
-        (r"\\text\s*\{\s*(-?\d[\d.,]*)\s+([a-zA-Z][^{}]*)\}", r"\1\\text{\2}"),
-        (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", r"\\approx "),
-        (rf"^\s*(?:{PREAMBLE})", ""),
-        (r"\\text\s*\{\s*[(,]?\s*(?i:since|because|as)\b.*$", ""),
-        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"\\text{degrees}"),
-        (r"(\\text\{degrees\})\s*(?:[CF]|\\text\s*\{\s*[CF]\s*\})(?![a-zA-Z])", r"\1"),
-        (r"\\?%", r"\\text{percent}"),
-        # spellings
-        (r"\^\{(\w)\}(?!\w)", r"^\1"),
-        (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
-        (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset "),
-        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"\s+", " "),
-    )
-]
+DECORATION = Rules(
+    # markup
+    (r"\s+", " "),
+    (r"(?<!\\)\$|^\s*\\[(\[]|(?<!\\)\\[)\]]\s*$", ""),
+    (r"\\\\\s*\[[^\]]*\]", r"\\\\"),
+    (rf"(?<![\d.])\d{{1,3}}{GROUP}+(?!\d)", lambda number: re.sub(r"\D", "", number[0])),
+    (r"(?<=\d)\{,\}(?=\d)", "."),
+    (r"\{:\}", ":"),
+    (r"\\!|\\limits\b|\\(?:display|text|script)style\b|\\(?:text)?color\s*\{[^{}]*\}", ""),
+    (rf"(?<!\\)(?:{SPACE})", " "),
+    (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
+    (r"\\(?:math(?:rm|sf)|text(?:bf|it|rm|sf|tt|up|normal)|[mh]box|emph)\s*(?=\{)", r"\\text"),
+    (r"\\(?:mathbf|mathit|boldsymbol|bold|bm|bf|rm|it|underline)(?![a-zA-Z])\s*", ""),
+    # words
+    (r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
+    (r"\\text\s*\{\s*(-?\d[\d.,]*)\s+([a-zA-Z][^{}]*)\}", r"\1\\text{\2}"),
+    (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", r"\\approx "),
+    (rf"^\s*(?:{PREAMBLE})", ""),
+    (r"\\text\s*\{\s*[(,]?\s*(?i:since|because|as)\b.*$", ""),
+    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"\\text{degrees}"),
+    (r"(\\text\{degrees\})\s*(?:[CF]|\\text\s*\{\s*[CF]\s*\})(?![a-zA-Z])", r"\1"),
+    (r"\\?%", r"\\text{percent}"),
+    # spellings
+    (r"\^\{(\w)\}(?!\w)", r"^\1"),
+    (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
+    (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset "),
+    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"\s+", " "),
+)
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 
 
@@ -62,9 +72,7 @@ def clean(answer: str) -> str:
     than a bare comma, "the answer is" and "about", and one final period or other stop. Words are in
     \text{...}, whichever command held them; degree and percent signs are words.
     """
-    text = answer.translate(CHARACTERS)
-    for pattern, replacement in DECORATION:
-        text = pattern.sub(replacement, text)
+    text = DECORATION.applied(answer.translate(CHARACTERS))
     text = re.sub(r"(?<![.,;:])[.,;:]$", "", text.strip("*` ").rstrip("\\ ")).rstrip("\\ ")
     while text.startswith("{") and _enclosed(text):
         text = text[1:-1].strip()

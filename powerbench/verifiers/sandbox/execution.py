@@ -13,7 +13,7 @@ from select import PIPE_BUF
 from typing import NamedTuple
 
 from powerbench.verifiers.sandbox.inside import channel
-from powerbench.verifiers.sandbox.modes import INSIDE, STARTS, Start, packages
+from powerbench.verifiers.sandbox.modes import STARTS, Start, compiled, packages
 
 STARTUP = 60.0
 """Seconds that a sandbox may take until the program runs."""
@@ -78,7 +78,7 @@ def execute(program: Program, limits: Limits, mode: str) -> Verdict:
 
 def _report(program: Program, limits: Limits, start: Start) -> bytes:
     """What comes out of the sandbox. Raises OSError if it does not get as far as running the program."""
-    command = [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(INSIDE.parent)]
+    command = [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(compiled().parent)]
     with subprocess.Popen(
         [*start.prefix, *command],
         pass_fds=[] if start.ruleset is None else [start.ruleset],

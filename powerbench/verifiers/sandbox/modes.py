@@ -16,9 +16,6 @@ from typing import NamedTuple
 from powerbench.verifiers.sandbox import inside, landlock, syscalls
 
 INSIDE = Path(inside.__file__).parent
-compileall.compile_dir(
-    INSIDE, quiet=2
-)  # in there it is read-only, and would be compiled every time
 SYSTEM = (
     "/usr",
     "/bin",
@@ -101,6 +98,13 @@ STARTS: dict[str, Callable[[int], AbstractContextManager[Start]]] = {
 """By mode; given the limit on files in MiB. They raise OSError in a line if it cannot be had here."""
 MODES = tuple(STARTS)
 """From the strongest to the weakest."""
+
+
+@cache
+def compiled() -> Path:
+    """INSIDE, compiled: in a sandbox it is read-only, and would be compiled for each program."""
+    compileall.compile_dir(INSIDE, quiet=2)
+    return INSIDE
 
 
 def packages() -> list[str]:
