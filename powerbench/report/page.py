@@ -32,14 +32,16 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
     summaries = [r.summary for r in results]
     names = labels(summaries)
     table = groups(summaries)
+    comparisons = [
+        (s, name, c, value(c.value))
+        for s, name, r in zip(summaries, names, results, strict=True)
+        for c in compare(r)
+    ]
     return environment.get_template("page.html.j2").render(
         groups=table,
         columns=[(i, COLUMNS[i]) for i in used(table)],
-        comparisons=[
-            (s, name, c, value(c.value))
-            for s, name, r in zip(summaries, names, results, strict=True)
-            for c in compare(r)
-        ],
+        comparisons=comparisons,
+        disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),
         responses=sum(s.responses for s in summaries),
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],

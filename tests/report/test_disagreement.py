@@ -72,3 +72,12 @@ def test_one_verifier_alone_has_no_such_section(tmp_path: Path) -> None:
     page = write_report([run], tmp_path / "out")
     assert "disagree" not in page.with_name("report.md").read_text()
     assert compare(Results.read(run)) == []
+
+
+def test_a_page_without_disagreements_sends_nobody_to_look_for_them(tmp_path: Path) -> None:
+    samples = grid(2, 1)
+    run = write_run(tmp_path / "base-1", samples, verdicts(samples))
+    write_scores(run, "strict", verdicts(samples))
+    text = write_report([run], tmp_path / "out").read_text()
+    assert "Other verifiers of the same responses" in text
+    assert "choose “verifiers disagree”" not in text

@@ -127,7 +127,9 @@ def test_a_reader_finds_where_two_verifiers_disagree(tmp_path: Path) -> None:
         form.dispatchEvent(new Event("input"));
         setTimeout(() => document.querySelector("#list tr.response").click(), 500);
     """
-    shown = render(write_report([run], tmp_path / "out"), after=after)
+    page = write_report([run], tmp_path / "out")
+    assert "choose “verifiers disagree”" in page.read_text()
+    shown = render(page, after=after)
     assert shown.count == "1 to 1 of 1"
     assert "|p2|" in shown.rows[0]
     assert "✗ wrong (units)" in shown.details
