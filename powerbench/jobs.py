@@ -1,7 +1,7 @@
 """What the commands do with a run: execute it to its end, or score it again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 
@@ -14,9 +14,10 @@ from powerbench.errors import UserError, one_line
 from powerbench.report.disagreement import compare, line
 from powerbench.report.summary import Results
 from powerbench.runner import Meter
-from powerbench.scoring import Scoring, asks_model, make_verifier
+from powerbench.scoring import Response, Scoring, asks_model, make_verifier
 from powerbench.session import Plan, generate, prepare
-from powerbench.store import Run, SampleKey
+from powerbench.shard import WHOLE
+from powerbench.store import Run, SampleKey, Writing
 from powerbench.tracking import Tracker
 from powerbench.types import Sample
 from powerbench.verifiers.common import CannotScore, Verifier
@@ -35,29 +36,45 @@ def execute(job: Job, console: Console) -> Run:
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
-    with run.writer() as write:
-        plan.write_head()
-        missing = plan.missing()
-        done = len(plan.keys()) - len(missing)
-        kept = f", {done} already there" if done else ""
-        console.print(f"{run.path}: {len(missing)} responses to make{kept}", soft_wrap=True)
+
+    def tell(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    with run.writing(plan.shard, tell, plan.patience) as writing:
+        plan.write_head(tell)
+        keys, missing = plan.keys(), plan.missing()
+        writing.progress.total, writing.progress.done = len(keys), len(keys) - len(missing)
+        writing.beat()
+        tell(_opening(plan, len(keys), len(missing)))
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
-            tracker.start(run, group=job.choices.get("experiment") or "none")
-        with Scoring(run, make_verifier(job, plan.model, engine)) as scoring:
+            group = job.choices.get("experiment") or "none"
+            tracker.start(run, group=group, shard=plan.shard)
+        with Scoring(run, make_verifier(job, plan.model, engine), plan.shard) as scoring:
             beside = not asks_model(job)  # else the engine is busy until the last sample is made
             if beside:
-                scoring.submit(*_unscored(run, scoring.verifier.name))
+                scoring.submit(*_unscored(run, scoring.verifier.name, keys))
             if missing:
-                for sample in _generate(plan, engine(), missing, write, tracker, console, scoring):
+                for sample in _generate(
+                    plan, engine(), missing, writing, tracker, console, scoring
+                ):
                     if beside:
-                        scoring.submit(sample)
+                        scoring.submit(Response.of(sample))
             if not beside:
-                scoring.submit(*_unscored(run, scoring.verifier.name))
+                scoring.submit(*_unscored(run, scoring.verifier.name, keys))
             stopped = _await(scoring, console)
-    _conclude(run, console, tracker)
+        _conclude(run, console, tracker)
+        if stopped is not None:
+            writing.progress.ended = f"not scored: {one_line(stopped)}"
     if stopped is not None:
         raise CannotScore(one_line(stopped)) from stopped
     return run
+
+
+def _opening(plan: Plan, keys: int, missing: int) -> str:
+    """What is there already, and what is to be made."""
+    shard = f" (shard {plan.shard})" if plan.shard != WHOLE else ""
+    kept = f", {keys - missing} already there" if keys > missing else ""
+    return f"{plan.run.path}{shard}: {missing} responses to make{kept}"
 
 
 def rescore(
@@ -80,7 +97,7 @@ def rescore(
         try:
             stopped: UserError | OSError | None
             with Scoring(run, shared or _verifier_of(job, run)) as scoring:
-                scoring.submit(*run.samples().values())
+                scoring.submit(*map(Response.of, run.stream()))
                 stopped = _await(scoring, console)
         except UserError as error:  # of building it
             stopped = error
@@ -93,7 +110,7 @@ def rescore(
 
 def _verifier_of(job: Job, run: Run) -> Verifier:
     model: Model = job.build("model")
-    longest = max((s.prompt_tokens for s in run.samples().values()), default=1)
+    longest = max((sample.prompt_tokens for sample in run.stream()), default=1)
     engine = cache(lambda: job.build("engine")(model, longest, job.config.sampler.max_tokens))
     return make_verifier(job, model, engine)
 
@@ -102,7 +119,7 @@ def _generate(
     plan: Plan,
     engine: Engine,
     keys: Sequence[SampleKey],
-    write: Callable[[Sample], None],
+    writing: Writing,
     tracker: Tracker,
     console: Console,
     scoring: Scoring,
@@ -110,7 +127,7 @@ def _generate(
     """Make the samples of these keys, yield each when it is stored, and show how it goes."""
     meter, logged = Meter(), time.monotonic()
     with board(console, plan.title, len(keys), meter, scoring.progress) as shown:
-        for sample in generate(plan, engine, keys, write, meter):
+        for sample in generate(plan, engine, keys, writing, meter):
             shown.update(finished=sample is not None)
             if sample is not None:
                 yield sample
@@ -119,11 +136,14 @@ def _generate(
                 tracker.log(shown.metrics())
 
 
-def _unscored(run: Run, verifier: str) -> list[Sample]:
-    """The samples without a verdict, or with an undecided one."""
+def _unscored(run: Run, verifier: str, keys: Sequence[SampleKey]) -> list[Response]:
+    """Of these samples, those that are there without a verdict, or with an undecided one."""
     scores = run.scores(verifier)
-    decided = {key for key, score in scores.items() if score.value is not None}
-    return [sample for key, sample in run.samples().items() if key not in decided]
+    undecided = {key for key in keys if key not in scores or scores[key].value is None}
+    if not undecided:
+        return []
+    responses = map(Response.of, run.stream())
+    return [response for response in responses if response.key in undecided]
 
 
 def _await(scoring: Scoring, console: Console) -> UserError | OSError | None:

@@ -18,6 +18,7 @@ from powerbench.rng import Stream
 from powerbench.types import (
     Answer,
     Chain,
+    Checkpoint,
     Choose,
     Draw,
     Ended,
@@ -51,14 +52,25 @@ class Live:
     """A chain, its requests to the engine, and what they have cost."""
 
     def __init__(
-        self, number: int, begin: Begin, prompt: Tokens, stream: Stream, engine: Engine
+        self,
+        number: int,
+        begin: Begin,
+        prompt: Tokens,
+        stream: Stream,
+        engine: Engine,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.number, self.begin, self.prompt = number, begin, prompt
         self.stream, self.engine = stream, engine
-        self.decoded = self.prefilled = self.speculated = 0
+        self.decoded = checkpoint.decoded if checkpoint else 0
+        self.prefilled = checkpoint.prefilled if checkpoint else 0
+        self.speculated = checkpoint.speculated if checkpoint else 0
         self.ahead: dict[Key, _Ahead] = {}  # in the order in which they would be asked for
-        self._chain = begin()
-        self._state: Mapping[str, Any] | None = None
+        self.spans = checkpoint.spans if checkpoint else ()
+        """When it was worked on before."""
+        self._state = checkpoint.state if checkpoint else None
+        self._chain = self._begun()
+        self._saved: Checkpoint | None = None
         self._draws: list[Draw] = []  # received since that state
         self._waits: Extend | None = None
         self._passed: Key | None = None
@@ -95,6 +107,11 @@ class Live:
         self._submit(request)
         return True
 
+    def saved(self) -> Checkpoint | None:
+        """Where the chain can be started again from, if it has said so since the last call."""
+        saved, self._saved = self._saved, None
+        return saved
+
     def withdraw(self) -> None:
         """Leave the engine: nothing of this chain stays there."""
         self._forget_ahead()
@@ -114,8 +131,14 @@ class Live:
                     answer = self._take(draw)
                 case Save():
                     self._state, self._draws, answer = request.state, [], None
+                    self._saved = Checkpoint(
+                        request.state, self.decoded, self.prefilled, self.speculated, self.spans
+                    )
                 case _:
                     answer = self._number(request)
+
+    def _begun(self) -> Chain:
+        return self.begin() if self._state is None else self.begin(self._state)
 
     def _ask(self, request: Extend) -> Draw | None:
         """The answer, if it was foretold and is there; otherwise the engine is at it."""
@@ -153,7 +176,7 @@ class Live:
 
     def _replay(self) -> Chain:
         """A second generator, at the request that this chain waits for."""
-        twin = self.begin() if self._state is None else self.begin(self._state)
+        twin = self._begun()
         request = self._next(twin, None)
         for draw in self._draws:
             request = self._next(twin, draw)

@@ -17,10 +17,22 @@ from powerbench.engines.base import Engine, Model
 from powerbench.errors import require
 from powerbench.rng import Stream
 from powerbench.runner import run_one
-from powerbench.samplers.common import Response
+from powerbench.samplers.common import Response as Drawn
+from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run, SampleKey
 from powerbench.types import Chain, Extend, Prompt, Sample, Score
 from powerbench.verifiers.common import TIMED_OUT, Verifier
+
+
+class Response(NamedTuple):
+    """What is judged of a sample."""
+
+    key: SampleKey
+    text: str
+
+    @classmethod
+    def of(cls, sample: Sample) -> "Response":
+        return cls(SampleKey(sample.problem, sample.replicate), sample.text)
 
 
 class Verdict(NamedTuple):
@@ -39,9 +51,10 @@ class Scoring:
     response that misses its time limit then is scored once more, when all is quiet.
     """
 
-    def __init__(self, run: Run, verifier: Verifier) -> None:
+    def __init__(self, run: Run, verifier: Verifier, shard: Shard = WHOLE) -> None:
         self.run = run
         self.verifier = verifier
+        self.shard = shard
         self.submitted = 0
         self.undecided = 0
         self._problems = run.problems()
@@ -51,15 +64,15 @@ class Scoring:
         self._lock = threading.Lock()
         self._write: Callable[[SampleKey, Score], None] | None = None
         self._quiet = False
-        self._late: list[Sample] = []
+        self._late: list[Response] = []
         self._stopped: BaseException | None = None
         self._resources = ExitStack()
 
-    def submit(self, *samples: Sample) -> None:
+    def submit(self, *responses: Response) -> None:
         """Have responses scored."""
-        for sample in samples:
+        for response in responses:
             self.submitted += 1
-            self._pool.submit(self._score, sample)
+            self._pool.submit(self._score, response)
 
     def verdicts(self) -> Iterator[Verdict]:
         """The verdicts in the order in which they come, until all that was submitted has its own.
@@ -68,8 +81,8 @@ class Scoring:
         """
         with self._lock:
             self._quiet, late = True, self._late
-        for sample in late:
-            self._pool.submit(self._score, sample)
+        for response in late:
+            self._pool.submit(self._score, response)
         while self._returned < self.submitted:
             verdict = self._done.get()
             self._returned += 1
@@ -101,13 +114,13 @@ class Scoring:
         self.verifier.close()  # a thread may have been on its way when it was closed
         self._resources.close()
 
-    def _score(self, sample: Sample) -> None:
-        key, score, quiet = SampleKey(sample.problem, sample.replicate), None, self._quiet
+    def _score(self, response: Response) -> None:
+        key, score, quiet = response.key, None, self._quiet
         try:
             if self._stopped is None:
-                score = self.verifier.score(self._problems[key.problem], sample.text)
+                score = self.verifier.score(self._problems[key.problem], response.text)
                 if score.reason == TIMED_OUT and not quiet:
-                    self._put_off(sample)
+                    self._put_off(response)
                     return
                 self._store(key, score)
         except BaseException as error:  # `verdicts` raises it
@@ -115,19 +128,19 @@ class Scoring:
                 self._stopped = self._stopped or error
         self._done.put(Verdict(key, score))
 
-    def _put_off(self, sample: Sample) -> None:
+    def _put_off(self, response: Response) -> None:
         with self._lock:
             if not self._quiet:
-                self._late.append(sample)
+                self._late.append(response)
                 return
-        self._pool.submit(self._score, sample)
+        self._pool.submit(self._score, response)
 
     def _store(self, key: SampleKey, score: Score) -> None:
         with self._lock:
             if self._stopped is not None:
                 return
             if self._write is None:  # a verifier of another task has refused, and leaves no file
-                writer = self.run.score_writer(self.verifier.name)
+                writer = self.run.score_writer(self.verifier.name, self.shard)
                 self._write = self._resources.enter_context(writer)
             self._write(key, score)
 
@@ -171,4 +184,4 @@ def _next_token(token: int) -> Chain:
     """Its log-likelihood is that of this very token."""
     support = (token,)
     draw = yield Extend(("ask",), response=(), keep=0, until=1, stops=(), support=support)
-    return Response().then(draw).outcome()
+    return Drawn().then(draw).outcome()

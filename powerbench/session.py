@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,14 +18,16 @@ import yaml
 from powerbench.compose import Job
 from powerbench.engines.base import Codec, Engine, Model
 from powerbench.engines.toy import TabularModel
-from powerbench.errors import require, require_integer
+from powerbench.errors import require, require_integer, require_number
 from powerbench.provenance import provenance
+from powerbench.records import Tell
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains
+from powerbench.runner import Completed, Meter, Saved, Start, run_chains
 from powerbench.samplers.common import Sampler
 from powerbench.scoring import make_verifier
-from powerbench.store import Run, SampleKey
-from powerbench.types import Context, Outcome, Problem, Sample, Tokens
+from powerbench.shard import WHOLE, Shard, parse
+from powerbench.store import Run, SampleKey, Writing
+from powerbench.types import Checkpoint, Context, Outcome, Problem, Sample, Tokens
 
 
 @dataclass(frozen=True)
@@ -46,24 +49,35 @@ class Plan:
     seed: int
     replicates: int
     speculate: int
+    shard: Shard
+    checkpoints: bool
+    """Whether unfinished chains are saved at the end of every block."""
+    patience: float
+    """Seconds without a beat after which a writer on another machine counts as dead."""
 
     @property
     def title(self) -> str:
-        """task, model and sampler: what the display shows."""
-        return f"{self.job.config.task.name} {self.model.name} {self.job.choices['sampler']}"
+        """task, model and sampler, and which shard: what the display shows."""
+        shard = f" {self.shard}" if self.shard != WHOLE else ""
+        return f"{self.job.config.task.name} {self.model.name} {self.job.choices['sampler']}{shard}"
 
     def keys(self) -> list[SampleKey]:
-        """Every sample of the run, replicates of one problem side by side."""
-        return [SampleKey(p.id, r) for p in self.problems for r in range(self.replicates)]
+        """Every sample of the shard, replicates of one problem side by side."""
+        return [
+            SampleKey(problem.id, replicate)
+            for i, problem in enumerate(self.problems)
+            for replicate in range(self.replicates)
+            if self.shard.holds(i, replicate)
+        ]
 
-    def write_head(self) -> None:
-        """Write the run folder's head; the caller is the folder's one writer."""
+    def write_head(self, tell: Tell) -> None:
+        """Write the run folder's head."""
         config = yaml.safe_dump(dict(self.settings), sort_keys=False)
-        self.run.create(config, self.manifest, self.problems)
+        self.run.create(config, self.manifest, self.problems, tell)
 
     def missing(self) -> list[SampleKey]:
-        """The samples still to be made."""
-        done = self.run.samples()
+        """The samples of the shard still to be made."""
+        done = self.run.keys()
         return [key for key in self.keys() if key not in done]
 
     def load(self) -> Engine:
@@ -72,15 +86,21 @@ class Plan:
         factory = self.job.build("engine")
         return factory(self.model, max_prompt=longest, max_tokens=self.sampler.max_tokens)
 
-    def starts(self, keys: Sequence[SampleKey]) -> Iterator[Start]:
-        """The chains for these keys, made as they are asked for."""
+    def starts(
+        self, keys: Sequence[SampleKey], resume: Callable[[SampleKey], Checkpoint | None]
+    ) -> Iterator[Start]:
+        """The chains for these keys, made as they are asked for.
+
+        resume: gives the checkpoint that a chain goes on from.
+        """
         task = self.job.config.task.name
         stops = (*self.codec.stops, *self.task_stops)
         for key in keys:
             prompt = self.prompts[key.problem]
             context = Context(prompt, self.codec.eos, stops, self.task_stops)
             stream = Stream(self.seed, task, key.problem, key.replicate)
-            yield Start(key, prompt, partial(self.sampler.chain, context), stream)
+            begin = partial(self.sampler.chain, context)
+            yield Start(key, prompt, begin, stream, resume(key))
 
 
 def prepare(job: Job) -> Plan:
@@ -89,6 +109,8 @@ def prepare(job: Job) -> Plan:
     for name, least in (("limit", 1), ("replicates", 1), ("seed", 0), ("speculate", 0)):
         if name != "limit" or config.limit is not None:
             require_integer(name, config[name], least)
+    require_number("patience", config.patience, 0, 86400, "seconds")
+    shard = _part_of_job(parse(config.shard))
     sampler: Sampler = job.build("sampler")
     model: Model = job.build("model")
     task = job.build("task")
@@ -112,15 +134,18 @@ def prepare(job: Job) -> Plan:
             f"{model.context_length}; set a smaller max_tokens",
         )
     settings = job.settings()
+    del settings["shard"]  # the folder is that of all shards
     settings["model"]["name"] = model.name
     settings["verifier"]["name"] = verifier
-    digest = _digest(settings, {**model.identity(), "stops": stops}, everything)
+    identity = _identity(settings, {**model.identity(), "stops": list(stops)}, everything)
+    digest = _digest(identity)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
     manifest = provenance() | {
         "model": {**model.identity(), "stop_tokens": list(stops)},
         "data": dict(task.source()),
         "digest": digest,
+        "identity": identity,
     }
     run.reserve()
     return Plan(
@@ -137,26 +162,30 @@ def prepare(job: Job) -> Plan:
         seed=int(config.seed),
         replicates=int(config.replicates),
         speculate=int(config.speculate),
+        shard=shard,
+        checkpoints=bool(config.checkpoints),
+        patience=float(config.patience),
     )
 
 
 def generate(
-    plan: Plan,
-    engine: Engine,
-    keys: Sequence[SampleKey],
-    write: Callable[[Sample], None],
-    meter: Meter,
+    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: Writing, meter: Meter
 ) -> Iterator[Sample | None]:
-    """Make the samples of these keys; yield each after it is stored, None in between."""
-    chains = run_chains(plan.starts(keys), engine, meter, plan.speculate)
-    with closing(chains) as completed:  # type: ignore[type-var]
-        for done in completed:
-            if done is None:
-                yield None
-                continue
-            sample = _sample(plan, done)
-            write(sample)
-            yield sample
+    """Make the samples of these keys, unfinished ones from where they stand; yield each after it is
+    stored, None in between."""
+    starts = plan.starts(keys, writing.resume)
+    with closing(run_chains(starts, engine, meter, plan.speculate)) as events:  # type: ignore[type-var]
+        for event in events:
+            writing.progress.decoded, writing.progress.under_way = meter.decoded, meter.under_way
+            match event:
+                case Completed():
+                    sample = _sample(plan, event)
+                    writing.write(sample)
+                    yield sample
+                case Saved() if plan.checkpoints:
+                    writing.save(event.key, event.checkpoint)
+                case _:
+                    yield None
 
 
 def _sample(plan: Plan, done: Completed) -> Sample:
@@ -179,14 +208,21 @@ def _no_engine() -> Engine:
     raise AssertionError("nothing is asked before the run has an engine")
 
 
-def _digest(
+def _part_of_job(shard: Shard) -> Shard:
+    """Of several tasks in one Slurm job, such as one for each GPU, each takes its part of the shard."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # set for what srun has started alone
+    return shard.part(int(os.environ.get("SLURM_PROCID", "0")) + 1, tasks) if tasks > 1 else shard
+
+
+def _identity(
     settings: Mapping[str, Any], model: Mapping[str, Any], problems: Sequence[Problem]
-) -> str:
-    """sha256 of exactly what changes generations: model, prompts, sampler, engine's kind, seed."""
+) -> dict[str, Any]:
+    """Exactly what changes generations: model, prompts, sampler, engine's kind, seed."""
     engine = settings["engine"]
+    prompts = json.dumps([[p.id, p.prompt.text, p.prompt.chat] for p in problems])
     what = {
         "model": dict(model),
-        "prompts": [[p.id, p.prompt.text, p.prompt.chat] for p in problems],
+        "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "task": settings["task"]["name"],
         "sampler": settings["sampler"],
         "engine": engine["name"],
@@ -194,4 +230,8 @@ def _digest(
     }
     if engine.get("deterministic"):  # samples of its own: not to be mixed with others
         what["deterministic"] = True
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return what
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -3,29 +3,45 @@
     config.yaml            the composed configuration
     manifest.json          what produced the run: git, packages, hardware, data and model revisions
     problems.jsonl         the problems as they were shown to the model
-    samples.jsonl          one finished sample a line, append-only, keyed by (problem, replicate)
+    samples.jsonl          one finished sample a line, append-only, keyed by (problem, replicate);
+                           of a shard, samples-2-of-8.jsonl
+    chains/                checkpoints of unfinished chains, one file each
+    writers/               who writes, or wrote last, and how far it is: see `powerbench.lease`
     scores/<verifier>.jsonl  verdicts, apart from samples: re-scoring costs no generation
     metrics.json           the summary last computed
 
-A line that a crash has torn is cut off when the file is next opened for writing.
+Each shard has one writer; shards are merged by reading. Every line has a checksum (`powerbench.records`).
 """
 
 import errno
-import fcntl
 import json
 import os
+import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import yaml
 
-from powerbench.errors import UserError
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+from powerbench import lease, records
+from powerbench.checkpoints import Checkpoints
+from powerbench.errors import UserError, require
+from powerbench.lease import PATIENCE, Lease, Progress, Writer, leased
+from powerbench.records import Appender, Damaged, Tell
+from powerbench.shard import WHOLE, Shard, of_suffix
+from powerbench.types import Checkpoint, Problem, Sample, Score
 
-T = TypeVar("T")
+S = TypeVar("S", "_Keyed", Sample)
+
+SAMPLES = "samples"
+"""The name of the lease on a shard's samples, before the shard's suffix."""
+
+VERDICTS = re.compile(r"(.+?)(-\d+-of-\d+)?\.jsonl")
+"""A file of verdicts: the verifier, and the shard's suffix."""
 
 SESSION_PARTS = ("powerbench", "git", "python", "packages", "hardware", "model", "data")
 """Parts of a manifest that make a resumed session another one."""
@@ -38,6 +54,50 @@ class SampleKey(NamedTuple):
     replicate: int
 
 
+class _Keyed(msgspec.Struct):
+    """What a line of samples or verdicts is about."""
+
+    problem: str
+    replicate: int
+
+    @property
+    def key(self) -> SampleKey:
+        return SampleKey(self.problem, self.replicate)
+
+
+class Writing:
+    """The one writer of a shard's samples: to be had by `Run.writing`."""
+
+    def __init__(self, run: "Run", samples: Appender, held: Lease, tell: Tell) -> None:
+        self.progress: Progress = held.progress
+        self._samples, self._lease, self._tell = samples, held, tell
+        self._chains = Checkpoints(run.path / "chains")
+
+    def write(self, sample: Sample) -> None:
+        """Store a finished sample: on the disk when this returns.
+
+        Waits while the disk is full. Raises Lost if another process has taken the shard over.
+        """
+        self._lease.require_held()
+        self._samples.write(sample)
+        self._chains.remove(sample.problem, sample.replicate)
+        self.progress.done += 1
+        self.progress.made += 1
+
+    def save(self, key: SampleKey, checkpoint: Checkpoint) -> None:
+        """Store where an unfinished chain stands, in the place of its last checkpoint."""
+        self._lease.require_held()
+        self._chains.save(*key, checkpoint, self._tell)
+
+    def resume(self, key: SampleKey) -> Checkpoint | None:
+        """Where an unfinished chain stands; None if it has to start from the beginning."""
+        return self._chains.load(*key, self._tell)
+
+    def beat(self) -> None:
+        """Show the progress now, rather than at the next beat."""
+        self._lease.beat()
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder."""
@@ -47,12 +107,18 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration that the run was started with."""
-        return yaml.safe_load((self.path / "config.yaml").read_text())
+        return yaml.safe_load(self._head("config.yaml"))
 
     @property
     def manifest(self) -> dict[str, Any]:
         """Provenance, as written by `powerbench.provenance`."""
-        return json.loads((self.path / "manifest.json").read_text())
+        content = self._head("manifest.json")
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise UserError(
+                f"{self.path / 'manifest.json'} is damaged: {error}; restore it from a copy"
+            ) from error
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -62,26 +128,96 @@ class Run:
 
     def problems(self) -> dict[str, Problem]:
         """The run's problems by id, in the order of the task."""
-        return {p.id: p for p in _read(self.path / "problems.jsonl", _problem)}
+        return {p.id: p for p in records.read(self.path / "problems.jsonl", Problem)}
+
+    # -- samples ----------------------------------------------------------------------------------
+
+    def shards(self) -> list[Shard]:
+        """Those that have written samples; of several partitions, if there were several."""
+        files = self.path.glob("samples*.jsonl")
+        return sorted(of_suffix(f.stem.removeprefix("samples")) for f in files)
+
+    def samples_file(self, shard: Shard) -> Path:
+        """Where a shard's samples are."""
+        return self.path / f"samples{shard.suffix}.jsonl"
+
+    def keys(self) -> set[SampleKey]:
+        """The keys of all finished samples. Nothing else is decoded, but every checksum is checked.
+
+        Raises Damaged for a line that is not what was written, or that repeats a sample.
+        """
+        return {line.key for line in self._samples(_Keyed)}
+
+    def stream(self) -> Iterator[Sample]:
+        """All finished samples, one at a time, shard by shard. Raises Damaged as `keys` does."""
+        return self._samples(Sample)
 
     def samples(self) -> dict[SampleKey, Sample]:
         """All finished samples."""
-        samples = _read(self.path / "samples.jsonl", _sample)
-        return {SampleKey(s.problem, s.replicate): s for s in samples}
+        return {SampleKey(s.problem, s.replicate): s for s in self.stream()}
+
+    def _samples(self, kind: type[S]) -> Iterator[S]:
+        decoder, found = msgspec.json.Decoder(kind), dict[SampleKey, str]()
+        for path in map(self.samples_file, self.shards()):
+            for line in records.lines(path):
+                records.check(path, line)
+                record = records.decode(path, line, decoder)
+                key, here = (
+                    SampleKey(record.problem, record.replicate),
+                    f"{path.name} line {line.number}",
+                )
+                if key in found:
+                    raise Damaged(
+                        f"{path} line {line.number} repeats {found[key]} (problem {key.problem!r}, "
+                        f"replicate {key.replicate}); `powerbench verify --mend {self.path}` sets it aside"
+                    )
+                found[key] = here
+                yield record
+
+    # -- verdicts ---------------------------------------------------------------------------------
 
     def verifiers(self) -> list[str]:
         """The verifiers that have scored this run: first its own, as configured, then the others by name."""
-        names = sorted(f.stem for f in (self.path / "scores").glob("*.jsonl"))
+        names = {VERDICTS.fullmatch(f.name)[1] for f in (self.path / "scores").glob("*.jsonl")}  # type: ignore[index]
         own = self.config.get("verifier", {}).get("name")
-        return sorted(names, key=lambda name: name != own)
+        return sorted(names, key=lambda name: (name != own, name))
+
+    def scores_file(self, verifier: str, shard: Shard = WHOLE) -> Path:
+        """Where a verifier's verdicts are: those made beside a shard, or those of `powerbench score`."""
+        return self.path / "scores" / f"{verifier}{shard.suffix}.jsonl"
 
     def scores(self, verifier: str) -> dict[SampleKey, Score]:
-        """The verdicts of one verifier; of several on one sample, the last that is decided."""
+        """The verdicts of one verifier; of several on one sample, the last that is decided.
+
+        Those on the whole run come after those made beside its shards.
+        """
         scores: dict[SampleKey, Score] = {}
-        for key, score in _read(self.path / "scores" / f"{verifier}.jsonl", _score):
-            if score.value is not None or key not in scores or scores[key].value is None:
-                scores[key] = score
+        for path in self._verdicts(verifier):
+            about, verdict = msgspec.json.Decoder(_Keyed), msgspec.json.Decoder(Score)
+            for line in records.lines(path):
+                records.check(path, line)
+                key = records.decode(path, line, about).key
+                score = records.decode(path, line, verdict)
+                if score.value is not None or key not in scores or scores[key].value is None:
+                    scores[key] = score
         return scores
+
+    def _verdicts(self, verifier: str) -> list[Path]:
+        files = [
+            (of_suffix(match[2] or ""), file)
+            for file in (self.path / "scores").glob("*.jsonl")
+            if (match := VERDICTS.fullmatch(file.name)) and match[1] == verifier
+        ]
+        return [file for _, file in sorted(files, key=lambda each: (each[0] == WHOLE, each[0]))]
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def writers(self) -> list[Writer]:
+        """The last writer of every shard's samples."""
+        folder = self.path / "writers"
+        names = [name for name in lease.names(folder) if name.startswith(SAMPLES)]
+        found = (lease.latest(folder, name) for name in names)
+        return [writer for writer in found if writer is not None]
 
     def reserve(self) -> None:
         """Make the folder. Raises UserError where that is not allowed."""
@@ -95,19 +231,96 @@ class Run:
                 f"set `runs=<a folder you can write to>`"
             ) from error
 
-    def create(self, config: str, manifest: Mapping[str, Any], problems: Sequence[Problem]) -> None:
+    @contextmanager
+    def writing(
+        self, shard: Shard = WHOLE, tell: Tell = print, patience: float = PATIENCE
+    ) -> Iterator[Writing]:
+        """Write a shard's samples, as the only one who does.
+
+        tell: is told of a torn line that is cut off, of a dead writer, of a full disk.
+        patience: seconds without a beat after which a writer on another machine counts as dead.
+        Raises UserError if another process writes this shard, or one that overlaps with it.
+        """
+        self.reserve()
+        (self.path / "chains").mkdir(exist_ok=True)
+        what = f"{self.path} (shard {shard})" if shard != WHOLE else str(self.path)
+        with leased(self.path, f"{SAMPLES}{shard.suffix}", what, tell, patience) as held:
+            self._require_apart(shard, what, tell, patience)
+            with records.appending(self.samples_file(shard), tell) as samples:
+                yield Writing(self, samples, held, tell)
+
+    def _require_apart(self, shard: Shard, what: str, tell: Tell, patience: float) -> None:
+        for other in self.writers():
+            theirs = of_suffix(other.name.removeprefix(SAMPLES))
+            if theirs == shard or not theirs.overlaps(shard) or other.ended is not None:
+                continue
+            if not lease.dead(self.path / "writers", other, what, tell, patience):
+                raise UserError(
+                    f"{self.path}: shard {shard} overlaps with shard {theirs}, which is being written by "
+                    f"{other.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
+                )
+
+    @contextmanager
+    def score_writer(
+        self, verifier: str, shard: Shard = WHOLE, tell: Tell = print
+    ) -> Iterator[Callable[[SampleKey, Score], None]]:
+        """Append verdicts of one verifier, as the only one who does: on the whole run, or on one shard."""
+        path = self.scores_file(verifier, shard)
+        path.parent.mkdir(exist_ok=True)
+        name = f"scores-{path.stem}"
+        with leased(self.path, name, str(path), tell) as held, records.appending(path) as file:
+
+            def write(key: SampleKey, score: Score) -> None:
+                held.require_held()
+                file.write(key._asdict() | asdict(score))
+
+            yield write
+
+    def create(
+        self,
+        config: str,
+        manifest: Mapping[str, Any],
+        problems: Sequence[Problem],
+        tell: Tell = print,
+    ) -> None:
         """Write the folder's head; where it is there already, note another machine or code in it.
 
         config: the composed configuration, as yaml.
-        problems: replace those of the same id: what the model was shown is the same (the folder's name
-            says so), but a reference answer may have been mended.
+        problems: replace those of the same id: what the model was shown is the same (the manifest's
+            identity says so), but a reference answer may have been mended.
+        Raises UserError if what is there was made by another configuration, or by none that is known.
         """
         self.reserve()
-        _replace(self.path / "config.yaml", config)
-        everything = self.problems() | {problem.id: problem for problem in problems}
-        lines = (json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in everything.values())
-        _replace(self.path / "problems.jsonl", "".join(lines))
-        _write_json(self.path / "manifest.json", self._with_history(manifest))
+        with leased(self.path, "head", f"{self.path} (its head)", tell, briefly=True):
+            self._require_same(manifest)
+            everything = self.problems() | {problem.id: problem for problem in problems}
+            _replace(
+                self.path / "problems.jsonl", b"".join(map(records.encode, everything.values()))
+            )
+            _replace(self.path / "config.yaml", config.encode())
+            _write_json(self.path / "manifest.json", self._with_history(manifest))
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        _write_json(self.path / "metrics.json", metrics)
+
+    def _require_same(self, manifest: Mapping[str, Any]) -> None:
+        if not (self.path / "manifest.json").exists():
+            files = [self.samples_file(shard) for shard in self.shards()]
+            full = next((file for file in files if file.stat().st_size), None)
+            require(
+                full is None,
+                f"{self.path} holds samples but no manifest.json, so that what made them is not known: "
+                f"restore it from a copy, or move the folder away",
+            )
+            return
+        there, here = self.manifest, manifest
+        if there.get("digest") != here.get("digest"):
+            differences = difference(there.get("identity", {}), here.get("identity", {}))
+            raise UserError(
+                f"{self.path} was made by another configuration "
+                f"({'; '.join(differences) or 'of which nothing is recorded'}): move the folder away, "
+                f"or choose another with `runs=...`"
+            )
 
     def _with_history(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """The first session's manifest, with those later ones that differ from the one before."""
@@ -120,24 +333,13 @@ class Run:
             later.append(dict(manifest))
         return first
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _write_json(self.path / "metrics.json", metrics)
-
-    @contextmanager
-    def writer(self) -> Iterator[Callable[[Sample], None]]:
-        """Append samples, each flushed to disk as it comes; one writer at a time.
-
-        Raises UserError if another process is writing.
-        """
-        with append(self.path / "samples.jsonl") as write:
-            yield lambda sample: write(asdict(sample))
-
-    @contextmanager
-    def score_writer(self, verifier: str) -> Iterator[Callable[[SampleKey, Score], None]]:
-        """Append verdicts of one verifier."""
-        (self.path / "scores").mkdir(exist_ok=True)
-        with append(self.path / "scores" / f"{verifier}.jsonl") as write:
-            yield lambda key, score: write(key._asdict() | asdict(score))
+    def _head(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text()
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.path} has no {name}: restore it from a copy, or move the folder away"
+            ) from error
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
@@ -147,7 +349,8 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """
     found = []
     for path in paths:
-        below = sorted(f.parent for f in path.rglob("manifest.json"))
+        marks = ("manifest.json", "samples*.jsonl", "writers")
+        below = sorted({file.parent for mark in marks for file in path.rglob(mark)})
         if not below:
             raise UserError(
                 f"{path} holds no run (a folder with manifest.json); see `powerbench run`"
@@ -156,70 +359,29 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return [Run(path) for path in dict.fromkeys(found)]
 
 
-@contextmanager
-def append(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Append records to a jsonl file under a lock, cutting off a torn last line first."""
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{path} is being written by another process; wait for it, or stop it"
-            ) from error
-        _cut_torn_line(file)
-
-        def write(record: Mapping[str, Any]) -> None:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-        yield write
-
-
-def _cut_torn_line(file: IO[bytes]) -> None:
-    file.seek(0)
-    content = file.read()
-    file.truncate(content.rfind(b"\n") + 1)
-
-
-def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
-        try:
-            yield parse(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} line {number} is damaged ({error}); remove it") from error
-
-
-def _problem(record: dict[str, Any]) -> Problem:
-    return Problem(**record | {"prompt": Prompt(**record["prompt"])})
-
-
-def _sample(record: dict[str, Any]) -> Sample:
-    return Sample(
-        **record
-        | {
-            "tokens": tuple(record["tokens"]),
-            "ended": Ended(record["ended"]),
-            "cost": Cost(**record["cost"]),
-            "steps": tuple(Step(*step) for step in record["steps"]),
-        }
-    )
-
-
-def _score(record: dict[str, Any]) -> tuple[SampleKey, Score]:
-    key = SampleKey(record.pop("problem"), record.pop("replicate"))
-    return key, Score(**record)
+def difference(there: Any, here: Any, name: str = "") -> list[str]:
+    """Where two configurations differ, setting by setting: what is in the folder, and what was asked for."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = [*there, *(key for key in here if key not in there)]
+        parts = [
+            difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+            for key in keys
+        ]
+        return [line for part in parts for line in part]
+    return [] if there == here else [f"{name}: {there} there, {here} asked for"]
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _replace(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _replace(path: Path, content: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write a whole file at once: a crash leaves the old one or the new one."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(content)
-    unfinished.replace(path)
+    unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from powerbench.errors import require
 from powerbench.report.summary import Results, confidence, logp_per_token
+from powerbench.shard import Shard
 from powerbench.store import Run
 
 MODES = ("auto", "online", "offline")
@@ -19,7 +20,7 @@ MODES = ("auto", "online", "offline")
 class Tracker(Protocol):
     """Receives a run's configuration, live metrics, and its result."""
 
-    def start(self, run: Run, group: str) -> None:
+    def start(self, run: Run, group: str, shard: Shard) -> None:
         """group: the experiment that the run belongs to."""
         ...
 
@@ -32,7 +33,7 @@ class Tracker(Protocol):
 class NoTracker:
     """Keeps nothing."""
 
-    def start(self, run: Run, group: str) -> None:
+    def start(self, run: Run, group: str, shard: Shard) -> None:
         pass
 
     def log(self, metrics: Mapping[str, float]) -> None:
@@ -59,7 +60,7 @@ class WandbTracker:
             self.mode in MODES, f"tracker.mode must be one of {', '.join(MODES)}, got {self.mode!r}"
         )
 
-    def start(self, run: Run, group: str) -> None:
+    def start(self, run: Run, group: str, shard: Shard) -> None:
         self._guard(lambda: self._start(run, group))
 
     def log(self, metrics: Mapping[str, float]) -> None:

@@ -173,6 +173,26 @@ Chain = Generator[Request, Any, Outcome]
 """A sampler at work on one response: yields requests, is sent answers, returns an Outcome."""
 
 
+class Span(NamedTuple):
+    """A stretch of wall-clock time, in seconds since 1970."""
+
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An unfinished chain at the end of a block: what it goes on from, and what it has cost so far."""
+
+    state: Mapping[str, Any]
+    """As the sampler saved it."""
+    decoded: int
+    prefilled: int
+    speculated: int
+    spans: tuple[Span, ...]
+    """When it was worked on, up to here."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one response cost, rejected proposals included."""
@@ -183,11 +203,14 @@ class Cost:
     """Tokens of prompt and prefix computed for the draws that were used, those found in the cache not
     counted: it depends on what was cached."""
     seconds: float
-    """Wall-clock from the chain's first request to its end; chains of a batch share this time."""
+    """Wall-clock from the chain's first request to its end, or from the checkpoint that it went on from;
+    chains of a batch share this time."""
     finished: float
     """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
     speculated: int = 0
     """Tokens decoded ahead and thrown away; `decoded` does not hold them, and never depends on them."""
+    earlier: tuple[Span, ...] = ()
+    """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
     ["errors", "types", "cache"],
-    ["rng", "stats", "length_controlled", "store", "provenance", "models"],
+    ["rng", "stats", "length_controlled", "records", "shard", "provenance", "models"],
+    ["checkpoints", "lease"],
+    ["store"],
     ["engines", "samplers", "tasks", "verifiers"],
     ["law", "live", "compose"],
     ["runner"],

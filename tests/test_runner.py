@@ -6,6 +6,7 @@ Run: pytest tests/test_runner.py
 import json
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from powerbench.engines.base import Finished
 from powerbench.engines.toy import TabularModel, ToyEngine
 from powerbench.law import context_of, law
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains, run_one
+from powerbench.runner import Completed, Meter, Saved, Start, run_chains, run_one
 from powerbench.samplers.common import Response
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
 from powerbench.store import SampleKey
-from powerbench.types import Chain, Choose, Context, Ended, Extend, Outcome, Save
+from powerbench.types import Chain, Checkpoint, Choose, Context, Ended, Extend, Outcome, Save
 
 MODEL = TabularModel(vocabulary=5)
 POWER = Power(max_tokens=12, blocks=3, steps=4)
@@ -38,7 +39,7 @@ def starts(count: int, sampler: Power = POWER, context: Context | None = None) -
 
 def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
     done = run_chains(starts(count, sampler), ToyEngine(MODEL, width=width), Meter())
-    return {each.key: each.outcome for each in done if each is not None}
+    return {each.key: each.outcome for each in done if isinstance(each, Completed)}
 
 
 @pytest.mark.parametrize("width", [1, 4, 50])
@@ -78,7 +79,7 @@ def speculated(
     """What chains return and cost (but for time), and how many steps the engine took."""
     engine = Counting(MODEL, width=width)
     done = run_chains(starts(count, sampler, ENDLESS), engine, Meter(), speculate)
-    completed = {each.key: each for each in done if each is not None}
+    completed = {each.key: each for each in done if isinstance(each, Completed)}
     assert engine.step() == []
     return completed, engine.steps
 
@@ -134,7 +135,7 @@ def test_a_chain_goes_on_from_a_saved_state_as_if_never_stopped(
 def test_cost_counts_rejected_proposals() -> None:
     meter = Meter()
     for done in run_chains(starts(10), ToyEngine(MODEL), meter):
-        if done is not None:
+        if isinstance(done, Completed):
             extended = done.cost.decoded - sum(step.decoded for step in done.outcome.steps)
             assert 1 <= extended <= POWER.max_tokens
             assert done.cost.seconds >= 0
@@ -187,7 +188,7 @@ def test_draws_follow_the_enumerated_law() -> None:
         Start(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0)) for i in range(4000)
     )
     for done in run_chains(begin, ToyEngine(model, width=64), Meter()):
-        if done is not None:
+        if isinstance(done, Completed):
             counts[done.outcome.tokens] += 1
     likely = [x for x in expected if 4000 * expected[x] > 5]
     seen = np.array([counts[x] for x in likely], dtype=float)
@@ -220,3 +221,49 @@ def test_an_engine_answers_a_chain_in_order() -> None:
 
     outcome = run_one(chain, (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
     assert len(outcome.tokens) == 5
+
+
+@pytest.mark.parametrize("kind", [Power, PowerOfficial])
+@pytest.mark.parametrize("seen", [1, 7, 30])
+def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
+    kind: type[Power | PowerOfficial], seen: int
+) -> None:
+    """The first run is dropped after so many checkpoints; the second has what it saved, and nothing else."""
+    sampler = kind(max_tokens=12, blocks=4, steps=3)
+
+    def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | Saved | None]:
+        resumed = (s._replace(checkpoint=saved.get(s.key)) for s in starts(9, sampler, ENDLESS))
+        return run_chains(resumed, ToyEngine(MODEL, width=4), Meter(), speculate=3)
+
+    whole = {e.key: e for e in events({}) if isinstance(e, Completed)}
+    first = events({})
+    some = list(islice((e for e in first if isinstance(e, Saved)), seen))
+    first.close()  # type: ignore[attr-defined]
+    saved = {each.key: each.checkpoint for each in some}
+    again = {e.key: e for e in events(saved) if isinstance(e, Completed)}
+    assert {k: (e.outcome, e.cost.decoded) for k, e in again.items()} == {
+        k: (e.outcome, e.cost.decoded) for k, e in whole.items()
+    }
+    for key, checkpoint in saved.items():
+        assert again[key].cost.earlier == checkpoint.spans
+        assert len(checkpoint.spans) == 1
+
+
+def test_checkpoints_spare_what_was_done() -> None:
+    sampler = Power(max_tokens=12, blocks=4, steps=3)
+
+    def decoded(checkpoint: Checkpoint | None) -> int:
+        meter = Meter()
+        (start,) = starts(1, sampler, ENDLESS)
+        for _ in run_chains([start._replace(checkpoint=checkpoint)], ToyEngine(MODEL), meter):
+            pass
+        return meter.decoded
+
+    saved = [
+        event.checkpoint
+        for event in run_chains(starts(1, sampler, ENDLESS), ToyEngine(MODEL), Meter())
+        if isinstance(event, Saved)
+    ]
+    assert len(saved) == 3  # the fourth block's end is the chain's
+    spared = [decoded(None) - decoded(checkpoint) for checkpoint in saved]
+    assert spared == [checkpoint.decoded for checkpoint in saved]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from powerbench.scoring import Scoring
-from powerbench.store import Run
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score
+from powerbench.scoring import Response, Scoring
+from powerbench.store import Run, SampleKey
+from powerbench.types import Problem, Prompt, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore
 
 DEADLINE = 30.0
@@ -30,9 +30,8 @@ def make_run(path: Path, problems: int) -> Run:
     return run
 
 
-def samples(ids: Iterable[int]) -> list[Sample]:
-    cost = Cost(decoded=1, prefilled=1, seconds=1.0, finished=1.0)
-    return [Sample(str(i), 0, f"text {i}", (1,), -1.0, 1.0, Ended.STOP, 1, cost) for i in ids]
+def responses(ids: Iterable[int]) -> list[Response]:
+    return [Response(SampleKey(str(i), 0), f"text {i}") for i in ids]
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Fake:
 def test_every_sample_has_its_verdict_stored(tmp_path: Path) -> None:
     run, verifier = make_run(tmp_path, 20), Fake()
     with Scoring(run, verifier) as scoring:
-        scoring.submit(*samples(range(20)))
+        scoring.submit(*responses(range(20)))
         seen = {verdict.key: verdict.score for verdict in scoring.verdicts()}
     assert seen == run.scores("fake")
     assert {key.problem: score.extracted for key, score in seen.items() if score} == {
@@ -73,7 +72,7 @@ def test_a_verdict_is_stored_before_anybody_asks(tmp_path: Path) -> None:
         return Score(correct=True)
 
     with Scoring(run, Fake(decide)) as scoring:
-        scoring.submit(*samples([0, 1]))
+        scoring.submit(*responses([0, 1]))
         waited = threading.Event()
         for _ in range(int(DEADLINE / 0.01)):
             if run.scores("fake"):
@@ -93,7 +92,7 @@ def test_as_many_at_once_as_the_verifier_has_workers(tmp_path: Path) -> None:
 
     run = make_run(tmp_path, 6)
     with Scoring(run, Fake(decide, workers=3)) as scoring:
-        scoring.submit(*samples(range(6)))
+        scoring.submit(*responses(range(6)))
         assert all(verdict.score for verdict in scoring.verdicts())
 
 
@@ -107,8 +106,8 @@ def test_submitting_never_waits_nor_raises_and_what_stopped_it_is_told_at_the_en
 
     run = make_run(tmp_path, 10)
     with Scoring(run, Fake(decide, workers=1)) as scoring:
-        scoring.submit(*samples(range(5)))
-        scoring.submit(*samples(range(5, 10)))
+        scoring.submit(*responses(range(5)))
+        scoring.submit(*responses(range(5, 10)))
         with pytest.raises(CannotScore, match="the judge is gone"):
             seen = []
             for verdict in scoring.verdicts():
@@ -131,7 +130,7 @@ def test_an_interrupt_stores_nothing_that_closing_the_verifier_made_of_a_respons
 
     verifier.decide = decide
     with pytest.raises(KeyboardInterrupt), Scoring(run, verifier) as scoring:
-        scoring.submit(*samples(range(3)))
+        scoring.submit(*responses(range(3)))
         assert started.wait(DEADLINE)
         raise KeyboardInterrupt
     assert not (run.path / "scores/fake.jsonl").exists()
@@ -151,7 +150,7 @@ def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that
         return Score(correct=True)
 
     with Scoring(run, Fake(decide, workers=1)) as scoring:
-        scoring.submit(*samples(range(3)))
+        scoring.submit(*responses(range(3)))
         assert beside.wait(DEADLINE)
         assert not {"0", "1"} & {key.problem for key in run.scores("fake")}
         assert len(list(scoring.verdicts())) == 3
@@ -162,7 +161,7 @@ def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that
 
 def test_undecided_verdicts_are_counted(tmp_path: Path) -> None:
     with Scoring(make_run(tmp_path, 4), Fake(lambda id: Score(reason="?"))) as scoring:
-        scoring.submit(*samples(range(4)))
+        scoring.submit(*responses(range(4)))
         list(scoring.verdicts())
         assert scoring.undecided == 4
 
@@ -171,8 +170,8 @@ KILLED = """
 import sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_scoring import Fake, make_run, samples
-from powerbench.scoring import Scoring
+from test_scoring import Fake, make_run, responses
+from powerbench.scoring import Response, Scoring
 from powerbench.types import Score
 
 def decide(id):
@@ -181,7 +180,7 @@ def decide(id):
     return Score(correct=True)
 
 with Scoring(make_run(Path({run!r}), 9), Fake(decide, workers=1)) as scoring:
-    scoring.submit(*samples(range(9)))
+    scoring.submit(*responses(range(9)))
     for verdict in scoring.verdicts():
         print(verdict.key.problem, flush=True)
 """
@@ -200,6 +199,6 @@ def test_a_kill_loses_no_verdict_already_made(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert [key.problem for key in run.scores("fake")] == told == ["0", "1", "2", "3", "4"]
     with Scoring(run, Fake()) as scoring:
-        scoring.submit(*samples(range(5, 9)))
+        scoring.submit(*responses(range(5, 9)))
         list(scoring.verdicts())
     assert len(run.scores("fake")) == 9

@@ -16,7 +16,7 @@ from fake_endpoint import FakeEndpoint, served
 from powerbench.cli import main
 from powerbench.compose import compose
 from powerbench.session import prepare
-from powerbench.store import Run, append, find_runs
+from powerbench.store import Run, find_runs
 from powerbench.types import Sample
 
 TOY = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
@@ -152,11 +152,10 @@ def test_scores_that_cannot_be_written_cost_no_sample_and_stop_no_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = prepare(compose([*TOY, "limit=2", f"runs={tmp_path}"])).run.path
-    (folder / "scores").mkdir()
-    with append(folder / "scores/math.jsonl"), pytest.raises(SystemExit) as stopped:
+    with Run(folder).score_writer("math"), pytest.raises(SystemExit) as stopped:
         main(["run", "-m", *TOY, "limit=2", "seed=0,1", f"runs={tmp_path}"])
     assert stopped.value.code == 2
-    assert "is being written by another process" in capsys.readouterr().err
+    assert "scores/math.jsonl is being written by process" in capsys.readouterr().err
     first, second = Run(folder), next(run for run in find_runs([tmp_path]) if run.path != folder)
     assert (len(first.samples()), first.metrics["unscored"]) == (2, 2)
     assert (len(second.samples()), second.metrics["unscored"]) == (2, 0)

@@ -1,4 +1,4 @@
-"""The run folder under bad luck: torn lines, damage, two writers.
+"""The run folder: shards, checkpoints, verdicts; damage, two writers, and other people's folders.
 
 Run: pytest tests/test_store.py
 """
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from powerbench.errors import UserError
-from powerbench.store import Run, SampleKey, append, find_runs
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+from powerbench.shard import WHOLE, Shard
+from powerbench.store import Run, SampleKey, find_runs
+from powerbench.types import Checkpoint, Cost, Ended, Problem, Prompt, Sample, Score, Step
 
 
 def sample(problem: str, replicate: int = 0) -> Sample:
@@ -30,9 +31,9 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_what_is_written_is_read(run: Run) -> None:
-    with run.writer() as write:
-        write(sample("a"))
-        write(sample("b", 3))
+    with run.writing() as writing:
+        writing.write(sample("a"))
+        writing.write(sample("b", 3))
     assert run.samples() == {("a", 0): sample("a"), ("b", 3): sample("b", 3)}
     assert run.problems()["a"] == Problem("a", Prompt("A?"), "1", {"level": 2})
     assert run.config == {"seed": 0}
@@ -45,31 +46,118 @@ def test_what_is_written_is_read(run: Run) -> None:
 
 
 def test_a_torn_last_line_is_ignored_and_then_cut_off(run: Run) -> None:
-    with run.writer() as write:
-        write(sample("a"))
+    with run.writing() as writing:
+        writing.write(sample("a"))
     file = run.path / "samples.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + whole[: len(whole) // 2])
     assert list(run.samples()) == [("a", 0)]
-    with run.writer() as write:
-        write(sample("b"))
+    with run.writing() as writing:
+        writing.write(sample("b"))
     assert list(run.samples()) == [("a", 0), ("b", 0)]
 
 
 def test_damage_elsewhere_is_named_by_file_and_line(run: Run) -> None:
-    with run.writer() as write:
-        write(sample("a"))
-        write(sample("b"))
+    with run.writing() as writing:
+        writing.write(sample("a"))
+        writing.write(sample("b"))
     file = run.path / "samples.jsonl"
     file.write_bytes(file.read_bytes().replace(b'"tokens"', b'"tokenz"', 1))
-    with pytest.raises(UserError, match=r"samples\.jsonl line 1 is damaged"):
-        run.samples()
+    for read in (run.samples, run.keys):
+        with pytest.raises(UserError, match=r"samples\.jsonl line 1 is damaged"):
+            read()
 
 
 def test_a_second_writer_is_refused(run: Run) -> None:
-    second = append(run.path / "samples.jsonl")
-    with run.writer(), pytest.raises(UserError, match="being written by another process"), second:
+    with run.writing(), pytest.raises(UserError, match="being written by process"):
+        run.writing().__enter__()
+
+
+def test_shards_are_merged_by_reading(run: Run) -> None:
+    for shard, one in (
+        (Shard(1, 2), sample("a")),
+        (Shard(2, 2), sample("b")),
+        (WHOLE, sample("c")),
+    ):
+        with run.writing(shard) as writing:
+            writing.write(one)
+    assert sorted(run.shards()) == [WHOLE, Shard(1, 2), Shard(2, 2)]
+    assert run.keys() == {("a", 0), ("b", 0), ("c", 0)} == set(run.samples())
+    assert {writer.name for writer in run.writers()} == {
+        "samples",
+        "samples-1-of-2",
+        "samples-2-of-2",
+    }
+
+
+def test_shards_that_share_samples_are_not_written_at_once(run: Run) -> None:
+    with run.writing(Shard(1, 2)):
+        for other in (Shard(2, 2), Shard(2, 4)):
+            with run.writing(other):
+                pass
+        for other in (WHOLE, Shard(1, 4), Shard(3, 4)):
+            with pytest.raises(UserError, match=rf"shard {other} overlaps with shard 1/2, which"):
+                run.writing(other).__enter__()
+    with run.writing(Shard(1, 4)):
         pass
+
+
+def test_a_sample_that_is_there_twice_is_named(run: Run) -> None:
+    for shard in (Shard(1, 2), Shard(2, 2)):
+        with run.writing(shard) as writing:
+            writing.write(sample("a"))
+    named = r"samples-2-of-2\.jsonl line 1 repeats samples-1-of-2\.jsonl line 1 \(problem 'a', rep"
+    for read in (run.keys, run.samples):
+        with pytest.raises(UserError, match=named):
+            read()
+
+
+def test_a_checkpoint_lasts_until_its_sample_is_stored(run: Run) -> None:
+    key, checkpoint = SampleKey("a", 0), Checkpoint({"block": 1}, 1, 2, 3, ())
+    with run.writing(Shard(1, 2)) as writing:
+        writing.save(key, checkpoint)
+    with run.writing() as writing:  # another partition goes on from it
+        assert writing.resume(key) == checkpoint
+        writing.write(sample("a"))
+        assert writing.resume(key) is None
+
+
+def test_verdicts_on_the_whole_run_come_after_those_beside_its_shards(run: Run) -> None:
+    key, right, wrong = SampleKey("a", 0), Score(correct=True), Score(correct=False)
+    with run.score_writer("math") as verdict:
+        verdict(key, right)
+    with run.score_writer("math", Shard(2, 2)) as verdict:
+        verdict(key, wrong)
+    with run.score_writer("math-2", Shard(2, 2)) as verdict:
+        verdict(key, wrong)
+    assert run.scores("math") == {key: right}
+    assert run.verifiers() == ["math", "math-2"]
+
+
+def test_what_another_configuration_made_is_not_mixed_with_it(run: Run) -> None:
+    """As when a folder was copied onto another's name."""
+    identity = {"seed": 0, "sampler": {"name": "power", "steps": 10}, "model": {"id": "m"}}
+    other = {"seed": 0, "sampler": {"name": "power", "steps": 4}, "deterministic": True}
+    again = Run(run.path.parent / "power-11111111")
+    again.create("", {"digest": "1", "identity": identity}, [])
+    again.create("", {"digest": "1", "identity": identity}, [])
+    with pytest.raises(UserError) as refused:
+        again.create("", {"digest": "2", "identity": other}, [])
+    said = "sampler.steps: 10 there, 4 asked for; model: {'id': 'm'} there, None asked for; "
+    assert said + "deterministic: None there, True asked for" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml"])
+def test_a_head_that_is_missing_is_named(run: Run, name: str) -> None:
+    with run.writing() as writing:
+        writing.write(sample("a"))
+    (run.path / name).unlink()
+    (found,) = find_runs([run.path])
+    with pytest.raises(UserError, match=f"has no {name}: restore it from a copy"):
+        print(found.manifest, found.config)
+    if name == "manifest.json":
+        with pytest.raises(UserError, match=r"holds samples but no manifest\.json"):
+            run.create("", {}, [])
 
 
 def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run) -> None:

@@ -78,7 +78,8 @@ def measure(model: HubModel, speculate: int, alone: int) -> Savings:
             for i in which
         ]
         began = time.perf_counter()
-        done = [each for each in run_chains(starts, engine, Meter(), ahead) if each is not None]
+        events = run_chains(starts, engine, Meter(), ahead)
+        done = [each for each in events if isinstance(each, Completed)]
         return _job(name, done, time.perf_counter() - began)
 
     full = run("8 chains, deterministic", everyone, early=False, fixed=True)

@@ -249,7 +249,7 @@ def completed(
         stream = Stream(0, "task", str(chain // 2), chain % 2)
         starts.append(Start(SampleKey(str(chain), 0), prompt, begin, stream))
     done = run_chains(starts, engine, Meter(), speculate)
-    return {int(each.key.problem): each for each in done if each is not None}
+    return {int(each.key.problem): each for each in done if isinstance(each, Completed)}
 
 
 def power_chains(

@@ -42,7 +42,7 @@ def chains(engine: Engine, sampler: Power = POWER, speculate: int = 0) -> list[C
         )
         for i in range(6)
     )
-    done = [each for each in run_chains(starts, engine, Meter(), speculate) if each is not None]
+    done = [each for each in run_chains(starts, engine, Meter(), speculate) if isinstance(each, Completed)]
     return sorted(done, key=lambda each: each.key)
 
 

@@ -1,0 +1,194 @@
+"""Files of records: one JSON object a line, append-only, each line with its own checksum.
+
+A line's last field, `crc`, is the CRC-32 (eight hex digits) of the bytes before it. What follows the last
+newline is torn: the end of a write that never came to its own end. It holds nothing that anyone was
+told of, so that readers leave it out, and the next writer cuts it off.
+"""
+
+import errno
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from powerbench.errors import UserError
+
+T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RETRY = 5.0
+"""Seconds between attempts to write to a full disk."""
+
+_CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
+_CRC_LENGTH = len(b',"crc":"01234567"}')
+_encoder = msgspec.json.Encoder()
+
+Tell = Callable[[str], None]
+
+
+class Damaged(UserError):  # noqa: N818
+    """A line that is not what was written."""
+
+
+class Line(NamedTuple):
+    """A whole line of a file."""
+
+    number: int
+    """From 1."""
+    start: int
+    """Its first byte's offset in the file."""
+    content: bytes
+    """Without the newline."""
+
+
+def encode(record: Any) -> bytes:
+    """A record (a dataclass, a NamedTuple, plain data) as a line, with checksum and newline."""
+    body = _encoder.encode(record)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """The whole lines of a file, unchecked; none if there is no file."""
+    if not path.exists():
+        return
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            yield Line(number, start, line[:-1])
+            start += len(line)
+
+
+def intact(content: bytes) -> bool:
+    """Whether a line's checksum is that of its content."""
+    body, end = content[:-_CRC_LENGTH], content[-_CRC_LENGTH:]
+    match = _CRC.fullmatch(end)
+    return match is not None and int(match[1], 16) == zlib.crc32(body)
+
+
+def check(path: Path, line: Line) -> None:
+    """Raise Damaged unless the line is what was written."""
+    if not intact(line.content):
+        raise _damaged(path, line, "its checksum does not fit")
+
+
+def read(path: Path, kind: type[T]) -> Iterator[T]:
+    """The records of a file, checked and decoded; raises Damaged at the first that cannot be."""
+    decoder = msgspec.json.Decoder(kind)
+    for line in lines(path):
+        check(path, line)
+        yield decode(path, line, decoder)
+
+
+def decode(path: Path, line: Line, decoder: "msgspec.json.Decoder[T]") -> T:
+    """The record of a line that has been checked; raises Damaged if it is another kind of record."""
+    try:
+        return decoder.decode(line.content)
+    except msgspec.DecodeError as error:
+        raise _damaged(path, line, str(error)) from error
+
+
+def torn(path: Path) -> int:
+    """The length of what follows the last newline, in bytes."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return _length_of_tail(file)
+
+
+def _damaged(path: Path, line: Line, why: str) -> Damaged:
+    folder = path.parent.parent if path.parent.name == "scores" else path.parent
+    return Damaged(
+        f"{path} line {line.number} is damaged: {why}; "
+        f"`powerbench verify --mend {folder}` sets it aside"
+    )
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+class Appender:
+    """The writer of a file of records: to be had by `appending`."""
+
+    def __init__(self, path: Path, file: IO[bytes], tell: Tell | None) -> None:
+        self.path, self._file, self._tell = path, file, tell
+        self._end = file.seek(0, os.SEEK_END)
+
+    def write(self, record: Any) -> None:
+        """Append a record; when this returns, it is on the disk.
+
+        If the disk is full it waits until there is space, where there is someone to tell of it; raises
+        OSError otherwise. Whatever is raised, of the record nothing is left.
+        """
+        line = encode(record)
+        try:
+            patiently(lambda: self._append(line), self.path, self._tell)
+        except BaseException:
+            self._file.truncate(self._end)
+            raise
+
+    def _append(self, line: bytes) -> None:
+        self._file.truncate(self._end)  # what an attempt before this one has left
+        self._file.seek(self._end)
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())
+        self._end += len(line)
+
+
+@contextmanager
+def appending(path: Path, tell: Tell | None = None) -> Iterator[Appender]:
+    """Append to a file of records, of which the caller is the only writer; cuts a torn line off first.
+
+    tell: is told of a torn line, and of a full disk, which then is waited for.
+    """
+    path.touch()
+    with path.open("r+b", buffering=0) as file:
+        length = _length_of_tail(file)
+        if length:
+            end = file.seek(0, os.SEEK_END) - length
+            file.seek(end)
+            if intact(file.read(length)):  # only its newline is missing
+                patiently(lambda: file.write(b"\n"), path, tell)
+            else:
+                file.truncate(end)
+                if tell is not None:
+                    tell(f"{path}: cut off a torn last line of {length} bytes")
+        yield Appender(path, file, tell)
+
+
+def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:
+    """Write; if the disk is full, say so and try again until it is not. With no one to tell, raise."""
+    paused = False
+    while True:
+        try:
+            write()
+        except OSError as error:
+            if tell is None or error.errno not in FULL:
+                raise
+            if not paused:
+                tell(f"paused: {path}: {error.strerror}; free some space, and it goes on")
+            paused = True
+            time.sleep(RETRY)
+        else:
+            if paused and tell is not None:
+                tell("there is space again: going on")
+            return
+
+
+def _length_of_tail(file: IO[bytes]) -> int:
+    end = file.seek(0, os.SEEK_END)
+    start, tail = end, b""
+    while start > 0 and b"\n" not in tail:
+        start = max(0, start - 65536)
+        file.seek(start)
+        tail = file.read(end - start)
+    return len(tail) - tail.rfind(b"\n") - 1

@@ -1,0 +1,62 @@
+"""A shard: one of several equal parts of a run's samples, computed apart and merged by reading."""
+
+import re
+from dataclasses import dataclass
+from math import gcd
+
+from powerbench.errors import UserError
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """The number-th (from 1) of `of` parts. Every key belongs to exactly one part of each partition, and
+    stays in it when problems or replicates are added."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def suffix(self) -> str:
+        """What names its files: nothing for the whole."""
+        return "" if self.of == 1 else f"-{self.number}-of-{self.of}"
+
+    def holds(self, problem: int, replicate: int) -> bool:
+        """Whether a sample is in this part.
+
+        problem: its place in the task's order, so that parts are equal in size for any number of
+            problems and replicates.
+        """
+        return (problem + replicate) % self.of == self.number - 1
+
+    def part(self, number: int, of: int) -> "Shard":
+        """The number-th (from 1) of `of` parts of this part."""
+        return Shard(self.number + (number - 1) * self.of, self.of * of)
+
+    def overlaps(self, other: "Shard") -> bool:
+        """Whether some sample could be in both."""
+        return (self.number - other.number) % gcd(self.of, other.of) == 0
+
+
+WHOLE = Shard(1, 1)
+
+
+def parse(text: str | None) -> Shard:
+    """The shard that a setting names, such as "2/8"; None is the whole. Raises UserError."""
+    if text is None:
+        return WHOLE
+    match = re.fullmatch(r"(\d+)/(\d+)", str(text))
+    shard = Shard(int(match[1]), int(match[2])) if match else None
+    if shard is None or not 1 <= shard.number <= shard.of:
+        raise UserError(
+            f"shard must be like 2/8 (the second of eight parts) or null for the whole run, got {text}"
+        )
+    return shard
+
+
+def of_suffix(suffix: str) -> Shard:
+    """The shard whose files have this suffix."""
+    match = re.fullmatch(r"-(\d+)-of-(\d+)", suffix)
+    return Shard(int(match[1]), int(match[2])) if match else WHOLE
