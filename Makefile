@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-vllm lint bench bench-verifiers bench-gpu clean
+.PHONY: help setup reproduce test test-faults test-vllm lint bench bench-verifiers bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or
 
 test: setup  ## run the tests, without network
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-faults: setup  ## the long tests: a hundred kills, full disks, 100,000 samples
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.ready  ## run the tests of engine=vllm on the CPU, in an environment of their own
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS)

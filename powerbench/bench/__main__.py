@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from powerbench.bench import agreement, decoding, jobs
+from powerbench.bench import agreement, checkpointing, decoding, jobs
 from powerbench.bench.budget import PARTS, budget
 from powerbench.compose import compose
 from powerbench.errors import UserError
@@ -81,6 +81,13 @@ def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]
     savings = jobs.measure(model, SPECULATE, options.alone)
     _print_savings(console, savings)
     record["jobs"] = asdict(savings)
+    overhead = checkpointing.measure(options.model, options.repeats)
+    record["checkpoints"] = asdict(overhead)
+    console.print(
+        f"checkpoints take {overhead.fraction:.2%} of the run time (8 chains, {overhead.saves} saved at the "
+        f"end of a block; median of {options.repeats} runs); of {checkpointing.LENGTH} tokens and "
+        f"{checkpointing.STEPS} steps {overhead.longest_ms:.1f} ms and {overhead.longest_bytes / 1024:.0f} KiB"
+    )
     command = [sys.executable, "-m", "powerbench.bench.memory", "--model", options.model]
     record["memory"] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
     console.print(
