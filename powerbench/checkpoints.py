@@ -55,7 +55,7 @@ class Checkpoints:
         packed = replace(checkpoint, state=_pack(checkpoint.state))
         saved = Saved(problem, replicate, powerbench.__version__, packed)
         content = records.encode(saved)
-        records.patiently(lambda: _replace(path, content), path, tell)
+        records.patiently(lambda: records.put(path, content), path, tell)
 
     def load(self, problem: str, replicate: int, tell: Tell) -> Checkpoint | None:
         """What a chain goes on from; None if there is nothing, or nothing that can be used."""
@@ -91,12 +91,6 @@ def read(path: Path) -> Saved:
 
 def _unpacked(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, state=_unpack(checkpoint.state))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
 
 
 def _pack(value: Any) -> Any:

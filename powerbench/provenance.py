@@ -25,6 +25,9 @@ PACKAGES = (
     "wandb",
 )
 
+SESSION_PARTS = ("powerbench", "git", "python", "packages", "hardware", "model", "data")
+"""Parts of a manifest that make a resumed session another one."""
+
 
 def provenance() -> dict[str, Any]:
     """Time, command, code version, package versions and hardware, as plain data."""
@@ -90,3 +93,24 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def with_session(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run's first session, to which this one is added if it differs from the one before."""
+    later = list(first.get("later_sessions", []))
+    before = later[-1] if later else first
+    if any(before.get(part) != now.get(part) for part in SESSION_PARTS):
+        later.append(dict(now))
+    return {**first, **({"later_sessions": later} if later else {})}
+
+
+def difference(there: Any, here: Any, name: str = "") -> list[str]:
+    """Where two configurations differ, setting by setting: what is in the folder, and what was asked for."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = [*there, *(key for key in here if key not in there)]
+        parts = [
+            difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+            for key in keys
+        ]
+        return [line for part in parts for line in part]
+    return [] if there == here else [f"{name}: {there} there, {here} asked for"]

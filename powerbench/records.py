@@ -7,6 +7,7 @@ told of, so that readers leave it out, and the next writer cuts it off.
 
 import errno
 import os
+import platform
 import re
 import time
 import zlib
@@ -163,6 +164,24 @@ def appending(path: Path, tell: Tell | None = None) -> Iterator[Appender]:
                 if tell is not None:
                     tell(f"{path}: cut off a torn last line of {length} bytes")
         yield Appender(path, file, tell)
+
+
+def put(path: Path, content: bytes, durable: bool = False) -> None:
+    """Write a whole file at once: a crash of the process leaves the old one or the new one.
+
+    durable: so does a crash of the machine.
+    """
+    unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:

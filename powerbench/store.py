@@ -16,7 +16,6 @@ Each shard has one writer; shards are merged by reading. Every line has a checks
 import errno
 import json
 import os
-import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,13 +26,15 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import yaml
 
-from powerbench import lease, records
+from powerbench import lease, records, writer
 from powerbench.checkpoints import Checkpoints
 from powerbench.errors import UserError, require
-from powerbench.lease import PATIENCE, Lease, Progress, Writer, leased
+from powerbench.lease import PATIENCE, Lease, leased
+from powerbench.provenance import difference, with_session
 from powerbench.records import Appender, Damaged, Tell
 from powerbench.shard import WHOLE, Shard, of_suffix
 from powerbench.types import Checkpoint, Problem, Sample, Score
+from powerbench.writer import Progress, Writer
 
 S = TypeVar("S", "_Keyed", Sample)
 
@@ -42,9 +43,6 @@ SAMPLES = "samples"
 
 VERDICTS = re.compile(r"(.+?)(-\d+-of-\d+)?\.jsonl")
 """A file of verdicts: the verifier, and the shard's suffix."""
-
-SESSION_PARTS = ("powerbench", "git", "python", "packages", "hardware", "model", "data")
-"""Parts of a manifest that make a resumed session another one."""
 
 
 class SampleKey(NamedTuple):
@@ -215,9 +213,9 @@ class Run:
     def writers(self) -> list[Writer]:
         """The last writer of every shard's samples."""
         folder = self.path / "writers"
-        names = [name for name in lease.names(folder) if name.startswith(SAMPLES)]
-        found = (lease.latest(folder, name) for name in names)
-        return [writer for writer in found if writer is not None]
+        names = [name for name in writer.names(folder) if name.startswith(SAMPLES)]
+        found = (writer.latest(folder, name) for name in names)
+        return [each for each in found if each is not None]
 
     def reserve(self) -> None:
         """Make the folder. Raises UserError where that is not allowed."""
@@ -294,14 +292,15 @@ class Run:
         with leased(self.path, "head", f"{self.path} (its head)", tell, briefly=True):
             self._require_same(manifest)
             everything = self.problems() | {problem.id: problem for problem in problems}
-            _replace(
-                self.path / "problems.jsonl", b"".join(map(records.encode, everything.values()))
-            )
-            _replace(self.path / "config.yaml", config.encode())
-            _write_json(self.path / "manifest.json", self._with_history(manifest))
+            lines = b"".join(map(records.encode, everything.values()))
+            records.put(self.path / "problems.jsonl", lines, durable=True)
+            records.put(self.path / "config.yaml", config.encode(), durable=True)
+            if (self.path / "manifest.json").exists():
+                manifest = with_session(self.manifest, manifest)
+            records.put(self.path / "manifest.json", _json(manifest), durable=True)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _write_json(self.path / "metrics.json", metrics)
+        records.put(self.path / "metrics.json", _json(metrics))
 
     def _require_same(self, manifest: Mapping[str, Any]) -> None:
         if not (self.path / "manifest.json").exists():
@@ -321,17 +320,6 @@ class Run:
                 f"({'; '.join(differences) or 'of which nothing is recorded'}): move the folder away, "
                 f"or choose another with `runs=...`"
             )
-
-    def _with_history(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The first session's manifest, with those later ones that differ from the one before."""
-        if not (self.path / "manifest.json").exists():
-            return manifest
-        first = self.manifest
-        later = first.setdefault("later_sessions", [])
-        before = later[-1] if later else first
-        if any(before.get(part) != manifest.get(part) for part in SESSION_PARTS):
-            later.append(dict(manifest))
-        return first
 
     def _head(self, name: str) -> str:
         try:
@@ -359,29 +347,5 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return [Run(path) for path in dict.fromkeys(found)]
 
 
-def difference(there: Any, here: Any, name: str = "") -> list[str]:
-    """Where two configurations differ, setting by setting: what is in the folder, and what was asked for."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        keys = [*there, *(key for key in here if key not in there)]
-        parts = [
-            difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-            for key in keys
-        ]
-        return [line for part in parts for line in part]
-    return [] if there == here else [f"{name}: {there} there, {here} asked for"]
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    _replace(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a whole file at once: a crash leaves the old one or the new one."""
-    unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

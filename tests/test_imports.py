@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
     ["errors", "types", "cache"],
     ["rng", "stats", "length_controlled", "records", "shard", "provenance", "models"],
-    ["checkpoints", "lease"],
+    ["checkpoints", "writer"],
+    ["lease"],
     ["store"],
     ["engines", "samplers", "tasks", "verifiers"],
     ["law", "live", "compose"],

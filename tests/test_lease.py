@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from powerbench import lease
-from powerbench.lease import Held, Lease, Lost, Writer, latest, leased
+from powerbench.lease import Held, Lease, Lost, leased
+from powerbench.writer import Writer, file_of, latest, myself, write
 
 SHORT = 0.3
 """A patience, in seconds, for writers of which nothing more is heard."""
@@ -28,7 +29,7 @@ FOREIGN = Writer(
 
 def put(folder: Path, writer: Writer, number: int = 1) -> None:
     (folder / "writers").mkdir(exist_ok=True)
-    lease._write(lease._file(folder / "writers", "samples", number), writer)
+    write(file_of(folder / "writers", "samples", number), writer)
 
 
 def take(folder: Path, told: list[str], patience: float = SHORT) -> "Iterator[Lease]":
@@ -115,9 +116,12 @@ def test_a_process_number_used_again_is_another_process(tmp_path: Path) -> None:
         pass
 
 
-def test_a_silent_one_elsewhere_loses_it_after_the_patience(tmp_path: Path) -> None:
+def test_a_silent_one_elsewhere_loses_it_after_the_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, replace(FOREIGN, job="slurm 3_1", started=time.time() + 1e6))
     told: list[str] = []
+    monkeypatch.setattr(lease, "SOON", 0.0)
     with take(tmp_path, told):
         pass
     assert told == [
@@ -178,7 +182,7 @@ def test_of_many_who_take_it_over_at_once_one_gets_it(tmp_path: Path) -> None:
     for i in range(5):
         folder = tmp_path / str(i)
         folder.mkdir()
-        mine = replace(lease._myself(), born="1")  # a dead process of this machine
+        mine = replace(myself(), born="1")  # a dead process of this machine
         put(folder, mine)
         start, won = context.Event(), context.Queue()
         many = [context.Process(target=_contend, args=(folder, start, won)) for _ in range(8)]

@@ -42,7 +42,11 @@ def chains(engine: Engine, sampler: Power = POWER, speculate: int = 0) -> list[C
         )
         for i in range(6)
     )
-    done = [each for each in run_chains(starts, engine, Meter(), speculate) if isinstance(each, Completed)]
+    done = [
+        each
+        for each in run_chains(starts, engine, Meter(), speculate)
+        if isinstance(each, Completed)
+    ]
     return sorted(done, key=lambda each: each.key)
 
 
