@@ -89,13 +89,13 @@ class Unfitted(NamedTuple):
     reason: str
 
 
-def annotation(problem: Problem, text: str, preference: float | None) -> Annotation:
-    """A response to a problem of the AlpacaEval task, and the verdict on it."""
+def annotation(problem: Problem, length: int, preference: float | None) -> Annotation:
+    """A response of so many characters to a problem of the AlpacaEval task, and the verdict on it."""
     return Annotation(
         instruction=problem.id,
         preference=preference,
         baseline_length=len(problem.gold),
-        length=len(text),
+        length=length,
         difficulty=problem.meta.get("difficulty"),
         gamed=tuple(Gamed(*pair) for pair in problem.meta.get("gamed", ())),
     )

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from math import gcd
 
-from powerbench.errors import UserError
+from powerbench.errors import UserError, require
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +39,10 @@ class Shard:
         """Whether some sample could be in both."""
         return (self.number - other.number) % gcd(self.of, other.of) == 0
 
+    def within(self, other: "Shard") -> bool:
+        """Whether all its samples are the other's too."""
+        return self.of % other.of == 0 and self.overlaps(other)
+
 
 WHOLE = Shard(1, 1)
 
@@ -54,6 +58,16 @@ def parse(text: str | None) -> Shard:
             f"shard must be like 2/8 (the second of eight parts) or null for the whole run, got {text}"
         )
     return shard
+
+
+def spread(setting: str) -> str:
+    """`shard=all/4` as the sweep that it stands for, `shard=1/4,2/4,3/4,4/4`; any other setting as it is."""
+    match = re.fullmatch(r"shard=all/(\d+)", setting)
+    if match is None:
+        return setting
+    of = int(match[1])
+    require(of > 0, f"{setting}: a run has at least one part")
+    return "shard=" + ",".join(str(Shard(number, of)) for number in range(1, of + 1))
 
 
 def of_suffix(suffix: str) -> Shard:

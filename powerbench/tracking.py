@@ -10,23 +10,40 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from powerbench.errors import require
-from powerbench.report.summary import Results, confidence, logp_per_token
-from powerbench.shard import Shard
-from powerbench.store import Run
+from powerbench.report.measured import confidence, logp_per_token
+from powerbench.report.selection import select
+from powerbench.report.summary import Results
+from powerbench.shard import WHOLE, Shard
+from powerbench.store import Run, SampleKey
 
 MODES = ("auto", "online", "offline")
+COLUMNS = [
+    "problem",
+    "replicate",
+    "prompt",
+    "response",
+    "extracted",
+    "value",
+    "reason",
+    "tokens",
+    "log-likelihood",
+    "decoded",
+]
+"""Of the table of responses."""
 
 
 class Tracker(Protocol):
     """Receives a run's configuration, live metrics, and its result."""
 
     def start(self, run: Run, group: str, shard: Shard) -> None:
-        """group: the experiment that the run belongs to."""
+        """group: the experiment that the run belongs to; shard: the part of it that is made here."""
         ...
 
     def log(self, metrics: Mapping[str, float]) -> None: ...
 
-    def finish(self, results: Results) -> None: ...
+    def finish(self, results: Results) -> None:
+        """results: of all shards that there are, finished or not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,9 @@ class NoTracker:
 class WandbTracker:
     """Weights & Biases: configuration, live metrics, summary, responses, pass@k and histograms.
 
+    Every shard is a W&B run of its own, of its own responses only. The shards of one run are a group,
+    named after the run, so that W&B aggregates them; whole runs are grouped by experiment.
+
     mode: "auto" is online where a key is configured (WANDB_API_KEY or ~/.netrc), else offline.
         Offline runs lie in <run folder>/wandb; `wandb sync` sends them later.
     """
@@ -54,6 +74,7 @@ class WandbTracker:
     project: str = "powerbench"
     mode: str = "auto"
     _run: Any = field(default=None, repr=False)
+    _shard: Shard = field(default=WHOLE, repr=False)
 
     def __post_init__(self) -> None:
         require(
@@ -61,6 +82,7 @@ class WandbTracker:
         )
 
     def start(self, run: Run, group: str, shard: Shard) -> None:
+        self._shard = shard
         self._guard(lambda: self._start(run, group))
 
     def log(self, metrics: Mapping[str, float]) -> None:
@@ -69,7 +91,7 @@ class WandbTracker:
 
     def finish(self, results: Results) -> None:
         if self._run is not None:
-            self._guard(lambda: self._finish(results))
+            self._guard(lambda: self._finish(results.part(self._shard)))
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Run a tracker call; on failure say so once, and go on without a tracker."""
@@ -84,14 +106,16 @@ class WandbTracker:
     def _start(self, run: Run, group: str) -> None:
         import wandb
 
+        name, shard = "/".join(run.path.parts[-3:]), self._shard
+        asked = {"experiment": group, "shard": str(shard)}
         self._run = wandb.init(
             project=self.project,
-            group=group,
+            group=group if shard == WHOLE else name,
             job_type=run.path.parts[-3],
-            name="/".join(run.path.parts[-3:]),
-            config={"settings": run.config, "manifest": run.manifest},
+            name=name + shard.suffix,
+            config={"settings": run.config, "manifest": run.manifest} | asked,
             dir=str(run.path),
-            id=run.manifest["digest"][:16],
+            id=run.manifest["digest"][:16] + shard.suffix,
             resume="allow",
             mode=_mode(self.mode),  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True, console="off"),
@@ -101,7 +125,7 @@ class WandbTracker:
         import wandb
 
         summary = results.summary
-        samples = list(results.samples.values())
+        samples = results.samples.values()
         plain = asdict(summary) | {"pass_at_k": None}
         self._run.summary.update({k: v for k, v in plain.items() if v is not None})
         for point in summary.pass_at_k:
@@ -147,22 +171,22 @@ def _has_key() -> bool:
 
 
 def _table(results: Results, table: Callable[..., Any]) -> Any:
-    columns = [
-        "problem",
-        "replicate",
-        "prompt",
-        "response",
-        "extracted",
-        "value",
-        "reason",
-        "tokens",
-    ]
-    columns += ["log-likelihood", "decoded"]
-    rows = []
-    for key, sample in results.samples.items():
-        score = results.scores.get(key)
-        verdict = [None] * 3 if score is None else [score.extracted, score.value, score.reason]
-        prompt = results.problems[key.problem].prompt.text
-        cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
-        rows.append([*key, prompt, sample.text, *verdict, *cost])
-    return table(columns=columns, data=rows)
+    """Reads the run's texts again; says so where there are more than the table holds."""
+    selection = select([results])
+    if selection.shown < selection.of:
+        print(
+            f"W&B: its table of responses holds {selection.shown:,} of {selection.of:,}, chosen evenly over "
+            f"problems; `powerbench export` writes all",
+            file=sys.stderr,
+        )
+    (keys,) = selection.runs
+    wanted, rows = set(keys), {}
+    for sample in results.run.stream():
+        key = SampleKey(sample.problem, sample.replicate)
+        if key in wanted:
+            score = results.scores.get(key)
+            verdict = [None] * 3 if score is None else [score.extracted, score.value, score.reason]
+            prompt = results.problems[key.problem].prompt.text
+            cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
+            rows[key] = [*key, prompt, sample.text, *verdict, *cost]
+    return table(columns=COLUMNS, data=[rows[key] for key in keys])

@@ -378,8 +378,8 @@ def test_a_preference_outside_the_unit_interval_is_named(bad: float) -> None:
 def test_a_stored_problem_gives_what_the_fit_needs() -> None:
     meta = json.loads('{"difficulty": -0.5, "gamed": [[0.25, 1.5], [0.75, -2.0]]}')
     problem = Problem("12", Prompt("Why?"), gold="Because.", meta=meta)
-    assert annotation(problem, "So.", 0.125) == Annotation(
+    assert annotation(problem, 3, 0.125) == Annotation(
         "12", 0.125, 8, 3, -0.5, (Gamed(0.25, 1.5), Gamed(0.75, -2.0))
     )
     bare = Problem("12", Prompt("Why?"), gold="Because.", meta={"instruction": "Why?"})
-    assert annotation(bare, "So.", None) == Annotation("12", None, 8, 3)
+    assert annotation(bare, 3, None) == Annotation("12", None, 8, 3)

@@ -7,6 +7,7 @@ from powerbench.errors import require
 from powerbench.report import disagreement
 from powerbench.report.figures import Drawing, draw
 from powerbench.report.page import render
+from powerbench.report.selection import Selection, select
 from powerbench.report.summary import Results, rank
 from powerbench.report.tables import markdown
 from powerbench.store import Run
@@ -20,17 +21,18 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     require(len(runs) > 0, "a report needs at least one run; see `powerbench run`")
     results = sorted(map(Results.read, runs), key=lambda r: rank(r.summary))
     out.mkdir(parents=True, exist_ok=True)
+    selection = select(results)
     drawings = draw(results, out / "figures")
-    (out / "report.md").write_text(_markdown(results, drawings))
+    (out / "report.md").write_text(_markdown(results, drawings, selection))
     page = out / "page.html"
-    page.write_text(render(results, drawings))
+    page.write_text(render(results, drawings, selection))
     return page
 
 
-def _markdown(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
+def _markdown(results: Sequence[Results], drawings: Sequence[Drawing], selection: Selection) -> str:
     figures = [
         f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
     ]
     table = markdown([r.summary for r in results])
-    parts = ["# powerbench report\n", table, *figures, disagreement.markdown(results)]
+    parts = ["# powerbench report\n", table, *figures, disagreement.markdown(results, selection)]
     return "\n".join(part for part in parts if part)

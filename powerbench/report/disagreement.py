@@ -1,8 +1,9 @@
 """Where verifiers disagree: what the others say of the responses that a run's own verifier has judged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels, mean_value
 from powerbench.report.tables import value
 from powerbench.stats import Estimate
@@ -10,7 +11,7 @@ from powerbench.store import SampleKey
 from powerbench.types import Score
 
 SHOWN = 20
-"""Disagreements that the markdown report lists for each pair of verifiers; the page has all."""
+"""Disagreements that the markdown report lists for each pair of verifiers."""
 
 
 class Comparison(NamedTuple):
@@ -49,12 +50,12 @@ def line(comparison: Comparison) -> str:
     )
 
 
-def markdown(results: Sequence[Results]) -> str:
+def markdown(results: Sequence[Results], selection: Selection) -> str:
     """A section on all runs that several verifiers have scored; empty if there is none."""
     names = labels([r.summary for r in results])
     compared = [
-        _section(f"{r.summary.task} · {r.summary.model} · {name}", r)
-        for r, name in zip(results, names, strict=True)
+        _section(f"{r.summary.task} · {r.summary.model} · {name}", r, set(shown))
+        for r, name, shown in zip(results, names, selection.runs, strict=True)
         if len(r.verdicts) > 1
     ]
     return "\n\n".join(["## Where verifiers disagree", *compared]) + "\n" if compared else ""
@@ -74,14 +75,16 @@ def _comparison(results: Results, own: str, other: str) -> Comparison:
     )
 
 
-def _section(title: str, results: Results) -> str:
+def _section(title: str, results: Results, shown: Collection[SampleKey]) -> str:
+    """shown: the run's responses on the page."""
     lines = [f"### {title}"]
     for c in compare(results):
-        rows = c.disagreements[:SHOWN]
-        more = len(c.disagreements) - len(rows)
+        rows, more = c.disagreements[:SHOWN], c.disagreements[SHOWN:]
+        readable = sum(key in shown for key in more)
+        where = "" if readable == len(more) else f"{readable:,} of them "
         lines += ["", line(c) + (":" if rows else "."), ""]
         lines += [_item(c, key, results.verdicts) for key in rows]
-        lines += [f"- and {more} more, on the page"] if more else []
+        lines += [f"- and {len(more)} more, {where}on the page"] if more else []
     return "\n".join(lines).rstrip()
 
 

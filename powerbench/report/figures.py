@@ -13,15 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from powerbench.report.summary import (
-    SAMPLERS,
-    Results,
-    confidence,
-    labels,
-    logp_per_token,
-    sampler_rank,
-)
-from powerbench.types import Sample
+from powerbench.report.measured import Measured, confidence, logp_per_token
+from powerbench.report.summary import SAMPLERS, Results, labels, sampler_rank
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 INK = str(rc_params_from_file(STYLE, use_default_template=False)["text.color"])
@@ -184,7 +177,7 @@ def _pass_at_k(axes: Axes, curves: Sequence[Curve]) -> str:
 
 
 def _histogram(
-    of: Callable[[Iterable[Sample]], list[float]],
+    of: Callable[[Iterable[Measured]], list[float]],
 ) -> Callable[[Axes, Sequence[Curve]], str]:
     def plot(axes: Axes, curves: Sequence[Curve]) -> str:
         values = [of(c.results.samples.values()) for c in curves]

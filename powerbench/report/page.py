@@ -1,4 +1,4 @@
-"""The page: one HTML file with table, figures, every response, and what produced each run."""
+"""The page: one HTML file with table, figures, responses, and what produced each run."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from powerbench.report.disagreement import compare, disagree
 from powerbench.report.figures import INK, Drawing
+from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables import COLUMNS, groups, used, value
 from powerbench.store import SampleKey
@@ -20,7 +21,7 @@ HERE = Path(__file__).parent
 UNSCORED = "not scored"
 
 
-def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
+def render(results: Sequence[Results], drawings: Sequence[Drawing], selection: Selection) -> str:
     """The page's text. It loads nothing: styles, script, figures and data are inside.
 
     Responses may hold anything, `</script>` among it: the template escapes what it prints, and the
@@ -43,30 +44,29 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing]) -> str:
         comparisons=comparisons,
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),
-        responses=sum(s.responses for s in summaries),
+        selection=selection,
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],
         runs=[(name, r.summary, _provenance(r)) for name, r in zip(names, results, strict=True)],
         style=Markup((HERE / "page.css").read_text()),
         script=Markup((HERE / "page.js").read_text()),
-        data=embed(page_data(results)),
+        data=embed(page_data(results, selection)),
     )
 
 
-def page_data(results: Sequence[Results]) -> dict[str, Any]:
+def page_data(results: Sequence[Results], selection: Selection) -> dict[str, Any]:
     """What the browser of responses reads; a prompt that several runs share is held once."""
+    names = labels([r.summary for r in results])
     runs: list[dict[str, str]] = []
     responses: list[dict[str, Any]] = []
     problems: dict[tuple[str, str, str], int] = {}
-    for name, result in zip(labels([r.summary for r in results]), results, strict=True):
-        summary = result.summary
-        order = {problem: i for i, problem in enumerate(result.problems)}
-        for key in sorted(result.samples, key=lambda key: (order[key.problem], key.replicate)):
+    for name, result, keys in zip(names, results, selection.runs, strict=True):
+        summary, found = result.summary, _responses(result, keys)
+        for key in keys:
             problem = result.problems[key.problem]
             shown = problems.setdefault(
                 (problem.id, problem.prompt.text, problem.gold), len(problems)
             )
-            response = _response(result.samples[key], result.scores.get(key), _others(result, key))
-            responses.append({"run": len(runs), "problem": shown, **response})
+            responses.append({"run": len(runs), "problem": shown, **found[key]})
         runs.append({"task": summary.task, "model": summary.model, "sampler": name})
     shown_problems = [{"id": id_, "prompt": prompt, "gold": gold} for id_, prompt, gold in problems]
     return {"runs": runs, "problems": shown_problems, "responses": responses}
@@ -89,6 +89,16 @@ def embed(value: Any) -> Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _responses(result: Results, keys: Iterable[SampleKey]) -> dict[SampleKey, dict[str, Any]]:
+    """Reads the run again, and keeps of it what the page shows."""
+    wanted, scores = set(keys), result.scores
+    return {
+        key: _response(sample, scores.get(key), _others(result, key))
+        for sample in result.run.stream()
+        if (key := SampleKey(sample.problem, sample.replicate)) in wanted
+    }
 
 
 def _others(result: Results, key: SampleKey) -> list[dict[str, Any]]:

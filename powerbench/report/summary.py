@@ -2,16 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, TypeVar
 
 from powerbench.length_controlled import Unfitted, annotation, length_controlled
+from powerbench.report.measured import Measured, confidence, logp_per_token, measure, wall_clock
+from powerbench.shard import Shard
 from powerbench.stats import Count, Estimate, PassAtK, clustered, normal, pass_at_k_curve
 from powerbench.store import Run, SampleKey
-from powerbench.types import Ended, Problem, Sample, Score
+from powerbench.types import Problem, Score
 
 T = TypeVar("T")
 
@@ -67,17 +69,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class Results:
-    """A run folder, read once."""
+    """A run folder, read once; without its texts, which `Run.stream` gives."""
 
     run: Run
     problems: Mapping[str, Problem]
-    samples: Mapping[SampleKey, Sample]
+    samples: Mapping[SampleKey, Measured]
     verdicts: Mapping[str, Mapping[SampleKey, Score]]
     """By verifier, the run's own first: its verdicts on the samples."""
 
     @classmethod
     def read(cls, run: Run) -> "Results":
-        samples = run.samples()
+        samples = measure(run)
         verdicts = {}
         for verifier in run.verifiers():
             scores = run.scores(verifier)
@@ -98,14 +100,13 @@ class Results:
     def summary(self) -> Summary:
         """The run as numbers."""
         config, samples = self.run.config, list(self.samples.values())
-        steps = [step for sample in samples for step in sample.steps]
         full = _full(self.scores)
         return Summary(
             task=config["task"]["name"],
             model=config["model"]["name"],
             sampler=config["sampler"]["name"],
             run=self.run.path.name,
-            problems=len({s.problem for s in samples}),
+            problems=len({key.problem for key in self.samples}),
             replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
             responses=len(samples),
             verifier=self.verifier,
@@ -114,23 +115,37 @@ class Results:
             length_controlled=self._length_controlled(),
             undecided=sum(score.value is None for score in self.scores.values()),
             unscored=len(samples) - len(self.scores),
-            length=_mean(len(s.tokens) for s in samples),
+            length=_mean(s.tokens for s in samples),
             logp=_mean(logp_per_token(samples)),
             confidence=_mean(confidence(samples)),
             decoded_per_token=_ratio(
-                sum(s.cost.decoded for s in samples), sum(len(s.tokens) for s in samples)
+                sum(s.decoded for s in samples), sum(s.tokens for s in samples)
             ),
-            prefilled=sum(s.cost.prefilled for s in samples),
-            acceptance=_ratio(sum(s.accepted for s in steps), sum(s.decoded > 0 for s in steps)),
-            truncated=_mean(s.ended is Ended.LENGTH for s in samples),
-            seconds=_wall_clock(samples),
+            prefilled=sum(s.prefilled for s in samples),
+            acceptance=_ratio(sum(s.accepted for s in samples), sum(s.proposals for s in samples)),
+            truncated=_mean(s.truncated for s in samples),
+            seconds=wall_clock(samples),
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
         )
 
+    def part(self, shard: Shard) -> "Results":
+        """What there is of one shard."""
+        place = {problem: i for i, problem in enumerate(self.problems)}
+        samples = {
+            key: sample
+            for key, sample in self.samples.items()
+            if shard.holds(place[key.problem], key.replicate)
+        }
+        verdicts = {
+            verifier: {key: score for key, score in scores.items() if key in samples}
+            for verifier, scores in self.verdicts.items()
+        }
+        return replace(self, samples=samples, verdicts=verdicts)
+
     def _length_controlled(self) -> Estimate | None:
         annotations = [
-            annotation(self.problems[key.problem], self.samples[key].text, score.preference)
+            annotation(self.problems[key.problem], self.samples[key].characters, score.preference)
             for key, score in self.scores.items()
             if "difficulty" in self.problems[key.problem].meta
         ]
@@ -143,16 +158,6 @@ class Results:
 def summarise(run: Run) -> Summary:
     """The run as numbers."""
     return Results.read(run).summary
-
-
-def logp_per_token(samples: Iterable[Sample]) -> list[float]:
-    """Each response's log-likelihood over its length, nats per token; empty responses left out."""
-    return [s.logp / len(s.tokens) for s in samples if s.tokens]
-
-
-def confidence(samples: Iterable[Sample]) -> list[float]:
-    """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out."""
-    return [-s.entropy / len(s.tokens) for s in samples if s.tokens]
 
 
 def mean_value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
@@ -202,16 +207,6 @@ def _pass_at_k(counts: Sequence[Count]) -> list[PassAtK]:
     most = counts[0].n
     powers = takewhile(lambda k: k < most, (2**i for i in count()))
     return pass_at_k_curve(counts, [*powers, most], seed=0)
-
-
-def _wall_clock(samples: Iterable[Sample]) -> float | None:
-    """The length of the union of the responses' times; interruptions of the run are not counted."""
-    times = sorted((s.cost.finished - s.cost.seconds, s.cost.finished) for s in samples)
-    total, until = 0.0, float("-inf")
-    for began, finished in times:
-        total += max(0.0, finished - max(began, until))
-        until = max(until, finished)
-    return total if times else None
 
 
 def _by_problem(values: Mapping[SampleKey, T]) -> dict[str, list[T]]:

@@ -49,9 +49,9 @@ def write_run(
     run.create(
         config, {"git": {"commit": "abc123"}, "packages": {}, "digest": "12345678"}, problems
     )
-    with run.writer() as write:
+    with run.writing() as writing:
         for one in samples:
-            write(one)
+            writing.write(one)
     if scores is not None:
         write_scores(run, "math", scores)
     return run

@@ -156,7 +156,7 @@ def test_the_length_controlled_win_rate_needs_difficulties_only(tmp_path: Path) 
         replace(p, meta={"difficulty": (i % 5) - 2.0})
         for i, p in enumerate(run.problems().values())
     ]
-    run.create((run.path / "config.yaml").read_text(), {}, with_difficulty)
+    run.create((run.path / "config.yaml").read_text(), run.manifest, with_difficulty)
     found = summarise(run).length_controlled
     assert found is not None and found.n == 30
     assert found.interval.low < found.mean < found.interval.high

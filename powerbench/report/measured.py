@@ -1,0 +1,75 @@
+"""What numbers and figures need of a sample: a run of any size is read without keeping its texts."""
+
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from powerbench.store import Run, SampleKey
+from powerbench.types import Ended, Sample, Span
+
+
+class Measured(NamedTuple):
+    """A sample without its text, its tokens and its steps, which are counted."""
+
+    tokens: int
+    characters: int
+    logp: float
+    """Log-likelihood under the base model, nats, summed over tokens."""
+    entropy: float
+    """Of the base model's next-token distributions, nats, summed over tokens."""
+    truncated: bool
+    """Whether it ended for want of length, not with a stop token."""
+    decoded: int
+    """Tokens decoded, rejected proposals included."""
+    prefilled: int
+    proposals: int
+    """Steps that decoded a proposal."""
+    accepted: int
+    spans: tuple[Span, ...]
+    """When it was worked on."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> "Measured":
+        cost, steps = sample.cost, sample.steps
+        return cls(
+            tokens=len(sample.tokens),
+            characters=len(sample.text),
+            logp=sample.logp,
+            entropy=sample.entropy,
+            truncated=sample.ended is Ended.LENGTH,
+            decoded=cost.decoded,
+            prefilled=cost.prefilled,
+            proposals=sum(step.decoded > 0 for step in steps),
+            accepted=sum(step.accepted for step in steps),
+            spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
+        )
+
+
+def measure(run: Run) -> dict[SampleKey, Measured]:
+    """All finished samples of a run, read one at a time."""
+    # Interned: a run has far fewer problems than samples, each of which is read with a name of its own.
+    return {SampleKey(sys.intern(s.problem), s.replicate): Measured.of(s) for s in run.stream()}
+
+
+def logp_per_token(samples: Iterable[Measured]) -> list[float]:
+    """Each response's log-likelihood over its length, nats per token; empty responses left out."""
+    return [s.logp / s.tokens for s in samples if s.tokens]
+
+
+def confidence(samples: Iterable[Measured]) -> list[float]:
+    """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out."""
+    return [-s.entropy / s.tokens for s in samples if s.tokens]
+
+
+def wall_clock(samples: Iterable[Measured]) -> float | None:
+    """Seconds during which at least one response was under way; None without samples.
+
+    The length of the union of all spans, those before a resume from a checkpoint among them: what lies
+    between two sessions is not counted.
+    """
+    spans = sorted(span for sample in samples for span in sample.spans)
+    total, until = 0.0, float("-inf")
+    for began, ended in spans:
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total if spans else None
