@@ -5,51 +5,41 @@ Mistakes of the user end in one line and exit code 2; an interrupted run in exit
 
 import argparse
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from powerbench.compose import GROUPS, Job, compose, conf_dir, expand, options
-from powerbench.errors import UserError, one_line
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+from powerbench.compose import GROUPS, conf_dir, expand, options
+from powerbench.errors import UserError
+from powerbench.process import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    console,
+    end_with_parent,
+    mistakes_in_one_line,
+)
+from powerbench.shard import spread
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `powerbench`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    end_with_parent()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it narrates every retry
     try:
-        with _one_line():
+        with mistakes_in_one_line():
             _parser_main(list(arguments))
     except KeyboardInterrupt:
         kept = "samples and verdicts so far are kept; the same command goes on"
         print(f"interrupted: {kept}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Report what the user can mend, or the system refuses, in one line; exit with code 2."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        print(f"powerbench: {one_line(error)}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -101,29 +91,17 @@ def run(arguments: list[str]) -> None:
         print((conf_dir() / "config.yaml").read_text())
         catalogue()
         return
-    from powerbench.jobs import execute
-    from powerbench.session import prepare
-    from powerbench.verifiers.common import CannotScore
+    from powerbench.sweeps import check, launch, sweep
 
+    arguments = list(map(spread, arguments))
     overrides = [a for a in arguments if not a.startswith("-")]
     multirun = bool({"-m", "--multirun"} & set(arguments))
-    for job in expand(overrides, multirun):
-        prepare(compose(job))
-    sys.argv = ["powerbench", *arguments]
-    unscored: list[CannotScore] = []
-
-    def work(config: DictConfig) -> None:
-        """One job, in whatever process a launcher starts it; the others of a sweep go on after it."""
-        with _one_line():  # Hydra would print a traceback of its own
-            try:
-                execute(Job(config, dict(HydraConfig.get().runtime.choices)), _console())
-            except CannotScore as error:
-                print(f"powerbench: {error}", file=sys.stderr)
-                unscored.append(error)
-
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(work)()
-    if unscored:
-        sys.exit(EXIT_BAD_INPUT)
+    jobs = expand(overrides, multirun)
+    plans = check(jobs.overrides)
+    if not jobs.swept:
+        launch(arguments)
+    elif code := sweep(arguments, plans, console()):
+        sys.exit(code)
 
 
 def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:
@@ -134,7 +112,7 @@ def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]
     if settings and verifier is None:
         raise UserError(f"{settings[0]}: name the verifier that it is for, with --verifier")
     stopped = False
-    for error in rescore_runs(find_runs(paths), verifier, settings, _console()):
+    for error in rescore_runs(find_runs(paths), verifier, settings, console()):
         print(f"powerbench: {error}", file=sys.stderr)
         stopped = True
     if stopped:
@@ -149,14 +127,14 @@ def report(paths: Sequence[Path], out: Path | None) -> None:
     from powerbench.store import find_runs
 
     runs = find_runs(paths)
-    print_table(_console(), [summarise(each) for each in runs])
+    print_table(console(), [summarise(each) for each in runs])
     page = write_report(runs, out or paths[0] / "report")
     print(f"report: {page.with_name('report.md')}\npage:   {page}")
 
 
 def catalogue() -> None:
     """Print the names in every group of the configuration, with a line on each."""
-    console = _console()
+    out = console()
     for group in GROUPS:
         table = Table(
             box=None, show_header=False, title=group, title_justify="left", padding=(0, 2)
@@ -165,7 +143,7 @@ def catalogue() -> None:
         table.add_column()
         for name, what in options(group).items():
             table.add_row(name, escape(what))
-        console.print(table)
+        out.print(table)
 
 
 def doctor() -> None:
@@ -177,13 +155,7 @@ def doctor() -> None:
         table.add_row(
             "[green]ok" if finding.ok else "[yellow]--", finding.subject, escape(finding.what)
         )
-    _console().print(table)
-
-
-def _console() -> Console:
-    """Full width where the output is a file, so that tables keep their shape."""
-    wide = None if sys.stdout.isatty() else 132
-    return Console(width=int(os.environ.get("COLUMNS") or 0) or wide, highlight=False)
+    console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Configuration: finds conf/, composes it with Hydra, and turns every mistake into one clear line."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -18,6 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from powerbench.errors import UserError, unknown
 
 GROUPS = ("model", "engine", "task", "sampler", "verifier", "experiment", "tracker")
+LAUNCHER = "hydra/launcher"
+# Our presets have the names that people know: those of the plugins' own, which are their schema.
+warnings.filterwarnings(
+    "ignore", r"\s*'hydra/launcher/(joblib|ray)' is validated against", UserWarning
+)
 NAMED_BY_CHOICE = ("sampler", "engine", "verifier")
 """Groups whose objects have no name of their own: the yaml's name is theirs."""
 
@@ -105,8 +111,17 @@ def compose(overrides: Sequence[str]) -> Job:
     return job
 
 
-def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
-    """The overrides of every job of a sweep; a plain run is a sweep of one.
+class Jobs(NamedTuple):
+    """What one command is to run."""
+
+    overrides: list[list[str]]
+    """Those of each job."""
+    swept: bool
+    """Whether it is a sweep, which a launcher runs; a sweep may be of one job."""
+
+
+def expand(overrides: Sequence[str], multirun: bool) -> Jobs:
+    """The jobs of a command.
 
     Raises UserError for a sweep (`sampler=base,power`) without `-m`.
     """
@@ -117,11 +132,11 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[list[str]]:
     if not multirun and str(hydra.mode) != "RunMode.MULTIRUN":
         if swept:
             raise UserError(f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...)")
-        return [fixed]
+        return Jobs([fixed], swept=False)
     own = {o.key_or_group for o in _parsed(overrides)}
     params = [f"{k}={v}" for k, v in (hydra.sweeper.params or {}).items() if k not in own]
     batches = BasicSweeper.split_arguments(_parsed([*params, *overrides]), None)
-    return [list(job) for batch in batches for job in batch]
+    return Jobs([list(job) for batch in batches for job in batch], swept=True)
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

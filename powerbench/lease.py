@@ -17,7 +17,17 @@ from pathlib import Path
 
 from powerbench.errors import UserError, one_line
 from powerbench.records import Tell
-from powerbench.writer import Progress, Writer, create, file_of, latest, myself, numbers, write
+from powerbench.writer import (
+    COMPLETE,
+    Progress,
+    Writer,
+    create,
+    file_of,
+    latest,
+    myself,
+    numbers,
+    write,
+)
 
 PATIENCE = 60.0
 """Seconds without a beat after which a holder on another machine counts as dead."""
@@ -125,7 +135,7 @@ def leased(
     except BaseException as error:
         lease.end(f"failed: {one_line(error) or type(error).__name__}")
         raise
-    lease.end("complete")
+    lease.end(COMPLETE)
 
 
 def dead(folder: Path, writer: Writer, what: str, tell: Tell, patience: float = PATIENCE) -> bool:

@@ -19,6 +19,9 @@ import psutil
 
 from powerbench import records
 
+COMPLETE = "complete"
+"""How a writer ends that has done all it was to do."""
+
 
 @dataclass(frozen=True)
 class Writer:

@@ -34,7 +34,7 @@ def test_every_yaml_composes_and_instantiates(
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_job_of_every_experiment_composes(name: str) -> None:
-    jobs = expand([f"experiment={name}"], multirun=False)
+    jobs = expand([f"experiment={name}"], multirun=False).overrides
     assert len(jobs) > 1
     for overrides in jobs:
         job = compose(overrides)
@@ -43,13 +43,15 @@ def test_every_job_of_every_experiment_composes(name: str) -> None:
 
 
 def test_a_sweep_may_set_what_only_its_values_have() -> None:
-    jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True)
+    jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True).overrides
     assert [sorted(job) for job in jobs] == [
         ["sampler.alpha=2", "sampler=low_temp"],
         ["sampler.alpha=2", "sampler=power"],
     ]
-    assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True)) == 2
-    assert "task=math500" in expand(["experiment=mini", "task=math500"], multirun=False)[0]
+    assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True).overrides) == 2
+    assert (
+        "task=math500" in expand(["experiment=mini", "task=math500"], multirun=False).overrides[0]
+    )
 
 
 def test_the_papers_settings_are_the_defaults() -> None:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
     ["errors", "types", "cache"],
-    ["rng", "stats", "length_controlled", "records", "shard", "provenance", "models"],
+    ["process", "rng", "stats", "length_controlled", "records", "shard", "provenance", "models"],
     ["checkpoints", "writer"],
     ["lease"],
     ["store"],
@@ -22,8 +22,10 @@ LAYERS = [
     ["scoring"],
     ["session"],
     ["report"],
-    ["tracking", "display", "doctor", "bench"],
-    ["jobs"],
+    ["tracking", "display", "doctor", "bench", "status"],
+    ["jobs", "slurm"],
+    ["work"],
+    ["sweeps"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,189 @@
+"""Sweeps: every job checked before the first one starts, handed to a launcher, and looked up at the end.
+
+What came of a job is read from its run folder, whoever ran it and wherever: a launcher's own word is not
+needed, and a job that was killed has none.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+import hydra
+from rich.console import Console
+
+from powerbench import slurm
+from powerbench.compose import LAUNCHER, compose, conf_dir
+from powerbench.errors import UserError, one_line, require
+from powerbench.process import EXIT_SOME_FAILED
+from powerbench.session import Plan, prepare
+from powerbench.shard import WHOLE, of_suffix, parse
+from powerbench.store import SAMPLES
+from powerbench.work import APART, LOGS, log_of, work
+from powerbench.writer import COMPLETE, Writer
+
+PLUGINS = {
+    "slurm": "hydra_submitit_launcher",
+    "ray": "hydra_ray_launcher",
+    "joblib": "hydra_joblib_launcher",
+}
+"""Hydra's plugin behind each of our presets."""
+
+
+def check(jobs: Sequence[Sequence[str]]) -> list[Plan]:
+    """Prepare every job of a sweep; those that differ only in their shard once. Raises UserError."""
+    prepared: dict[tuple[str, ...], Plan] = {}
+    plans = []
+    for overrides in jobs:
+        shards = [o.partition("=")[2] for o in overrides if o.startswith("shard=")]
+        rest = tuple(o for o in overrides if not o.startswith("shard="))
+        if rest not in prepared:
+            prepared[rest] = prepare(compose(overrides))
+        plan = prepared[rest]
+        plans.append(replace(plan, shard=parse(shards[0])) if shards else plan)
+    return plans
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """Hand the jobs to Hydra, and through it to a launcher. arguments: as after `powerbench run`."""
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    with patch.object(sys, "argv", ["powerbench", *arguments]):
+        main(work)()
+
+
+def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> int:
+    """Run the jobs of a sweep with the launcher that is chosen; the exit code: 0, or 1 if some failed."""
+
+    def tell(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    launcher = plans[0].job.choices[LAUNCHER]
+    _require_launcher(launcher)
+    if launcher != "basic":
+        _require_apart(plans)
+    before = [_newest(plan) for plan in plans]
+    folder = Path(plans[0].job.config.hydra.sweep.dir).absolute()
+    logs = folder / "logs" / _now()
+    if launcher in APART:
+        logs.mkdir(parents=True)
+    if launcher != "basic":
+        tell(f"{len(plans)} jobs; `powerbench status {plans[0].job.config.runs}` shows how they go")
+    nothing: AbstractContextManager[list[slurm.Ended]] = nullcontext([])
+    waiting = slurm.waiting(tell) if launcher == "slurm" else nothing
+    settings = [f"hydra.sweep.dir={folder}", f"++hydra.job.env_set.{LOGS}={logs}"]
+    environment = {"HYDRA_FULL_ERROR": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    with waiting as ended, patch.dict(os.environ, environment):
+        try:
+            launch([*arguments, *settings])
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the launcher's own: what it has left undone is told
+            tell(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
+            if before == [_newest(plan) for plan in plans]:
+                return EXIT_SOME_FAILED
+    failed = 0
+    for number, (plan, newest) in enumerate(zip(plans, before, strict=True)):
+        left = ended[number] if number < len(ended) else None
+        log = left.log if left is not None else log_of(logs, number)
+        how = _failure(plan, newest, left.state if left is not None else "", log)
+        if how is not None:
+            failed += 1
+            tell(f"FAILED {_name(plan)}: {how}{f'; log: {log}' if log.exists() else ''}")
+    if launcher != "basic" or failed:
+        again = "; the same command goes on with the others" if failed else ""
+        tell(f"{len(plans) - failed} of {len(plans)} jobs complete{again}")
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def _require_launcher(name: str) -> None:
+    """Raise UserError where a launcher's plugin or scheduler is not installed."""
+    plugin = PLUGINS.get(name)
+    require(
+        plugin is None or _there(plugin),
+        f"{LAUNCHER}={name} needs {str(plugin).replace('_', '-')}: pip install 'powerbench[cluster]'",
+    )
+    require(
+        name != "slurm" or shutil.which("sbatch") is not None,
+        f"{LAUNCHER}=slurm needs Slurm's commands, and there is no sbatch here: start the sweep on a "
+        f"login node of the cluster, or use {LAUNCHER}=joblib",
+    )
+
+
+def _there(plugin: str) -> bool:
+    return (
+        find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
+    )
+
+
+def _require_apart(plans: Sequence[Plan]) -> None:
+    """Raise UserError for two jobs that would write the same shard at the same time."""
+    for i, plan in enumerate(plans):
+        for other in plans[:i]:
+            if other.run.path == plan.run.path and other.shard.overlaps(plan.shard):
+                raise UserError(
+                    f"two jobs of this sweep would write {_name(plan)} at the same time: they differ only "
+                    f"in settings that change no sample; run them one after the other"
+                )
+
+
+def _newest(plan: Plan) -> Mapping[str, int]:
+    """The numbers of the last writers of a run's shards, by name."""
+    return {writer.name: writer.number for writer in plan.run.writers()}
+
+
+def _failure(plan: Plan, before: Mapping[str, int], state: str, log: Path) -> str | None:
+    """What went wrong with a job; None if it is complete.
+
+    before: the last writers before the sweep.
+    state: what the scheduler calls the end of the job, where it is known.
+    """
+    try:
+        missing = len(plan.missing())
+    except UserError as error:
+        return one_line(error)
+    mine = [
+        writer
+        for writer in plan.run.writers()
+        if of_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
+        and writer.number > before.get(writer.name, 0)
+    ]
+    if not mine:
+        return _last_line(log) or f"never started{f' ({state})' if state else ''}"
+    ends = [_end(writer, state) for writer in mine]
+    bad = next((end for end in ends if end != COMPLETE), None)
+    if bad is None and missing:
+        bad = "ended too early"
+    lost = f", {missing} of {len(plan.keys())} samples missing" if missing else ""
+    return None if bad is None else f"{bad}{lost}"
+
+
+def _end(writer: Writer, state: str) -> str:
+    if writer.ended is not None:
+        return writer.ended
+    if writer.alive():
+        return f"still at work ({writer.who})"
+    known = state not in ("", "COMPLETED", "FAILED")
+    return f"killed ({state})" if known else "killed"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _name(plan: Plan) -> str:
+    return f"{plan.run.path}" + (f" (shard {plan.shard})" if plan.shard != WHOLE else "")
+
+
+def _now() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -1,0 +1,89 @@
+"""One job, in whatever process a launcher starts it.
+
+A job of a sweep never ends the others: what stops it is said where its output goes, and kept by the last
+writer of its shard, where the command that started the sweep finds it.
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from powerbench.compose import LAUNCHER, Job
+from powerbench.errors import UserError, one_line
+from powerbench.jobs import execute
+from powerbench.process import EXIT_SOME_FAILED, TIED, console, mistakes_in_one_line
+
+APART = ("joblib", "ray")
+"""Launchers whose workers serve job after job: in them, each job is a process of its own, so that what
+kills it kills nothing else."""
+
+LOG = "POWERBENCH_LOG"
+"""Names the file that a job's output goes to, in its environment."""
+
+LOGS = "POWERBENCH_LOGS"
+"""Names the folder of a sweep's logs."""
+
+
+def work(config: DictConfig) -> None:
+    """The task that Hydra's launchers run. It is told apart by its name: they pickle it."""
+    hydra = HydraConfig.get()
+    job = Job(config, dict(hydra.runtime.choices))
+    launcher = job.choices[LAUNCHER]
+    if hydra.mode == RunMode.RUN:
+        with mistakes_in_one_line():  # Hydra would print a traceback of its own
+            execute(job, console())
+    elif launcher in APART:
+        _apart(hydra)
+    else:
+        if launcher == "slurm":
+            _name_log()
+        if not _attempt(job) and launcher == "slurm":
+            sys.exit(EXIT_SOME_FAILED)  # so that the scheduler says FAILED too
+
+
+def log_of(folder: Path, number: int) -> Path:
+    """Where the output of a sweep's job goes. number: from 0, in the order of the sweep."""
+    return folder / f"{number}.txt"
+
+
+def _attempt(job: Job) -> bool:
+    """Execute a job in this process; whether it went well."""
+    try:
+        execute(job, console())
+        return True
+    except (UserError, OSError) as error:
+        print(f"powerbench: {one_line(error)}", file=sys.stderr)
+    except Exception:  # whatever it is, the other jobs go on; the writer's file says that it failed
+        traceback.print_exc()
+    return False
+
+
+def _apart(hydra: DictConfig) -> None:
+    """Run the job as `powerbench run` would, in a process of its own."""
+    log = log_of(Path(os.environ[LOGS]), hydra.job.num)
+    command = [sys.executable, "-m", "powerbench.cli", "run", *hydra.overrides.task]
+    environment = os.environ | {LOG: str(log), TIED: "1"}
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            [*command, "hydra.mode=RUN", f"{LAUNCHER}=basic"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=hydra.runtime.cwd,
+            env=environment,
+        ) as process,
+    ):
+        process.wait()
+
+
+def _name_log() -> None:
+    import submitit
+
+    os.environ[LOG] = str(submitit.JobEnvironment().paths.stdout)

@@ -1,0 +1,62 @@
+"""Sweeps through real launchers: joblib, Ray, and a Slurm of one node; killed, preempted, repeated.
+
+Run: pytest tests/cluster
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from sweeping import Samples, check_killed, check_whole, finish, kill, requeue, samples, start
+
+from powerbench.shard import Shard
+from powerbench.store import find_runs
+
+SHARDS = "shard=all/2"
+JOBLIB = (SHARDS, "hydra/launcher=joblib")
+RAY = (SHARDS, "hydra/launcher=ray", "hydra.launcher.ray.remote.num_gpus=0")
+LOCAL = {"joblib": JOBLIB, "ray": RAY}
+SLURM = (
+    *(SHARDS, "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0"),
+    *("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1"),
+)
+FIRST, SECOND = Shard(1, 2), Shard(2, 2)
+
+
+@pytest.mark.parametrize("launcher", LOCAL)
+def test_a_job_that_is_killed_stops_no_other_and_is_made_up_for(
+    launcher: str, tmp_path: Path, plain: Samples
+) -> None:
+    _require(f"hydra_{launcher}_launcher")
+    sweep = start(tmp_path, *LOCAL[launcher])
+    run = kill(tmp_path, FIRST)
+    check_killed(finish(sweep), run, FIRST)
+    check_whole(finish(start(tmp_path, *LOCAL[launcher])), tmp_path, plain)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_slurm_jobs_are_killed_and_requeued(tmp_path: Path, plain: Samples) -> None:
+    _require("hydra_submitit_launcher")
+    sweep = start(tmp_path, *SLURM)
+    requeued, writer = requeue(tmp_path, SECOND)
+    killed = kill(tmp_path, FIRST)
+    check_killed(finish(sweep), killed, FIRST)
+    second = next(w for w in requeued.writers() if w.name == writer.name)
+    assert (second.job, second.restart) == (writer.job, 1)
+    assert 0 < second.made < second.done  # it went on where the first was stopped
+    check_whole(finish(start(tmp_path, *SLURM)), tmp_path, plain)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_tasks_of_one_slurm_job_share_its_shard(tmp_path: Path, plain: Samples) -> None:
+    _require("hydra_submitit_launcher")
+    done = finish(start(tmp_path, *SLURM, "sampler=base", "hydra.launcher.tasks_per_node=2"))
+    assert done.code == 0, done.said
+    runs = find_runs([tmp_path])
+    assert [run.shards() for run in runs] == [[Shard(n, 4) for n in (1, 2, 3, 4)]] * 2
+    assert samples(tmp_path) == {k: v for k, v in plain.items() if k[0].name.startswith("base-")}
+
+
+def _require(plugin: str) -> None:
+    if find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{plugin.replace('_', '-')} is not installed (pip install '.[cluster]')")
