@@ -65,7 +65,7 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except Damaged as error:
-            tell(f"{str(error).partition(';')[0]}; its chain starts from the beginning")
+            tell(f"{path} {error.why}; its chain starts from the beginning")
             return None
         if saved.version != powerbench.__version__:
             tell(f"{path} is powerbench {saved.version}'s; its chain starts from the beginning")
@@ -81,12 +81,12 @@ def read(path: Path) -> Saved:
     """The content of a checkpoint's file. Raises Damaged, FileNotFoundError."""
     content = path.read_bytes()
     if not content.endswith(b"\n") or not records.intact(content[:-1]):
-        raise Damaged(f"{path} is damaged: its checksum does not fit; remove it")
+        raise Damaged(str(path), "is damaged: its checksum does not fit", "remove it")
     try:
         saved = msgspec.json.decode(content, type=Saved)
         return replace(saved, checkpoint=_unpacked(saved.checkpoint))
     except (msgspec.DecodeError, ValueError) as error:
-        raise Damaged(f"{path} is damaged: {error}; remove it") from error
+        raise Damaged(str(path), f"is damaged: {error}", "remove it") from error
 
 
 def _unpacked(checkpoint: Checkpoint) -> Checkpoint:

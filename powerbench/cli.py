@@ -1,4 +1,4 @@
-"""The command line: powerbench run | score | report | list | doctor.
+"""The command line: powerbench run | status | score | report | export | verify | list | doctor.
 
 Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
 """
@@ -16,10 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from powerbench.compose import GROUPS, conf_dir, expand, options
-from powerbench.errors import UserError
+from powerbench.errors import UserError, require
 from powerbench.process import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
     console,
     end_with_parent,
     mistakes_in_one_line,
@@ -70,6 +71,19 @@ def _parser_main(arguments: list[str]) -> None:
     reporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     reporting.add_argument("--out", type=Path, help="default: <the first folder>/report")
     reporting.set_defaults(command=lambda a: report(a.runs, a.out))
+    looking = _add(commands, "status", "how far runs are, on this machine and on others")
+    looking.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    looking.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often")
+    looking.add_argument("--json", action="store_true", help="for a program: one object a shard")
+    looking.set_defaults(command=lambda a: status(a.runs, a.watch, a.json))
+    exporting = _add(commands, "export", "write responses, verdicts and steps as Parquet")
+    exporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    exporting.add_argument("--out", type=Path, help="default: <the first folder>/export")
+    exporting.set_defaults(command=lambda a: export(a.runs, a.out))
+    verifying = _add(commands, "verify", "check every line of run folders; exit code 1 if damaged")
+    verifying.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    verifying.add_argument("--mend", action="store_true", help="set damaged lines aside")
+    verifying.set_defaults(command=lambda a: verify(a.runs, a.mend))
     _add(commands, "list", "all models, tasks, samplers, engines ...").set_defaults(
         command=lambda a: catalogue()
     )
@@ -122,14 +136,55 @@ def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]
 def report(paths: Sequence[Path], out: Path | None) -> None:
     """Print the table of the given runs and write their report."""
     from powerbench.display import print_table
-    from powerbench.report.build import write_report
-    from powerbench.report.summary import summarise
+    from powerbench.report.build import write
+    from powerbench.report.summary import Results
     from powerbench.store import find_runs
 
-    runs = find_runs(paths)
-    print_table(console(), [summarise(each) for each in runs])
-    page = write_report(runs, out or paths[0] / "report")
+    results = [Results.read(run) for run in find_runs(paths)]
+    print_table(console(), [each.summary for each in results])
+    page = write(results, out or paths[0] / "report")
     print(f"report: {page.with_name('report.md')}\npage:   {page}")
+
+
+def status(paths: Sequence[Path], every: float | None, json: bool) -> None:
+    """Show how far the given runs are: once, again and again, or for a program."""
+    from powerbench.status import as_json, show, watch
+
+    require(every is None or every > 0, f"--watch must be > 0 seconds, got {every}")
+    if json:
+        print(as_json(paths))
+    elif every is not None:
+        watch(paths, console(), every)
+    else:
+        show(paths, console())
+
+
+def export(paths: Sequence[Path], out: Path | None) -> None:
+    """Write the responses of the given runs as a dataset."""
+    from powerbench.export import export as write_dataset
+    from powerbench.store import find_runs
+
+    folder = out or paths[0] / "export"
+    card = write_dataset(find_runs(paths), folder, print)
+    print(f"card: {card}\nload: datasets.load_dataset({str(folder)!r}, split='train')")
+
+
+def verify(paths: Sequence[Path], mend: bool) -> None:
+    """Check everything in the given run folders, and mend it first if asked to."""
+    from powerbench.integrity import examine, lines
+    from powerbench.mending import mend as mend_run
+    from powerbench.status import patience, settings_of
+    from powerbench.store import find_runs
+
+    damaged = 0
+    for run in find_runs(paths):
+        if mend:
+            mend_run(run, print, patience(settings_of(run)))
+        health = examine(run)
+        damaged += health.damaged
+        print("\n".join(lines(health)))
+    if damaged:
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def catalogue() -> None:

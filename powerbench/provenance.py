@@ -1,5 +1,7 @@
 """What produced a run: code, packages, machine. Model and data add their own identity to it."""
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -93,6 +95,11 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """The hash that names what changes generations: the same for the same settings, on any machine."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def with_session(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import platform
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -34,7 +34,11 @@ Tell = Callable[[str], None]
 
 
 class Damaged(UserError):  # noqa: N818
-    """A line that is not what was written."""
+    """Something stored that is not what was written."""
+
+    def __init__(self, where: str, why: str, remedy: str) -> None:
+        super().__init__(f"{where} {why}; {remedy}")
+        self.why = why
 
 
 class Line(NamedTuple):
@@ -50,8 +54,7 @@ class Line(NamedTuple):
 
 def encode(record: Any) -> bytes:
     """A record (a dataclass, a NamedTuple, plain data) as a line, with checksum and newline."""
-    body = _encoder.encode(record)[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+    return sealed(_encoder.encode(record)) + b"\n"
 
 
 def lines(path: Path) -> Iterator[Line]:
@@ -77,7 +80,10 @@ def intact(content: bytes) -> bool:
 def check(path: Path, line: Line) -> None:
     """Raise Damaged unless the line is what was written."""
     if not intact(line.content):
-        raise _damaged(path, line, "its checksum does not fit")
+        has_one = _CRC.fullmatch(line.content[-_CRC_LENGTH:]) is not None
+        raise _damaged(
+            path, line, "its checksum does not fit" if has_one else "it ends with no checksum"
+        )
 
 
 def read(path: Path, kind: type[T]) -> Iterator[T]:
@@ -104,12 +110,28 @@ def torn(path: Path) -> int:
         return _length_of_tail(file)
 
 
+def salvage(content: bytes) -> list[bytes]:
+    """The intact lines within a damaged one: those that it was made of, if newlines between them are lost."""
+    ends = [match.end() for match in _CRC.finditer(content)]
+    starts = [0, *(end + 1 for end in ends)]
+    pieces = (content[start:end] for start, end in zip(starts, ends, strict=False))
+    return [piece for piece in pieces if intact(piece)]
+
+
+def sealed(content: bytes) -> bytes:
+    """A JSON object as a line with a checksum, without the newline."""
+    body = content.rstrip()[:-1]
+    return b'%b,"crc":"%08x"}' % (body, zlib.crc32(body))
+
+
 def _damaged(path: Path, line: Line, why: str) -> Damaged:
+    return Damaged(f"{path} line {line.number}", f"is damaged: {why}", set_aside(path))
+
+
+def set_aside(path: Path) -> str:
+    """What mends a damaged line of a file of a run."""
     folder = path.parent.parent if path.parent.name == "scores" else path.parent
-    return Damaged(
-        f"{path} line {line.number} is damaged: {why}; "
-        f"`powerbench verify --mend {folder}` sets it aside"
-    )
+    return f"`powerbench verify --mend {folder}` sets it aside"
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -120,7 +142,6 @@ class Appender:
 
     def __init__(self, path: Path, file: IO[bytes], tell: Tell | None) -> None:
         self.path, self._file, self._tell = path, file, tell
-        self._end = file.seek(0, os.SEEK_END)
 
     def write(self, record: Any) -> None:
         """Append a record; when this returns, it is on the disk.
@@ -129,20 +150,19 @@ class Appender:
         OSError otherwise. Whatever is raised, of the record nothing is left.
         """
         line = encode(record)
-        try:
-            patiently(lambda: self._append(line), self.path, self._tell)
-        except BaseException:
-            self._file.truncate(self._end)
-            raise
+        patiently(lambda: self._append(line), self.path, self._tell)
 
     def _append(self, line: bytes) -> None:
-        self._file.truncate(self._end)  # what an attempt before this one has left
-        self._file.seek(self._end)
-        rest = memoryview(line)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        os.fsync(self._file.fileno())
-        self._end += len(line)
+        # The file is open for appending: should a successor be at work already, nothing of it is overwritten.
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            self._file.truncate(end)
+            raise
 
 
 @contextmanager
@@ -151,12 +171,13 @@ def appending(path: Path, tell: Tell | None = None) -> Iterator[Appender]:
 
     tell: is told of a torn line, and of a full disk, which then is waited for.
     """
-    path.touch()
-    with path.open("r+b", buffering=0) as file:
+    if not path.exists():
+        path.touch()
+        _sync(path.parent)
+    with path.open("a+b", buffering=0) as file:
         length = _length_of_tail(file)
         if length:
-            end = file.seek(0, os.SEEK_END) - length
-            file.seek(end)
+            end = file.seek(-length, os.SEEK_END)
             if intact(file.read(length)):  # only its newline is missing
                 patiently(lambda: file.write(b"\n"), path, tell)
             else:
@@ -171,17 +192,45 @@ def put(path: Path, content: bytes, durable: bool = False) -> None:
 
     durable: so does a crash of the machine.
     """
+    with _replacing(path, durable) as file:
+        file.write(content)
+
+
+def rewrite(path: Path, changed: Mapping[int, Sequence[bytes]]) -> None:
+    """Put other lines, or none, in the place of some lines of a file, which are named by their numbers;
+    at once and durably, and only by the one writer of the file."""
+    with _replacing(path, durable=True) as file:
+        for line in lines(path):
+            for content in changed.get(line.number, [line.content]):
+                file.write(content + b"\n")
+
+
+@contextmanager
+def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
+    """A file that takes the place of another when it is complete."""
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            file.write(content)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         unfinished.replace(path)
+        if durable:
+            _sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can do so."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:

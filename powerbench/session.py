@@ -19,7 +19,7 @@ from powerbench.compose import Job
 from powerbench.engines.base import Codec, Engine, Model
 from powerbench.engines.toy import TabularModel
 from powerbench.errors import require, require_integer, require_number
-from powerbench.provenance import provenance
+from powerbench.provenance import digest_of, provenance
 from powerbench.records import Tell
 from powerbench.rng import Stream
 from powerbench.runner import Completed, Meter, Saved, Start, run_chains
@@ -138,7 +138,7 @@ def prepare(job: Job) -> Plan:
     settings["model"]["name"] = model.name
     settings["verifier"]["name"] = verifier
     identity = _identity(settings, {**model.identity(), "stops": list(stops)}, everything)
-    digest = _digest(identity)
+    digest = digest_of(identity)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
     manifest = provenance() | {
@@ -231,7 +231,3 @@ def _identity(
     if engine.get("deterministic"):  # samples of its own: not to be mixed with others
         what["deterministic"] = True
     return what
-
-
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

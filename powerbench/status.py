@@ -119,7 +119,7 @@ def rows(run: Run, now: float) -> list[Row]:
     writers = {of_suffix(w.name.removeprefix(SAMPLES)): w for w in run.writers()}
     known = {*writers, *run.shards()} or {WHOLE}
     parts = sorted({Shard(n, each.of) for each in known for n in range(1, each.of + 1)})
-    settings = _settings(run)
+    settings = settings_of(run)
     asked = _asked(run, parts, settings)
     silence = patience(settings)
     found = {}
@@ -183,7 +183,7 @@ def _short(row: Row) -> str:
     return row.state.words.partition(":")[0] if own_words else str(row.state.kind)
 
 
-def _settings(run: Run) -> Mapping[str, Any]:
+def settings_of(run: Run) -> Mapping[str, Any]:
     """The run's configuration; nothing of one that is missing or damaged, which `verify` is for."""
     try:
         settings = run.config

@@ -135,7 +135,7 @@ class Run:
         files = self.path.glob("samples*.jsonl")
         return sorted(of_suffix(f.stem.removeprefix("samples")) for f in files)
 
-    def samples_file(self, shard: Shard) -> Path:
+    def samples_file(self, shard: Shard = WHOLE) -> Path:
         """Where a shard's samples are."""
         return self.path / f"samples{shard.suffix}.jsonl"
 
@@ -165,10 +165,8 @@ class Run:
                     f"{path.name} line {line.number}",
                 )
                 if key in found:
-                    raise Damaged(
-                        f"{path} line {line.number} repeats {found[key]} (problem {key.problem!r}, "
-                        f"replicate {key.replicate}); `powerbench verify --mend {self.path}` sets it aside"
-                    )
+                    why = repeats(key, found[key])
+                    raise Damaged(f"{path} line {line.number}", why, records.set_aside(path))
                 found[key] = here
                 yield record
 
@@ -328,6 +326,11 @@ class Run:
             raise UserError(
                 f"{self.path} has no {name}: restore it from a copy, or move the folder away"
             ) from error
+
+
+def repeats(key: SampleKey, where: str) -> str:
+    """What is wrong with a second sample of a key. where: the first one's place."""
+    return f"repeats {where} (problem {key.problem!r}, replicate {key.replicate})"
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:

@@ -154,7 +154,7 @@ def test_scores_that_cannot_be_written_cost_no_sample_and_stop_no_sweep(
     folder = prepare(compose([*TOY, "limit=2", f"runs={tmp_path}"])).run.path
     with Run(folder).score_writer("math"), pytest.raises(SystemExit) as stopped:
         main(["run", "-m", *TOY, "limit=2", "seed=0,1", f"runs={tmp_path}"])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 1
     assert "scores/math.jsonl is being written by process" in capsys.readouterr().err
     first, second = Run(folder), next(run for run in find_runs([tmp_path]) if run.path != folder)
     assert (len(first.samples()), first.metrics["unscored"]) == (2, 2)
@@ -183,7 +183,7 @@ def test_a_judge_out_of_reach_costs_no_sample_and_stops_no_sweep(
     judged = ["task=instructions_mini", "verifier=judge", *NOWHERE, f"verifier.cache={tmp_path}"]
     with pytest.raises(SystemExit) as stopped:
         main(["run", "-m", *TOY, *judged, "limit=2", "seed=0,1", f"runs={tmp_path / 'runs'}"])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
     assert all("the judge at http://127.0.0.1:1/v1 gave no answer" in line for line in lines)

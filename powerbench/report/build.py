@@ -14,12 +14,14 @@ from powerbench.store import Run
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write out/report.md, out/page.html and out/figures/*.png|svg; return the page's path.
-
-    Raises UserError if there is no run.
-    """
+    """Write the report of some runs; return the page's path. Raises UserError if there is no run."""
     require(len(runs) > 0, "a report needs at least one run; see `powerbench run`")
-    results = sorted(map(Results.read, runs), key=lambda r: rank(r.summary))
+    return write(list(map(Results.read, runs)), out)
+
+
+def write(results: Sequence[Results], out: Path) -> Path:
+    """Write out/report.md, out/page.html and out/figures/*.png|svg; return the page's path."""
+    results = sorted(results, key=lambda r: rank(r.summary))
     out.mkdir(parents=True, exist_ok=True)
     selection = select(results)
     drawings = draw(results, out / "figures")

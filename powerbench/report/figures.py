@@ -183,7 +183,7 @@ def _histogram(
         values = [of(c.results.samples.values()) for c in curves]
         together = np.concatenate(values)
         bins = int(np.clip(2 * len(together) ** 0.5, 12, 60))
-        edges = np.histogram_bin_edges(together, bins=bins)
+        edges = np.linspace(*_range(together), bins + 1)
         for curve, sample in zip(curves, values, strict=True):
             mark, shares = curve.mark, np.histogram(sample, edges)[0] / len(sample)
             axes.stairs(shares, edges, fill=True, color=mark.colour, alpha=0.16, linewidth=0)
@@ -193,6 +193,12 @@ def _histogram(
         return f"n = {_span(map(len, values))} responses per sampler"
 
     return plot
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """From the least to the greatest value; wider where all are the same but for rounding."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high - low > 1e-9 * max(1.0, abs(high)) else (low - 0.5, high + 0.5)
 
 
 def _span(values: Iterable[int]) -> str:

@@ -1,0 +1,183 @@
+"""`make bench-store`: how long a run folder of 100,000 samples takes to open, verify, report and export.
+
+The folder is made up: 500 problems and 200 replicates of them, responses of the paper's mean length, and
+the steps of the blocks that they reach. "x plain read" is the time over that of reading the file of
+samples and decoding its lines with the standard library's json, in the same turn.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import yaml
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from powerbench import records
+from powerbench.integrity import Verdict
+from powerbench.provenance import digest_of, provenance
+from powerbench.store import Run
+from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+
+PROBLEMS = 500
+TOKENS, BLOCK, STEPS = 679, 192, 10
+"""Mean length of a power sample of MATH500 by Qwen2.5-Math-7B (arXiv 2510.14901); block; steps of one."""
+
+PLAIN = "plain read"
+
+
+def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
+    """A run folder with so many samples of so many tokens on average, and verdicts on all of them."""
+    run = Run(path)
+    identity = {"sampler": {"name": "power"}, "seed": 0}
+    config = {
+        **identity,
+        "task": {"name": "math500"},
+        "model": {"name": "made-up"},
+        "verifier": {"name": "math"},
+        "limit": None,
+        "replicates": -(-samples // PROBLEMS),
+    }
+    problems = [Problem(f"p{i}", Prompt(f"What is {i}?"), str(i)) for i in range(PROBLEMS)]
+    manifest = {"digest": digest_of(identity), "identity": identity, "git": None, "packages": {}}
+    run.create(yaml.safe_dump(config), manifest, problems, lambda line: None)
+    (path / "scores").mkdir()
+    with (
+        run.samples_file().open("wb") as samples_file,
+        run.scores_file("math").open("wb") as scores_file,
+    ):
+        for sample in _samples(samples, tokens):
+            samples_file.write(records.encode(sample))
+            score = Score(correct=sample.replicate % 3 > 0, extracted="1", reason="compared")
+            verdict = Verdict(problem=sample.problem, replicate=sample.replicate, **asdict(score))
+            scores_file.write(records.encode(verdict))
+    return run
+
+
+def _samples(count: int, mean: int) -> Iterator[Sample]:
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        length = int(rng.integers(mean // 2, mean * 3 // 2 + 1))
+        rate = 0.3 + 0.05 * float(rng.standard_normal())
+        tokens = tuple(rng.integers(0, 150_000, length).tolist())
+        steps = tuple(
+            Step(
+                n // STEPS, int(m), -0.3 * length, None if n % 2 else -0.31 * length, 90, n % 2 == 0
+            )
+            for n, m in enumerate(rng.integers(0, length, STEPS * -(-length // BLOCK)))
+        )
+        yield Sample(
+            problem=f"p{i % PROBLEMS}",
+            replicate=i // PROBLEMS,
+            text=" ".join(f"word{t % 997}" for t in tokens[: length // 2]),
+            tokens=tokens,
+            logp=-rate * length,
+            entropy=(rate + 0.05) * length,
+            ended=Ended.STOP,
+            prompt_tokens=80,
+            cost=Cost(decoded=3 * length, prefilled=80, seconds=60.0, finished=1e9 + i),
+            steps=steps,
+        )
+
+
+# -- what is measured -----------------------------------------------------------------------------
+
+
+def opening(run: Run) -> float:
+    """Seconds until all keys are known, every checksum checked: what stands before the first sample."""
+    return _seconds(run.keys)
+
+
+def plain_read(run: Run) -> float:
+    """Seconds to read the file of samples line by line, with the standard library's json."""
+
+    def read() -> None:
+        with run.samples_file().open("rb") as file:
+            for line in file:
+                json.loads(line)
+
+    return _seconds(read)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def command(*arguments: str) -> tuple[float, float]:
+    """A command's wall-clock seconds, imports included, and its peak memory in GiB."""
+    code = (
+        "import resource, subprocess, sys, time; began = time.perf_counter(); "
+        "subprocess.run([sys.executable, '-m', 'powerbench.cli', *sys.argv[1:]], check=True, "
+        "stdout=subprocess.DEVNULL); "
+        "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
+    seconds, peak = map(float, said.split())
+    return seconds, peak / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m powerbench.bench.storing", description=__doc__)
+    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="mean length of a response")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/latest-store.json"))
+    options = parser.parse_args()
+    console = Console(width=100)
+    with tempfile.TemporaryDirectory() as folder:
+        run = fabricate(Path(folder) / "run", options.samples, options.tokens)
+        size = run.samples_file().stat().st_size
+        console.print(
+            f"{options.samples:,} samples of {options.tokens} tokens on average, "
+            f"{size / 2**20:.0f} MiB; medians of {options.repeats} turns"
+        )
+        turns = [_turn(run, Path(folder)) for _ in range(options.repeats)]
+    table = Table(box=SIMPLE)
+    for heading in ("", "seconds", f"x {PLAIN}", "peak GiB"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in turns[0]:
+        ratio = median(turn[name][0] / turn[PLAIN][0] for turn in turns)
+        peaks = [turn[name][1] for turn in turns]
+        seconds = median(turn[name][0] for turn in turns)
+        table.add_row(
+            name, f"{seconds:.1f}", f"{ratio:.2f}", f"{max(peaks):.2f}" if peaks[0] else "-"
+        )
+    console.print(table)
+    record = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "samples": options.samples,
+        "bytes": size,
+        "turns": turns,
+        "provenance": provenance(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    console.print(f"written to {options.out}")
+
+
+def _turn(run: Run, folder: Path) -> dict[str, tuple[float, float]]:
+    """Seconds, and for commands the peak memory in GiB; of what stays in this process 0."""
+    path = str(run.path)
+    return {
+        PLAIN: (plain_read(run), 0.0),
+        "open": (opening(run), 0.0),
+        "powerbench verify": command("verify", path),
+        "powerbench report": command("report", path, "--out", str(folder / "report")),
+        "powerbench export": command("export", path, "--out", str(folder / "export")),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Whether a run folder holds what was written, all of it and once. Everything is read, nothing is changed."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import yaml
+
+import powerbench
+from powerbench import checkpoints, records
+from powerbench.errors import UserError, one_line
+from powerbench.provenance import difference, digest_of
+from powerbench.records import Damaged, Line
+from powerbench.store import VERDICTS, Run, SampleKey, repeats
+from powerbench.types import Problem, Sample, Score
+
+BACK = 1.0
+"""Seconds by which the clock may run back before it is mentioned."""
+
+Places = dict[SampleKey, str]
+"""Where the samples are that have been read so far."""
+
+
+class Finding(NamedTuple):
+    """Something that is not as it was written, or that is good to know."""
+
+    where: str
+    what: str
+    damage: bool = True
+    """False: a note; nothing that is stored is wrong."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What there is in a run folder, and what is wrong with it."""
+
+    run: Run
+    samples: int
+    """Intact ones; likewise what follows."""
+    verdicts: int
+    unfinished: int
+    """Chains with a checkpoint."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def damaged(self) -> int:
+        """How many findings are damage."""
+        return sum(finding.damage for finding in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(Score):
+    """A line of scores/."""
+
+    problem: str
+    replicate: int
+
+
+class Bad(NamedTuple):
+    """A line that is damaged, or that repeats a sample."""
+
+    line: Line
+    why: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """A file of records of a run."""
+
+    path: Path
+    kind: type[Problem] | type[Sample] | type[Verdict]
+
+    @property
+    def name(self) -> str:
+        """Within the run folder."""
+        return f"scores/{self.path.name}" if self.kind is Verdict else self.path.name
+
+    def scan(self, seen: Places) -> Iterator[Problem | Sample | Verdict | Bad]:
+        """The records and the bad lines, in their order; adds samples to `seen`, of which none is to be
+        there already."""
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.kind)
+        for line in records.lines(self.path):
+            try:
+                records.check(self.path, line)
+                record = records.decode(self.path, line, decoder)
+            except Damaged as error:
+                yield Bad(line, error.why)
+                continue
+            if isinstance(record, Sample):
+                key = SampleKey(record.problem, record.replicate)
+                if key in seen:
+                    yield Bad(line, repeats(key, seen[key]))
+                    continue
+                seen[key] = f"{self.name} line {line.number}"
+            yield record
+
+
+class Chain(NamedTuple):
+    """The checkpoint of a chain."""
+
+    path: Path
+    useless: Finding | None
+    """Why it serves no more, if so."""
+
+
+def problems_of(run: Run) -> Records:
+    """The file of a run's problems."""
+    return Records(run.path / "problems.jsonl", Problem)
+
+
+def samples_of(run: Run) -> list[Records]:
+    """The files of a run's samples, a shard each."""
+    return [Records(run.samples_file(shard), Sample) for shard in run.shards()]
+
+
+def verdicts_of(run: Run) -> list[Records]:
+    """The files of a run's verdicts."""
+    files = sorted((run.path / "scores").glob("*.jsonl"))
+    return [Records(file, Verdict) for file in files if VERDICTS.fullmatch(file.name)]
+
+
+def chains_of(run: Run, finished: Places) -> Iterator[Chain]:
+    """The checkpoints of a run's chains. finished: the samples that are there."""
+    for path in sorted((run.path / "chains").glob("[!.]*.json")):
+        name = f"chains/{path.name}"
+        try:
+            saved = checkpoints.read(path)
+        except FileNotFoundError:  # its sample was finished meanwhile
+            continue
+        except Damaged as error:
+            what = f"{error.why}: its chain starts from the beginning"
+            yield Chain(path, Finding(name, what))
+            continue
+        useless = None
+        if SampleKey(saved.problem, saved.replicate) in finished:
+            useless = Finding(name, "is left over: its sample is finished", damage=False)
+        elif saved.version != powerbench.__version__:
+            what = f"is powerbench {saved.version}'s: its chain starts from the beginning"
+            useless = Finding(name, what, damage=False)
+        yield Chain(path, useless)
+
+
+def examine(run: Run) -> Health:
+    """Read everything in a run folder, and say what is not as it should be."""
+    findings = [*_head(run), *_torn(run)]
+    counts, seen, places = Counter[type](), Places(), dict[str, int]()
+    for file in (problems_of(run), *samples_of(run), *verdicts_of(run)):
+        last = float("-inf")
+        for record in file.scan(seen):
+            counts[type(record)] += 1
+            match record:
+                case Bad():
+                    findings.append(Finding(f"{file.name} line {record.line.number}", record.why))
+                case Problem():
+                    places[record.id] = len(places)
+                case Sample():
+                    finished = record.cost.finished  # samples are written as they end
+                    if finished < last - BACK:
+                        findings.append(Finding(file.name, _back(record, last), damage=False))
+                    last = finished
+    findings += _keys(run, seen, places)
+    chains = list(chains_of(run, seen))
+    findings += [chain.useless for chain in chains if chain.useless]
+    unfinished = sum(chain.useless is None for chain in chains)
+    return Health(run, counts[Sample], counts[Verdict], unfinished, tuple(findings))
+
+
+def lines(health: Health) -> Iterator[str]:
+    """What to tell of a run's health: a line, and one for every finding."""
+    path = health.run.path
+    fate = f"{health.damaged} DAMAGED" if health.damaged else "sound"
+    counts = f"{health.samples:,} samples, {health.verdicts:,} verdicts"
+    chains = f", {health.unfinished:,} unfinished chains" if health.unfinished else ""
+    yield f"{path}: {counts}{chains}: {fate}"
+    for where, what, damage in health.findings:
+        yield f"  {'DAMAGED' if damage else 'note   '} {where} {what}"
+    if any(" line " in finding.where for finding in health.findings if finding.damage):
+        remedy = "sets damaged lines aside; the run's command makes their content again"
+        yield f"  `powerbench verify --mend {path}` {remedy}"
+
+
+def _back(sample: Sample, last: float) -> str:
+    return (
+        f"tells that the clock was set back by {last - sample.cost.finished:.0f} s before problem "
+        f"{sample.problem!r}, replicate {sample.replicate}: do not rely on its seconds and rates"
+    )
+
+
+def _torn(run: Run) -> Iterator[Finding]:
+    """Lines without an end, where no one is at work who may be writing them."""
+    at_work = {writer.name for writer in run.writers() if writer.alive() is not False}
+    for file in (problems_of(run), *samples_of(run), *verdicts_of(run)):
+        length = records.torn(file.path)
+        if length and file.path.stem not in at_work:
+            what = f"ends with a torn line of {length} bytes, which the next writer cuts off"
+            yield Finding(file.name, what, damage=False)
+
+
+def _keys(run: Run, seen: Places, places: Mapping[str, int]) -> Iterator[Finding]:
+    """Samples of unknown problems, and those that lie in another shard's file."""
+    unknown = Counter(key.problem for key in seen if key.problem not in places)
+    for problem, count in unknown.items():
+        what = f"lacks problem {problem!r}, of which there are {count} samples; the run's command adds it"
+        yield Finding("problems.jsonl", what)
+    for shard in run.shards():
+        name = run.samples_file(shard).name
+        wrong = sum(
+            where.startswith(f"{name} line ")
+            and key.problem in places
+            and not shard.holds(places[key.problem], key.replicate)
+            for key, where in seen.items()
+        )
+        if wrong:
+            what = f"holds {wrong} samples of other shards than {shard}: it was renamed, or copied"
+            yield Finding(name, what, damage=False)
+
+
+def _head(run: Run) -> Iterator[Finding]:
+    """What is wrong with the configuration and the manifest, and between them."""
+    manifest: Any = {}
+    config: Any = {}
+    try:
+        manifest = run.manifest
+    except UserError as error:
+        yield Finding("manifest.json", one_line(error))
+    try:
+        config = run.config
+    except (UserError, yaml.YAMLError) as error:
+        yield Finding("config.yaml", one_line(error).partition("\n")[0])
+    if not (run.path / "problems.jsonl").exists():
+        yield Finding("problems.jsonl", "is missing; the run's command writes it again")
+    identity = manifest.get("identity")
+    if not isinstance(identity, Mapping):
+        return
+    if manifest.get("digest") != digest_of(identity):
+        yield Finding("manifest.json", "has a digest that is not that of its identity")
+    if isinstance(config, dict) and config:
+        named = ("sampler", "seed")
+        for line in difference(
+            {n: identity.get(n) for n in named}, {n: config.get(n) for n in named}
+        ):
+            yield Finding("config.yaml", f"is not what made the samples: {line}")

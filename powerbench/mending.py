@@ -1,0 +1,120 @@
+"""Sets damaged lines of a run folder aside, so that the run's command can make what they held again.
+
+What is set aside goes into a file beside, `<name>.damaged`, that nothing reads. A damaged line that holds
+whole records after all keeps them: two lines whose newline is lost are two again, and a record without a
+checksum, such as an earlier version's, is given one.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+
+import msgspec
+
+from powerbench import records
+from powerbench.integrity import (
+    Bad,
+    Places,
+    Records,
+    chains_of,
+    problems_of,
+    samples_of,
+    verdicts_of,
+)
+from powerbench.lease import leased
+from powerbench.records import Tell
+from powerbench.shard import of_suffix
+from powerbench.store import SAMPLES, Run, SampleKey
+from powerbench.types import Sample
+
+MENDED = "mended: the run's command makes what is missing again"
+"""How the writer of a shard that has been mended ends."""
+
+
+def mend(run: Run, tell: Tell, patience: float) -> None:
+    """Set damaged lines aside, and remove checkpoints that serve no more.
+
+    patience: seconds without a beat after which a writer on another machine counts as dead.
+    Raises UserError if a process is writing what is damaged.
+    """
+    seen = Places()
+    problems = problems_of(run)
+    if _bad(problems, Places()):
+        with leased(run.path, "head", f"{run.path} (its head)", tell, patience, briefly=True):
+            _mend(problems, Places(), tell)
+    for file in samples_of(run):
+        before = Places(seen)
+        if _bad(file, seen):
+            seen = before
+            with _writing(run, file, tell, patience):
+                _mend(file, seen, tell)
+    for file in verdicts_of(run):
+        if _bad(file, Places()):
+            with leased(run.path, f"scores-{file.path.stem}", str(file.path), tell, patience):
+                _mend(file, Places(), tell)
+    for chain in chains_of(run, seen):
+        if chain.useless is not None:
+            chain.path.unlink(missing_ok=True)
+            tell(f"{chain.path} {chain.useless.what}; removed")
+
+
+def _bad(file: Records, seen: Places) -> list[Bad]:
+    return [each for each in file.scan(seen) if isinstance(each, Bad)]
+
+
+@contextmanager
+def _writing(run: Run, file: Records, tell: Tell, patience: float) -> Iterator[None]:
+    """Hold a shard, whose next writer finds its progress as it is."""
+    last = next((w for w in run.writers() if w.name == file.path.stem), None)
+    shard = of_suffix(file.path.stem.removeprefix(SAMPLES))
+    with run.writing(shard, tell, patience) as writing:
+        yield
+        writing.progress.total = last.total if last else 0
+        writing.progress.done = sum(1 for _ in records.lines(file.path))
+        writing.progress.ended = MENDED
+
+
+def _mend(file: Records, seen: Places, tell: Tell) -> None:
+    changed: dict[int, Sequence[bytes]] = {}
+    aside = []
+    for line, why in _bad(file, seen):
+        kept = changed[line.number] = _whole(file, line.content, seen)
+        if not kept:
+            aside.append(line.content + b"\n")
+        fate = f"holds {len(kept)} whole records, which stay" if kept else "set aside"
+        tell(f"{file.path} line {line.number} {why}; {fate}")
+    if aside:
+        with file.path.with_name(f"{file.path.name}.damaged").open("ab") as out:
+            out.writelines(aside)
+            out.flush()
+            os.fsync(out.fileno())
+        tell(f"{file.path}: {len(aside)} lines are in {file.path.name}.damaged now")
+    records.rewrite(file.path, changed)
+
+
+def _whole(file: Records, content: bytes, seen: Places) -> list[bytes]:
+    """The records within a bad line that are whole, and not there already."""
+    found = []
+    for piece in records.salvage(content) or _sealed(file, content):
+        try:
+            record = msgspec.json.decode(piece, type=file.kind)
+        except msgspec.DecodeError:
+            continue
+        if isinstance(record, Sample):
+            key = SampleKey(record.problem, record.replicate)
+            if key in seen:
+                continue
+            seen[key] = file.name
+        found.append(piece)
+    return found
+
+
+def _sealed(file: Records, content: bytes) -> list[bytes]:
+    """A line that never had a checksum, with one. Any trace of a checksum says that it is damaged."""
+    try:
+        record = msgspec.json.decode(content, type=dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    known = {field.name for field in fields(file.kind)}
+    return [records.sealed(content)] if record.keys() <= known else []
