@@ -104,7 +104,7 @@ def export(runs: Sequence[Run], out: Path, tell: Tell) -> Path:
         files.append(f"data/{file.name}")
         tell(f"{file}: {rows:,} responses")
     files.sort()
-    gated = any(name.startswith("data/gpqa") for name in files)
+    gated = any(run.config["task"]["name"].startswith("gpqa") for run in runs)
     head = {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
     }

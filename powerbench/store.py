@@ -323,9 +323,10 @@ class Run:
         try:
             return (self.path / name).read_text()
         except FileNotFoundError as error:
-            raise UserError(
-                f"{self.path} has no {name}: restore it from a copy, or move the folder away"
-            ) from error
+            again = "repeat the run's command, which writes it again"
+            restore = "restore it from a copy, or move the folder away"
+            remedy = restore if name == "manifest.json" else again
+            raise UserError(f"{self.path} has no {name}: {remedy}") from error
 
 
 def repeats(key: SampleKey, where: str) -> str:

@@ -147,13 +147,16 @@ def test_what_another_configuration_made_is_not_mixed_with_it(run: Run) -> None:
     assert said + "deterministic: None there, True asked for" in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "config.yaml"])
-def test_a_head_that_is_missing_is_named(run: Run, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("manifest.json", "restore it from a copy"), ("config.yaml", "repeat the run's command")],
+)
+def test_a_head_that_is_missing_is_named(run: Run, name: str, remedy: str) -> None:
     with run.writing() as writing:
         writing.write(sample("a"))
     (run.path / name).unlink()
     (found,) = find_runs([run.path])
-    with pytest.raises(UserError, match=f"has no {name}: restore it from a copy"):
+    with pytest.raises(UserError, match=f"has no {name}: {remedy}"):
         print(found.manifest, found.config)
     if name == "manifest.json":
         with pytest.raises(UserError, match=r"holds samples but no manifest\.json"):
