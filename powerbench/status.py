@@ -100,7 +100,8 @@ def state(writer: Writer, patience: float, now: float) -> State:
 
 def patience(settings: Mapping[str, Any]) -> float:
     """How long a writer of a run so configured may be silent, in seconds."""
-    return float(settings.get("patience", PATIENCE))
+    found = settings.get("patience")
+    return float(found) if isinstance(found, int | float) else PATIENCE
 
 
 def duration(seconds: float) -> str:
