@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from powerbench.process import teller
 from powerbench.report.summary import Summary
 from powerbench.report.tables import COLUMNS, groups, used
 from powerbench.runner import Meter
@@ -66,7 +67,7 @@ class Board:
             self._bar.update(self._bar.task_ids[0], completed=self.done, status=self._status())
         elif now - self._shown >= PLAIN_EVERY and self.done < self.total:
             self._shown = now
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+            teller(self.console)(self.line())
 
     def line(self) -> str:
         """The state in one plain line."""
@@ -95,7 +96,7 @@ def board(
     shown = Board(console, title, total, meter, beside)
     if not console.is_terminal:
         yield shown
-        console.print(shown.line(), highlight=False, soft_wrap=True)
+        teller(console)(shown.line())
         return
     columns = (
         TextColumn("{task.description}"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from powerbench.errors import require
 from powerbench.records import Tell, put
 from powerbench.store import Run, SampleKey
 from powerbench.types import Problem, Sample, Score
@@ -93,17 +94,24 @@ It holds problems of GPQA, whose authors ask that they stay off the web: keep it
 def export(runs: Sequence[Run], out: Path, tell: Tell) -> Path:
     """Write out/data/*.parquet and a dataset card that names them; return the card's path.
 
-    Files of the same name are replaced, each when it is complete. Raises UserError for a damaged run.
+    Files of the same name are replaced, each when it is complete. Raises UserError for a damaged run, and
+    for two of the same name.
     """
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    files, total = [], 0
+    names: dict[str, Run] = {}
     for run in runs:
-        file = out / "data" / f"{'--'.join(run.path.resolve().parts[-3:])}.parquet"
-        rows = _write(run, file)
+        name = f"{'--'.join(run.path.resolve().parts[-3:])}.parquet"
+        other = names.setdefault(name, run)
+        require(
+            other is run,
+            f"{run.path} and {other.path} have the same name, and would be one file: export them apart",
+        )
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    total = 0
+    for name, run in names.items():
+        rows = _write(run, out / "data" / name)
         total += rows
-        files.append(f"data/{file.name}")
-        tell(f"{file}: {rows:,} responses")
-    files.sort()
+        tell(f"{out / 'data' / name}: {rows:,} responses")
+    files = sorted(f"data/{name}" for name in names)
     gated = any(run.config["task"]["name"].startswith("gpqa") for run in runs)
     head = {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}]
@@ -125,7 +133,10 @@ def _write(run: Run, file: Path) -> int:
     }
     about = json.dumps({"config": config, "manifest": run.manifest})
     schema = SCHEMA.with_metadata({"powerbench": about})
-    rows = (named | _row(sample, problems[sample.problem], verdicts) for sample in run.stream())
+    own = config["verifier"]["name"]
+    rows = (
+        named | _row(sample, problems[sample.problem], verdicts, own) for sample in run.stream()
+    )
     unfinished, count = file.with_suffix(".unfinished"), 0
     try:
         with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
@@ -139,11 +150,15 @@ def _write(run: Run, file: Path) -> int:
 
 
 def _row(
-    sample: Sample, problem: Problem, verdicts: Mapping[str, Mapping[SampleKey, Score]]
+    sample: Sample,
+    problem: Problem,
+    verdicts: Mapping[str, Mapping[SampleKey, Score]],
+    verifier: str,
 ) -> dict[str, Any]:
+    """verifier: the run's own."""
     key = SampleKey(sample.problem, sample.replicate)
     scores = {name: found[key] for name, found in verdicts.items() if key in found}
-    own = scores.get(next(iter(verdicts), ""))
+    own = scores.get(verifier)
     cost = sample.cost
     return {
         "problem": sample.problem,

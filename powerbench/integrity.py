@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 
 import powerbench
 from powerbench import checkpoints, records
@@ -205,6 +204,10 @@ def _keys(run: Run, seen: Places, places: Mapping[str, int]) -> Iterator[Finding
     for problem, count in unknown.items():
         what = f"lacks problem {problem!r}, of which there are {count} samples; the run's command adds it"
         yield Finding("problems.jsonl", what)
+    files = [run.samples_file(shard) for shard in run.shards()]
+    for path in run.like_samples():
+        if path not in files:
+            yield Finding(path.name, "is no shard's: it is not read", damage=False)
     for shard in run.shards():
         name = run.samples_file(shard).name
         wrong = sum(
@@ -220,16 +223,16 @@ def _keys(run: Run, seen: Places, places: Mapping[str, int]) -> Iterator[Finding
 
 def _head(run: Run) -> Iterator[Finding]:
     """What is wrong with the configuration and the manifest, and between them."""
-    manifest: Any = {}
-    config: Any = {}
+    manifest: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = {}
     try:
         manifest = run.manifest
     except UserError as error:
         yield Finding("manifest.json", one_line(error))
     try:
         config = run.config
-    except (UserError, yaml.YAMLError) as error:
-        yield Finding("config.yaml", one_line(error).partition("\n")[0])
+    except UserError as error:
+        yield Finding("config.yaml", one_line(error))
     if not (run.path / "problems.jsonl").exists():
         yield Finding("problems.jsonl", "is missing; the run's command writes it again")
     identity = manifest.get("identity")
@@ -237,7 +240,7 @@ def _head(run: Run) -> Iterator[Finding]:
         return
     if manifest.get("digest") != digest_of(identity):
         yield Finding("manifest.json", "has a digest that is not that of its identity")
-    if isinstance(config, dict) and config:
+    if config:
         named = ("sampler", "seed")
         for line in difference(
             {n: identity.get(n) for n in named}, {n: config.get(n) for n in named}

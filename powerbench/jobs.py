@@ -11,6 +11,7 @@ from powerbench.compose import Job, compose
 from powerbench.display import board, print_table
 from powerbench.engines.base import Engine, Model
 from powerbench.errors import UserError, one_line
+from powerbench.process import teller
 from powerbench.report.disagreement import compare, line
 from powerbench.report.summary import Results
 from powerbench.runner import Meter
@@ -36,10 +37,7 @@ def execute(job: Job, console: Console) -> Run:
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
-
-    def tell(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
+    tell = teller(console)
     with run.writing(plan.shard, tell, plan.patience) as writing:
         plan.write_head(tell)
         keys, missing = plan.keys(), plan.missing()
@@ -49,7 +47,8 @@ def execute(job: Job, console: Console) -> Run:
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
             group = job.choices.get("experiment") or "none"
             tracker.start(run, group=group, shard=plan.shard)
-        with Scoring(run, make_verifier(job, plan.model, engine), plan.shard) as scoring:
+        verifier = make_verifier(job, plan.model, engine)
+        with Scoring(run, verifier, plan.shard, tell, plan.patience) as scoring:
             beside = not asks_model(job)  # else the engine is busy until the last sample is made
             if beside:
                 scoring.submit(*_unscored(run, scoring.verifier.name, keys))
@@ -88,27 +87,28 @@ def rescore(
     """
     named = None if verifier is None else compose([f"verifier={verifier}", *settings])
     shared = None if named is None or asks_model(named) else named.build("verifier")
+    tell = teller(console)
     for run in runs:
-        job = Job.of_settings(run.config)
-        if named is not None:
-            choices = {**job.choices, "verifier": named.choices["verifier"]}
-            job = Job(job.config, choices)
-            job.config.verifier = named.config.verifier
         try:
             stopped: UserError | OSError | None
-            with Scoring(run, shared or _verifier_of(job, run)) as scoring:
+            with Scoring(run, shared or _verifier_of(run, named), tell=tell) as scoring:
                 scoring.submit(*map(Response.of, run.stream()))
                 stopped = _await(scoring, console)
-        except UserError as error:  # of building it
+            _conclude(run, console)
+        except UserError as error:  # of building it, or of a damaged run
             stopped = error
-        _conclude(run, console)
         if stopped is not None:
             yield CannotScore(f"{run.path}: {one_line(stopped)}")
         if shared is not None and isinstance(stopped, CannotScore):
             return
 
 
-def _verifier_of(job: Job, run: Run) -> Verifier:
+def _verifier_of(run: Run, named: Job | None) -> Verifier:
+    """A run's own verifier, or the one of another job, at work on this run."""
+    job = Job.of_settings(run.config)
+    if named is not None:
+        job = Job(job.config, {**job.choices, "verifier": named.choices["verifier"]})
+        job.config.verifier = named.config.verifier
     model: Model = job.build("model")
     longest = max((sample.prompt_tokens for sample in run.stream()), default=1)
     engine = cache(lambda: job.build("engine")(model, longest, job.config.sampler.max_tokens))

@@ -61,8 +61,8 @@ class Lease:
 
     def require_held(self) -> None:
         """Raise Lost if another process holds the lease by now."""
-        name, number = self._writer.name, self._writer.number
-        if file_of(self._folder, name, number + 1).exists() or not self._path.exists():
+        name = self._writer.name
+        if max(numbers(self._folder).get(name, []), default=0) != self._writer.number:
             last = latest(self._folder, name)
             who = f" ({last.who})" if last is not None else ""
             raise Lost(
@@ -155,12 +155,25 @@ def dead(folder: Path, writer: Writer, what: str, tell: Tell, patience: float = 
     return True
 
 
+def displace(folder: Path, writer: Writer, what: str) -> None:
+    """Make a dead writer lose its lease, which nobody takes: should it be alive after all, it stops.
+
+    Raises Held if another process has taken the lease meanwhile.
+    """
+    successor = replace(writer, number=writer.number + 1, ended=f"lost; {myself().who} went on")
+    try:
+        create(file_of(folder, writer.name, successor.number), successor)
+    except FileExistsError:
+        raise _refused(what, latest(folder, writer.name)) from None
+    file_of(folder, writer.name, writer.number).unlink(missing_ok=True)
+
+
 def _take(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Writer:
     folder.mkdir(exist_ok=True)
     last = latest(folder, name)
     if last is not None and last.ended is None:
         if not dead(folder, last, what, tell, patience):
-            raise _refused(what, last)
+            raise _refused(what, latest(folder, name))
         tell(f"{what}: {last.who} ended without a word; taking over")
     number = last.number + 1 if last is not None else 1
     writer = replace(myself(), name=name, number=number)

@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
@@ -23,6 +23,19 @@ def console() -> Console:
     """Full width where the output is a file, so that tables keep their shape."""
     wide = None if sys.stdout.isatty() else 132
     return Console(width=int(os.environ.get("COLUMNS") or 0) or wide, highlight=False)
+
+
+def teller(console: Console) -> Callable[[str], None]:
+    """Prints lines as they are, whatever their length.
+
+    A line that cannot be printed, such as to a log on a full disk, is no reason to stop.
+    """
+
+    def tell(line: str) -> None:
+        with suppress(OSError):
+            console.print(line, soft_wrap=True, markup=False)
+
+    return tell
 
 
 @contextmanager

@@ -31,6 +31,7 @@ _CRC_LENGTH = len(b',"crc":"01234567"}')
 _encoder = msgspec.json.Encoder()
 
 Tell = Callable[[str], None]
+Guard = Callable[[], None]
 
 
 class Damaged(UserError):  # noqa: N818
@@ -140,36 +141,55 @@ def set_aside(path: Path) -> str:
 class Appender:
     """The writer of a file of records: to be had by `appending`."""
 
-    def __init__(self, path: Path, file: IO[bytes], tell: Tell | None) -> None:
-        self.path, self._file, self._tell = path, file, tell
+    def __init__(self, path: Path, file: IO[bytes], tell: Tell | None, guard: Guard) -> None:
+        self.path, self._file, self._tell, self._guard = path, file, tell, guard
+        self._piece: tuple[int, int] | None = None  # where one may be left, and its length at most
 
     def write(self, record: Any) -> None:
         """Append a record; when this returns, it is on the disk.
 
         If the disk is full it waits until there is space, where there is someone to tell of it; raises
-        OSError otherwise. Whatever is raised, of the record nothing is left.
+        OSError otherwise. Whatever is raised, of the record nothing is left that is read.
         """
         line = encode(record)
         patiently(lambda: self._append(line), self.path, self._tell)
 
     def _append(self, line: bytes) -> None:
         # The file is open for appending: should a successor be at work already, nothing of it is overwritten.
-        end = self._file.seek(0, os.SEEK_END)
+        self._guard()
+        self._drop_piece()
+        self._piece = self._file.seek(0, os.SEEK_END), len(line)
         try:
             rest = memoryview(line)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except BaseException:
-            self._file.truncate(end)
+            with suppress(OSError, UserError):  # left to the next attempt, or to the next writer
+                self._guard()
+                self._drop_piece()
             raise
+        self._piece = None
+
+    def _drop_piece(self) -> None:
+        """Cut off what is left of an unfinished line, unless there is more than it can be."""
+        if self._piece is not None:
+            begin, most = self._piece
+            if 0 < self._file.seek(0, os.SEEK_END) - begin <= most:
+                self._file.truncate(begin)
+            self._piece = None
+
+
+def _always() -> None:
+    """The guard of a file that nobody else writes."""
 
 
 @contextmanager
-def appending(path: Path, tell: Tell | None = None) -> Iterator[Appender]:
+def appending(path: Path, tell: Tell | None = None, guard: Guard = _always) -> Iterator[Appender]:
     """Append to a file of records, of which the caller is the only writer; cuts a torn line off first.
 
     tell: is told of a torn line, and of a full disk, which then is waited for.
+    guard: is called before anything is changed; raises UserError if the caller may write no more.
     """
     if not path.exists():
         path.touch()
@@ -184,7 +204,7 @@ def appending(path: Path, tell: Tell | None = None) -> Iterator[Appender]:
                 file.truncate(end)
                 if tell is not None:
                     tell(f"{path}: cut off a torn last line of {length} bytes")
-        yield Appender(path, file, tell)
+        yield Appender(path, file, tell, guard)
 
 
 def put(path: Path, content: bytes, durable: bool = False) -> None:
@@ -243,13 +263,18 @@ def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:
             if tell is None or error.errno not in FULL:
                 raise
             if not paused:
-                tell(f"paused: {path}: {error.strerror}; free some space, and it goes on")
+                _tell(tell, f"paused: {path}: {error.strerror}; free some space, and it goes on")
             paused = True
             time.sleep(RETRY)
         else:
             if paused and tell is not None:
-                tell("there is space again: going on")
+                _tell(tell, "there is space again: going on")
             return
+
+
+def _tell(tell: Tell, line: str) -> None:
+    with suppress(OSError):  # the log may be on the same full disk
+        tell(line)
 
 
 def _length_of_tail(file: IO[bytes]) -> int:

@@ -15,13 +15,15 @@ from omegaconf import OmegaConf
 from powerbench.compose import Job
 from powerbench.engines.base import Engine, Model
 from powerbench.errors import require
+from powerbench.lease import PATIENCE
+from powerbench.records import Tell
 from powerbench.rng import Stream
 from powerbench.runner import run_one
 from powerbench.samplers.common import Response as Drawn
 from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run, SampleKey
 from powerbench.types import Chain, Extend, Prompt, Sample, Score
-from powerbench.verifiers.common import TIMED_OUT, Verifier
+from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
 
 
 class Response(NamedTuple):
@@ -51,10 +53,20 @@ class Scoring:
     response that misses its time limit then is scored once more, when all is quiet.
     """
 
-    def __init__(self, run: Run, verifier: Verifier, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        run: Run,
+        verifier: Verifier,
+        shard: Shard = WHOLE,
+        tell: Tell = print,
+        patience: float = PATIENCE,
+    ) -> None:
+        """tell, patience: as for `Run.writing`."""
         self.run = run
         self.verifier = verifier
-        self.shard = shard
+        self._file = partial(
+            run.score_writer, verifier.name, shard, tell, patience, self._require_going
+        )
         self.submitted = 0
         self.undecided = 0
         self._problems = run.problems()
@@ -62,6 +74,7 @@ class Scoring:
         self._returned = 0
         self._done: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # may be held for long, while the disk is full
         self._write: Callable[[SampleKey, Score], None] | None = None
         self._quiet = False
         self._late: list[Response] = []
@@ -136,13 +149,15 @@ class Scoring:
         self._pool.submit(self._score, response)
 
     def _store(self, key: SampleKey, score: Score) -> None:
-        with self._lock:
-            if self._stopped is not None:
-                return
+        with self._writing:
+            self._require_going()
             if self._write is None:  # a verifier of another task has refused, and leaves no file
-                writer = self.run.score_writer(self.verifier.name, self.shard)
-                self._write = self._resources.enter_context(writer)
+                self._write = self._resources.enter_context(self._file())
             self._write(key, score)
+
+    def _require_going(self) -> None:
+        if self._stopped is not None:
+            raise CannotScore("scoring has ended")
 
 
 # -- the configured verifier ----------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Plan:
 
     def missing(self) -> list[SampleKey]:
         """The samples of the shard still to be made."""
-        done = self.run.keys()
+        done = self.run.keys(self.shard)
         return [key for key in self.keys() if key not in done]
 
     def load(self) -> Engine:

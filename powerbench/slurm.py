@@ -78,7 +78,7 @@ def _wait(job: str, tell: Tell) -> str:
             text=True,
         )
         state, _, reason = asked.stdout.strip().partition(" ")
-        forgotten = "Invalid job id" in asked.stderr or not (state + asked.stderr).strip()
+        forgotten = "Invalid job id" in asked.stderr or not (asked.returncode or state)
         if forgotten or state in OVER:
             return state
         news = ""

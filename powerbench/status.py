@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
@@ -27,7 +26,7 @@ from powerbench.errors import UserError
 from powerbench.lease import PATIENCE
 from powerbench.shard import WHOLE, Shard, of_suffix
 from powerbench.store import SAMPLES, Run, find_runs
-from powerbench.writer import Writer
+from powerbench.writer import COMPLETE, Writer
 
 SILENT = 1.5
 """A writer on another machine that has been silent for so many times the run's patience is lost."""
@@ -137,19 +136,22 @@ def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer |
     if writer is None:
         done = sum(1 for _ in records.lines(run.samples_file(shard)))
         return Row(str(run.path), str(shard), done, asked, how)
-    if how.words == "complete" and asked is not None and asked > writer.total:
+    done = writer.done
+    if writer.ended is None:  # its last beat may be old, or it never came to one
+        done = max(done, sum(1 for _ in records.lines(run.samples_file(shard))))
+    if how.words == COMPLETE and asked is not None and asked > writer.total:
         how = State(Kind.ENDED, "was complete; more is asked for by now")
     at_work = how.kind is Kind.AT_WORK
     rate = writer.made / writer.seconds if writer.made and writer.seconds else None
     return Row(
         run=str(run.path),
         shard=str(shard),
-        done=writer.done,
+        done=done,
         total=max(writer.total, asked or 0),
         state=how,
         per_minute=60 * rate if rate else None,
         tokens_per_second=writer.decoded / writer.seconds if rate else None,
-        left=(writer.total - writer.done) / rate if at_work and rate else None,
+        left=(writer.total - done) / rate if at_work and rate else None,
         under_way=writer.under_way if at_work else 0,
         writer=writer,
     )
@@ -187,10 +189,9 @@ def _short(row: Row) -> str:
 def settings_of(run: Run) -> Mapping[str, Any]:
     """The run's configuration; nothing of one that is missing or damaged, which `verify` is for."""
     try:
-        settings = run.config
-    except (UserError, ValueError, yaml.YAMLError):
+        return run.config
+    except UserError:
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def _asked(run: Run, parts: Sequence[Shard], settings: Mapping[str, Any]) -> dict[Shard, int]:
@@ -294,4 +295,4 @@ def _log(row: Row) -> str:
     """Where to read more, of a writer that came to no good end."""
     if row.writer is None or not row.writer.log or row.state.kind is Kind.AT_WORK:
         return ""
-    return "" if row.state.words == "complete" else f" (log: {row.writer.log})"
+    return "" if row.state.words == COMPLETE else f" (log: {row.writer.log})"

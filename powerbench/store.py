@@ -31,7 +31,7 @@ from powerbench.checkpoints import Checkpoints
 from powerbench.errors import UserError, require
 from powerbench.lease import PATIENCE, Lease, leased
 from powerbench.provenance import difference, with_session
-from powerbench.records import Appender, Damaged, Tell
+from powerbench.records import Appender, Damaged, Guard, Tell
 from powerbench.shard import WHOLE, Shard, of_suffix
 from powerbench.types import Checkpoint, Problem, Sample, Score
 from powerbench.writer import Progress, Writer
@@ -76,11 +76,12 @@ class Writing:
 
         Waits while the disk is full. Raises Lost if another process has taken the shard over.
         """
-        self._lease.require_held()
         self._samples.write(sample)
         self._chains.remove(sample.problem, sample.replicate)
         self.progress.done += 1
         self.progress.made += 1
+        if self.progress.made == 1:  # from then on there is a rate to be shown
+            self._lease.beat()
 
     def save(self, key: SampleKey, checkpoint: Checkpoint) -> None:
         """Store where an unfinished chain stands, in the place of its last checkpoint."""
@@ -104,59 +105,61 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration that the run was started with."""
-        return yaml.safe_load(self._head("config.yaml"))
+        """The configuration that the run was started with. Raises UserError if it is missing or damaged."""
+        return self._head("config.yaml", yaml.safe_load)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Provenance, as written by `powerbench.provenance`."""
-        content = self._head("manifest.json")
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise UserError(
-                f"{self.path / 'manifest.json'} is damaged: {error}; restore it from a copy"
-            ) from error
+        """Provenance, as written by `powerbench.provenance`. Raises UserError if missing or damaged."""
+        return self._head("manifest.json", json.loads)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The summary last written with `write_metrics`; empty if there is none yet."""
-        path = self.path / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """The summary last written with `write_metrics`; empty if there is none that can be read."""
+        try:
+            return self._head("metrics.json", json.loads)
+        except UserError:
+            return {}
 
-    def problems(self) -> dict[str, Problem]:
+    def problems(self) -> "Problems":
         """The run's problems by id, in the order of the task."""
-        return {p.id: p for p in records.read(self.path / "problems.jsonl", Problem)}
+        path = self.path / "problems.jsonl"
+        return Problems(self, {p.id: p for p in records.read(path, Problem)})
 
     # -- samples ----------------------------------------------------------------------------------
 
     def shards(self) -> list[Shard]:
         """Those that have written samples; of several partitions, if there were several."""
-        files = self.path.glob("samples*.jsonl")
-        return sorted(of_suffix(f.stem.removeprefix("samples")) for f in files)
+        found = {file: of_suffix(file.stem.removeprefix(SAMPLES)) for file in self.like_samples()}
+        return sorted(s for file, s in found.items() if self.samples_file(s) == file)
+
+    def like_samples(self) -> list[Path]:
+        """All files that are named like samples, such as copies: only those of shards are read."""
+        return sorted(self.path.glob(f"{SAMPLES}*.jsonl"))
 
     def samples_file(self, shard: Shard = WHOLE) -> Path:
         """Where a shard's samples are."""
         return self.path / f"samples{shard.suffix}.jsonl"
 
-    def keys(self) -> set[SampleKey]:
-        """The keys of all finished samples. Nothing else is decoded, but every checksum is checked.
+    def keys(self, shard: Shard = WHOLE) -> set[SampleKey]:
+        """The keys of finished samples. Nothing else is decoded, but every checksum is checked.
 
+        shard: read only the files that may hold samples of it.
         Raises Damaged for a line that is not what was written, or that repeats a sample.
         """
-        return {line.key for line in self._samples(_Keyed)}
+        return {line.key for line in self._samples(_Keyed, shard)}
 
     def stream(self) -> Iterator[Sample]:
         """All finished samples, one at a time, shard by shard. Raises Damaged as `keys` does."""
-        return self._samples(Sample)
+        return self._samples(Sample, WHOLE)
 
     def samples(self) -> dict[SampleKey, Sample]:
         """All finished samples."""
         return {SampleKey(s.problem, s.replicate): s for s in self.stream()}
 
-    def _samples(self, kind: type[S]) -> Iterator[S]:
+    def _samples(self, kind: type[S], shard: Shard) -> Iterator[S]:
         decoder, found = msgspec.json.Decoder(kind), dict[SampleKey, str]()
-        for path in map(self.samples_file, self.shards()):
+        for path in [self.samples_file(each) for each in self.shards() if each.overlaps(shard)]:
             for line in records.lines(path):
                 records.check(path, line)
                 record = records.decode(path, line, decoder)
@@ -242,7 +245,7 @@ class Run:
         what = f"{self.path} (shard {shard})" if shard != WHOLE else str(self.path)
         with leased(self.path, f"{SAMPLES}{shard.suffix}", what, tell, patience) as held:
             self._require_apart(shard, what, tell, patience)
-            with records.appending(self.samples_file(shard), tell) as samples:
+            with records.appending(self.samples_file(shard), tell, held.require_held) as samples:
                 yield Writing(self, samples, held, tell)
 
     def _require_apart(self, shard: Shard, what: str, tell: Tell, patience: float) -> None:
@@ -255,22 +258,33 @@ class Run:
                     f"{self.path}: shard {shard} overlaps with shard {theirs}, which is being written by "
                     f"{other.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
                 )
+            lease.displace(self.path / "writers", other, f"{self.path} (shard {theirs})")
 
     @contextmanager
     def score_writer(
-        self, verifier: str, shard: Shard = WHOLE, tell: Tell = print
+        self,
+        verifier: str,
+        shard: Shard = WHOLE,
+        tell: Tell = print,
+        patience: float = PATIENCE,
+        guard: Guard = lambda: None,
     ) -> Iterator[Callable[[SampleKey, Score], None]]:
-        """Append verdicts of one verifier, as the only one who does: on the whole run, or on one shard."""
+        """Append verdicts of one verifier, as the only one who does: on the whole run, or on one shard.
+
+        tell, patience: as for `writing`.
+        guard: is called before each attempt to write; what it raises ends the wait for a full disk.
+        """
         path = self.scores_file(verifier, shard)
         path.parent.mkdir(exist_ok=True)
         name = f"scores-{path.stem}"
-        with leased(self.path, name, str(path), tell) as held, records.appending(path) as file:
+        with leased(self.path, name, str(path), tell, patience) as held:
 
-            def write(key: SampleKey, score: Score) -> None:
+            def may_write() -> None:
+                guard()
                 held.require_held()
-                file.write(key._asdict() | asdict(score))
 
-            yield write
+            with records.appending(path, tell, may_write) as file:
+                yield lambda key, score: file.write(key._asdict() | asdict(score))
 
     def create(
         self,
@@ -289,8 +303,9 @@ class Run:
         self.reserve()
         with leased(self.path, "head", f"{self.path} (its head)", tell, briefly=True):
             self._require_same(manifest)
-            everything = self.problems() | {problem.id: problem for problem in problems}
-            lines = b"".join(map(records.encode, everything.values()))
+            ordered = {problem.id: problem for problem in problems}  # the task's order comes first
+            others = [each for each in self.problems().values() if each.id not in ordered]
+            lines = b"".join(map(records.encode, [*problems, *others]))
             records.put(self.path / "problems.jsonl", lines, durable=True)
             records.put(self.path / "config.yaml", config.encode(), durable=True)
             if (self.path / "manifest.json").exists():
@@ -319,14 +334,34 @@ class Run:
                 f"or choose another with `runs=...`"
             )
 
-    def _head(self, name: str) -> str:
+    def _head(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+        again = "repeat the run's command, which writes it again"
+        remedy = "restore it from a copy, or move the folder away"
+        remedy = remedy if name == "manifest.json" else again
         try:
-            return (self.path / name).read_text()
+            found = parse((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            again = "repeat the run's command, which writes it again"
-            restore = "restore it from a copy, or move the folder away"
-            remedy = restore if name == "manifest.json" else again
             raise UserError(f"{self.path} has no {name}: {remedy}") from error
+        except (ValueError, yaml.YAMLError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise UserError(f"{self.path / name} is damaged: {first}; {remedy}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.path / name} is damaged: it holds no settings; {remedy}")
+        return found
+
+
+class Problems(dict[str, Problem]):
+    """The problems of a run, by id."""
+
+    def __init__(self, run: Run, problems: Mapping[str, Problem]) -> None:
+        super().__init__(problems)
+        self._run = run
+
+    def __missing__(self, problem: str) -> Problem:
+        raise UserError(
+            f"{self._run.path / 'problems.jsonl'} lacks problem {problem!r}, of which there are samples; "
+            f"repeat the run's command, which adds it"
+        )
 
 
 def repeats(key: SampleKey, where: str) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from powerbench import slurm
 from powerbench.compose import LAUNCHER, compose, conf_dir
 from powerbench.errors import UserError, one_line, require
-from powerbench.process import EXIT_SOME_FAILED
+from powerbench.process import EXIT_SOME_FAILED, teller
 from powerbench.session import Plan, prepare
 from powerbench.shard import WHOLE, of_suffix, parse
 from powerbench.store import SAMPLES
@@ -59,10 +59,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> int:
     """Run the jobs of a sweep with the launcher that is chosen; the exit code: 0, or 1 if some failed."""
-
-    def tell(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
+    tell = teller(console)
     launcher = plans[0].job.choices[LAUNCHER]
     _require_launcher(launcher)
     if launcher != "basic":

@@ -3,6 +3,7 @@
 Writers of one thing are counted: the n-th has the file `writers/<name>.<n>.json`, and the last one counts.
 """
 
+import errno
 import os
 import platform
 import re
@@ -18,6 +19,9 @@ import msgspec
 import psutil
 
 from powerbench import records
+
+NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems without links answer."""
 
 COMPLETE = "complete"
 """How a writer ends that has done all it was to do."""
@@ -137,7 +141,11 @@ def create(path: Path, writer: Writer) -> None:
     write(new, writer)
     try:
         os.link(new, path)  # the file appears with its content, on shared file systems too
-    except PermissionError:  # on a file system without links
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         with path.open("xb") as file:
             file.write(new.read_bytes())
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 from powerbench import export as module
 from powerbench.cli import main
+from powerbench.errors import UserError
 from powerbench.store import Run, SampleKey, find_runs
 from powerbench.types import Score
 
@@ -111,3 +112,14 @@ def test_gpqa_is_to_be_kept_private(runs: Path, tmp_path: Path) -> None:
     private = "keep it private"
     assert private not in module.export([source], tmp_path / "a", print).read_text()
     assert private in module.export([source, copy], tmp_path / "b", print).read_text()
+
+
+def test_two_runs_of_one_name_are_refused(runs: Path, tmp_path: Path) -> None:
+    source = find_runs([runs])[0]
+    twin = Run(tmp_path / source.path.relative_to(runs))
+    shutil.copytree(source.path, twin.path)
+    with pytest.raises(
+        UserError, match="have the same name, and would be one file: export them apart"
+    ):
+        module.export([source, twin], tmp_path / "out", print)
+    assert not (tmp_path / "out").exists()

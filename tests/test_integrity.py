@@ -231,6 +231,36 @@ def test_a_manifest_that_was_edited_is_named(run: Run, capsys: pytest.CaptureFix
     assert "DAMAGED manifest.json" in verify(run, capsys)[1]
 
 
+def test_a_problem_that_is_missing_is_named_by_whoever_needs_it(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(run, lines(run, "problems.jsonl")[1:], "problems.jsonl")
+    for command in (
+        ["report", "--out", str(tmp_path)],
+        ["export", "--out", str(tmp_path)],
+        ["score"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, str(run.path)])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "problems.jsonl lacks problem " in line and "repeat the run's command" in line
+
+
+def test_one_damaged_run_keeps_no_other_from_being_scored(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Run(run.path.with_name("zz-other"))
+    shutil.copytree(run.path, other.path)
+    shutil.rmtree(other.path / "scores")
+    flipped(run)
+    with pytest.raises(SystemExit) as stopped:
+        main(["score", str(run.path), str(other.path)])
+    assert stopped.value.code == 2
+    assert "line 2 is damaged" in capsys.readouterr().err
+    assert len(other.scores("math")) == 6
+
+
 def test_damaged_verdicts_and_problems_are_made_again(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +311,21 @@ def test_a_clock_that_was_set_back_is_named_and_loses_nothing(
     assert code == 0
     assert said.count("the clock was set back by ") == 1
     assert f"before problem {earlier.problem!r}, replicate {earlier.replicate}" in said
+
+
+def test_a_copy_that_lies_beside_is_a_note_and_is_left_alone(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made before mending, as is natural."""
+    copy = run.path / "samples-backup.jsonl"
+    shutil.copy(run.path / "samples.jsonl", copy)
+    samples = run.samples()
+    flipped(run)
+    code, said = verify(run, capsys, "--mend")
+    assert code == 0
+    assert "note    samples-backup.jsonl is no shard's: it is not read" in said
+    assert len(run.samples()) == len(samples) - 1
+    assert len(copy.read_bytes().splitlines()) == len(samples)
 
 
 def test_a_shard_under_another_name_is_a_note(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

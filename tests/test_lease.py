@@ -3,6 +3,7 @@
 Run: pytest tests/test_lease.py
 """
 
+import errno
 import multiprocessing
 import os
 import platform
@@ -209,3 +210,24 @@ def test_who_holds_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
         done.append("first")
     thread.join(60)
     assert done == ["first", "second"]
+
+
+def test_one_that_wakes_after_two_others_finds_that_it_has_lost(tmp_path: Path) -> None:
+    """Its last beat, which hung, makes its file again; the first successor's is gone by then."""
+    with take(tmp_path, []) as held:
+        put(tmp_path, FOREIGN, number=3)
+        with pytest.raises(Lost):
+            held.require_held()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_links_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_links(*given: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", no_links)
+    with take(tmp_path, []), pytest.raises(Held):
+        take(tmp_path, []).__enter__()
+    assert last(tmp_path).ended == "complete"

@@ -4,14 +4,17 @@ Run: pytest tests/test_records.py
 """
 
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from powerbench import records
+from powerbench.errors import UserError
 from powerbench.records import Damaged, appending, intact, lines, read, torn
 
 
@@ -141,3 +144,103 @@ def test_a_line_is_its_own_witness() -> None:
     assert not intact(line[:-1] + b" ")
     assert not intact(b"")
     assert not intact(b"{}")
+
+
+class Cancelled(UserError):  # noqa: N818
+    """What a guard says."""
+
+
+def test_an_attempt_that_failed_touches_nothing_of_a_successor(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer hangs in its write; another takes over and writes; the first one comes to an error."""
+    held = [True]
+
+    def guard() -> None:
+        if not held[0]:
+            raise Cancelled("taken over")
+
+    def hang(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", real)
+        held[0] = False
+        with appending(path) as successor:
+            successor.write(NOTES[2])
+        raise OSError(errno.EIO, "Input/output error")
+
+    real = os.fsync
+    with appending(path, print, guard) as file:
+        monkeypatch.setattr(os, "fsync", hang)
+        with pytest.raises(OSError, match="Input/output"):
+            file.write(NOTES[1])
+        with pytest.raises(Cancelled):
+            file.write(NOTES[1])
+    assert list(read(path, Note)) == [*NOTES, NOTES[1], NOTES[2]]
+
+
+def test_the_wait_for_a_full_disk_ends_when_the_guard_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+
+    def guard() -> None:
+        if next(calls) > 5:
+            raise Cancelled("enough")
+
+    monkeypatch.setattr(records, "RETRY", 0.0)
+    with appending(path, lambda line: None, guard) as file:
+        monkeypatch.setattr(os, "fsync", failing(9, errno.ENOSPC))
+        with pytest.raises(Cancelled):
+            file.write(NOTES[1])
+    assert list(read(path, Note)) in (NOTES, [*NOTES, NOTES[1]])
+
+
+class NoSpaceToCut:
+    """A file of a file system that needs space to cut a file off, and has none at first."""
+
+    def __init__(self, file: IO[bytes], failures: int) -> None:
+        self.file, self.failures = file, failures
+
+    def truncate(self, size: int) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.file.truncate(size)
+
+    def write(self, content: bytes) -> int:
+        if self.failures > 0:
+            self.file.write(content[:5])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(content)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("next_note", [NOTES[0], NOTES[1]])
+def test_a_piece_that_cannot_be_cut_off_at_once_is_cut_off_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, next_note: Note
+) -> None:
+    monkeypatch.setattr(records, "RETRY", 0.0)
+    with appending(path, lambda line: None) as file:
+        file._file = NoSpaceToCut(file._file, 3)  # type: ignore[assignment]
+        file.write(NOTES[2])
+    assert list(read(path, Note)) == [*NOTES, NOTES[2]]
+    with appending(path) as file:
+        file._file = NoSpaceToCut(file._file, 1)  # type: ignore[assignment]
+        with pytest.raises(OSError, match="No space"):
+            file.write(NOTES[2])
+        file.write(next_note)
+    assert list(read(path, Note)) == [*NOTES, NOTES[2], next_note]
+
+
+def test_a_log_on_the_same_full_disk_stops_no_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(line: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(records, "RETRY", 0.0)
+    with appending(path, tell) as file:
+        monkeypatch.setattr(os, "fsync", failing(2, errno.ENOSPC))
+        file.write(NOTES[1])
+    assert list(read(path, Note)) == [*NOTES, NOTES[1]]

@@ -3,6 +3,7 @@
 Run: pytest tests/test_scoring.py
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from powerbench import records
 from powerbench.scoring import Response, Scoring
 from powerbench.store import Run, SampleKey
 from powerbench.types import Problem, Prompt, Score
@@ -202,3 +204,32 @@ def test_a_kill_loses_no_verdict_already_made(tmp_path: Path) -> None:
         scoring.submit(*responses(range(5, 9)))
         list(scoring.verdicts())
     assert len(run.scores("fake")) == 9
+
+
+def test_a_full_disk_is_waited_for_and_keeps_no_one_from_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, told, real = threading.Event(), list[str](), os.fsync
+    full.set()
+
+    def fsync(descriptor: int) -> None:
+        if full.is_set() and Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".jsonl":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    def tell(line: str) -> None:
+        told.append(line)
+        paused.set()
+
+    run, paused = make_run(tmp_path, 3), threading.Event()
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(records, "RETRY", 0.01)
+    with Scoring(run, Fake(), tell=tell) as scoring:  # left while the disk is still full
+        scoring.submit(*responses([0]))
+        assert paused.wait(DEADLINE)
+    assert "paused: " in told[0] and "fake.jsonl" in told[0]
+    with Scoring(run, Fake(), tell=tell) as scoring:
+        scoring.submit(*responses(range(3)))
+        full.clear()
+        assert len(list(scoring.verdicts())) == 3
+    assert len(run.scores("fake")) == 3

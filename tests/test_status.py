@@ -131,6 +131,17 @@ def test_of_a_bad_end_the_log_is_named(run: Run) -> None:
     assert "log:" not in line(row(run, "1/1"))
 
 
+def test_samples_are_counted_where_a_writer_came_to_no_beat(run: Run) -> None:
+    """Such as one that was killed early, or that is waiting for space on a full disk."""
+    run.samples_file(Shard(1, 1)).write_bytes(b"{}\n" * 41)
+    dead = replace(myself(), born="1", total=100, done=30)
+    for writer, state_ in ((dead, "was killed"), (replace(dead, born=myself().born), "at work")):
+        put(run, Shard(1, 1), writer)
+        found = row(run, "1/1")
+        assert (found.done, found.total) == (41, 100)
+        assert state_ in found.state.words
+
+
 @pytest.mark.parametrize("config", [None, "", "[", "limit: three\nreplicates: x\npatience: y\n"])
 def test_a_damaged_head_keeps_nothing_from_being_shown(run: Run, config: str | None) -> None:
     put(run, Shard(1, 2), ELSEWHERE)

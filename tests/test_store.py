@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from powerbench import lease
 from powerbench.errors import UserError
 from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run, SampleKey, find_runs
@@ -66,6 +67,56 @@ def test_damage_elsewhere_is_named_by_file_and_line(run: Run) -> None:
     for read in (run.samples, run.keys):
         with pytest.raises(UserError, match=r"samples\.jsonl line 1 is damaged"):
             read()
+
+
+@pytest.mark.parametrize(
+    "name", ["samples-backup.jsonl", "samples.old.jsonl", "samples-02-of-04.jsonl"]
+)
+def test_a_copy_that_lies_beside_is_not_read(run: Run, name: str) -> None:
+    with run.writing() as writing:
+        writing.write(sample("a"))
+    (run.path / name).write_bytes((run.path / "samples.jsonl").read_bytes())
+    assert run.shards() == [WHOLE]
+    assert list(run.samples()) == [("a", 0)]
+
+
+def test_keys_of_a_shard_need_no_file_of_another(run: Run) -> None:
+    for shard, one in ((Shard(1, 2), sample("a")), (Shard(2, 2), sample("b"))):
+        with run.writing(shard) as writing:
+            writing.write(one)
+    run.samples_file(Shard(1, 2)).write_bytes(b"damaged\n")
+    assert run.keys(Shard(2, 4)) == {("b", 0)}
+    for shard in (Shard(1, 4), Shard(1, 3), WHOLE):
+        with pytest.raises(UserError, match="damaged"):
+            run.keys(shard)
+
+
+@pytest.mark.parametrize("content", [b"[", b"\xff\xfe", b"", b"3\n"])
+def test_a_head_that_is_damaged_is_named(run: Run, content: bytes) -> None:
+    for name, read in (
+        ("config.yaml", lambda: run.config),
+        ("manifest.json", lambda: run.manifest),
+    ):
+        (run.path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            read()
+    (run.path / "metrics.json").write_bytes(content)
+    assert run.metrics == {}  # it is made again
+
+
+def test_a_shard_whose_writer_is_lost_is_taken_from_it_for_good(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was only asleep must not write beside its successor of another partition."""
+    with run.writing(Shard(1, 2)) as asleep:
+        monkeypatch.setattr(lease, "dead", lambda *given: True)
+        with run.writing() as writing:
+            writing.write(sample("a"))
+        with pytest.raises(lease.Lost, match="another process"):
+            asleep.write(sample("a"))
+    assert run.keys() == {("a", 0)}
+    lost = next(w for w in run.writers() if w.name == "samples-1-of-2")
+    assert lost.ended is not None and lost.ended.startswith("lost; process ")
 
 
 def test_a_second_writer_is_refused(run: Run) -> None:
@@ -167,14 +218,31 @@ def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run)
     run.create(
         "seed: 1\n",
         {"git": "other"},
-        [Problem("b", Prompt("B?"), "2"), Problem("c", Prompt("C?"), "3")],
+        [
+            Problem("a", Prompt("A?"), "1"),
+            Problem("b", Prompt("B?"), "2"),
+            Problem("c", Prompt("C?"), "3"),
+        ],
     )
     assert list(run.problems()) == ["a", "b", "c"]
     assert run.manifest["git"] is None
     assert [session["git"] for session in run.manifest["later_sessions"]] == ["other"]
     run.create("seed: 1\n", {"git": "other"}, [Problem("a", Prompt("A?"), "mended")])
     assert run.problems()["a"].gold == "mended"
+    assert list(run.problems()) == ["a", "b", "c"]
     assert len(run.manifest["later_sessions"]) == 1
+
+
+def test_a_problem_that_was_lost_comes_back_to_its_place(run: Run) -> None:
+    """Shards are made by it."""
+    file = run.path / "problems.jsonl"
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[1])
+    with pytest.raises(
+        UserError, match=r"problems\.jsonl lacks problem 'a', of which there are samp"
+    ):
+        run.problems()["a"]
+    run.create("seed: 0\n", {"git": None}, [Problem(p, Prompt("?"), "1") for p in "ab"])
+    assert list(run.problems()) == ["a", "b"]
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fabricate import grid, verdicts, write_run
 
 from powerbench.errors import UserError
 from powerbench.report.summary import Results
+from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run
 from powerbench.tracking import WandbTracker
 
@@ -23,26 +24,38 @@ def run(tmp_path: Path) -> Run:
     return write_run(tmp_path / "math500/tiny/power-12345678", samples, verdicts(samples))
 
 
+def inspect(run: Run) -> str:
+    """The summary of the only W&B run in a run folder, read back by W&B itself."""
+    (file,) = run.path.rglob("*.wandb")
+    wandb = str(Path(sys.executable).with_name("wandb"))
+    command = [wandb, "leet", "inspect", "--summary", "--json", str(file)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.dumps(json.loads(out.stdout))
+
+
 def test_an_offline_run_holds_summary_curves_and_responses(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     tracker = WandbTracker()
-    tracker.start(run, group="mini")
+    tracker.start(run, group="mini", shard=WHOLE)
     tracker.log({"tokens/s": 12.0})
     tracker.finish(Results.read(run))
-    (file,) = run.path.rglob("*.wandb")
-    command = [
-        str(Path(sys.executable).with_name("wandb")),
-        "leet",
-        "inspect",
-        "--summary",
-        "--json",
-    ]
-    out = subprocess.run([*command, str(file)], check=True, capture_output=True, text=True)
-    read = json.dumps(json.loads(out.stdout))
+    read = inspect(run)
     for expected in ("tokens/s", "pass@k", "responses", "confidence", "logp", "decoded_per_token"):
         assert expected in read
+
+
+def test_a_shard_is_a_run_of_its_own_responses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    tracker, results = WandbTracker(), Results.read(run)
+    tracker.start(run, group="mini", shard=Shard(1, 3))
+    tracker.finish(results)
+    (folder,) = run.path.glob("wandb/*-run-*")
+    assert folder.name.endswith(f"{run.manifest['digest'][:16]}-1-of-3")
+    assert results.part(Shard(1, 3)).samples.keys() == {("p0", 0), ("p2", 1), ("p3", 0)}
+    read = inspect(run)
+    assert '"shard": "1/3"' in read and '"problems": 3' in read
 
 
 def test_a_broken_tracker_is_named_once_and_fails_nothing(
@@ -55,7 +68,7 @@ def test_a_broken_tracker_is_named_once_and_fails_nothing(
 
     monkeypatch.setattr(wandb, "init", broken)
     tracker = WandbTracker()
-    tracker.start(run, group="mini")
+    tracker.start(run, group="mini", shard=WHOLE)
     tracker.log({"tokens/s": 12.0})
     tracker.finish(Results.read(run))
     assert capsys.readouterr().err == "W&B: OSError: no space left; the run goes on without it\n"

@@ -79,12 +79,13 @@ class Results:
 
     @classmethod
     def read(cls, run: Run) -> "Results":
-        samples = measure(run)
-        verdicts = {}
+        samples, problems, verdicts = measure(run), run.problems(), {}
+        for problem in {key.problem for key in samples}:
+            problems[problem]  # raises UserError where it is missing
         for verifier in run.verifiers():
             scores = run.scores(verifier)
             verdicts[verifier] = {key: scores[key] for key in samples if key in scores}
-        return cls(run, run.problems(), samples, verdicts)
+        return cls(run, problems, samples, verdicts)
 
     @property
     def verifier(self) -> str | None:
