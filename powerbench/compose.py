@@ -164,6 +164,8 @@ def _unknown_key(overrides: Sequence[str], error: HydraException) -> UserError:
     """Name the setting that is not there, and its siblings."""
     for override in _parsed(overrides):
         key = override.key_or_group
+        if key == LAUNCHER and f"'{LAUNCHER}/{override.value()}'" in str(error):
+            return unknown(LAUNCHER, str(override.value()), ["basic", *options(LAUNCHER)])
         if f"'{key}'" not in str(error) and key not in str(error):
             continue
         choices = [

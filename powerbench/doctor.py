@@ -79,6 +79,7 @@ def examine() -> Iterator[Finding]:
         here, package = find_spec(module) is not None, module.replace("_", "-")
         remedy = "installed" if here else f"not installed: pip install --no-deps {package}"
         yield Finding(package, here, f"{remedy} ({purpose})")
+    yield _slurm()
     yield _sandbox()
     for variable, purpose in SECRETS.items():
         here = bool(os.environ.get(variable))
@@ -92,6 +93,12 @@ def examine() -> Iterator[Finding]:
     for name in options("model"):
         if (finding := _model(name)) is not None:
             yield finding
+
+
+def _slurm() -> Finding:
+    here = shutil.which("sbatch") is not None
+    absent = "no sbatch here: sweeps start on a cluster's login node, or with hydra/launcher=joblib"
+    return Finding("slurm", here, "hydra/launcher=slurm can submit" if here else absent)
 
 
 def _sandbox() -> Finding:

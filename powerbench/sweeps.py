@@ -7,26 +7,33 @@ needed, and a job that was killed has none.
 import os
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
 import hydra
+import torch
+from omegaconf import DictConfig
 from rich.console import Console
 
 from powerbench import slurm
 from powerbench.compose import LAUNCHER, compose, conf_dir
 from powerbench.errors import UserError, one_line, require
 from powerbench.process import EXIT_SOME_FAILED, teller
+from powerbench.records import Tell
 from powerbench.session import Plan, prepare
 from powerbench.shard import WHOLE, of_suffix, parse
 from powerbench.store import SAMPLES
 from powerbench.work import APART, LOGS, log_of, work
 from powerbench.writer import COMPLETE, Writer
+
+EVERY = 30.0
+"""Seconds between two lines on the progress of a sweep."""
 
 PLUGINS = {
     "slurm": "hydra_submitit_launcher",
@@ -61,7 +68,7 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
     """Run the jobs of a sweep with the launcher that is chosen; the exit code: 0, or 1 if some failed."""
     tell = teller(console)
     launcher = plans[0].job.choices[LAUNCHER]
-    _require_launcher(launcher)
+    _require_launcher(launcher, plans[0].job.config.hydra.launcher)
     if launcher != "basic":
         _require_apart(plans)
     before = [_newest(plan) for plan in plans]
@@ -75,7 +82,8 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
     waiting = slurm.waiting(tell) if launcher == "slurm" else nothing
     settings = [f"hydra.sweep.dir={folder}", f"++hydra.job.env_set.{LOGS}={logs}"]
     environment = {"HYDRA_FULL_ERROR": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    with waiting as ended, patch.dict(os.environ, environment):
+    shown = nullcontext() if launcher == "basic" else _progress(plans, tell)
+    with waiting as ended, patch.dict(os.environ, environment), shown:
         try:
             launch([*arguments, *settings])
         except (
@@ -99,8 +107,8 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
     return EXIT_SOME_FAILED if failed else 0
 
 
-def _require_launcher(name: str) -> None:
-    """Raise UserError where a launcher's plugin or scheduler is not installed."""
+def _require_launcher(name: str, settings: DictConfig) -> None:
+    """Raise UserError where a launcher's plugin, its scheduler or its GPUs are not there."""
     plugin = PLUGINS.get(name)
     require(
         plugin is None or _there(plugin),
@@ -111,6 +119,13 @@ def _require_launcher(name: str) -> None:
         f"{LAUNCHER}=slurm needs Slurm's commands, and there is no sbatch here: start the sweep on a "
         f"login node of the cluster, or use {LAUNCHER}=joblib",
     )
+    if name == "ray" and settings.ray.init.get("address") is None:
+        gpus, there = settings.ray.remote.get("num_gpus") or 0, torch.cuda.device_count()
+        require(
+            gpus <= there,
+            f"hydra.launcher.ray.remote.num_gpus={gpus}: this machine has {there}, so that no job would "
+            f"start; set num_gpus=0 to run on CPUs, or hydra.launcher.ray.init.address to a Ray cluster's",
+        )
 
 
 def _there(plugin: str) -> bool:
@@ -130,6 +145,42 @@ def _require_apart(plans: Sequence[Plan]) -> None:
                 )
 
 
+@contextmanager
+def _progress(plans: Sequence[Plan], tell: Tell) -> Iterator[None]:
+    """Tell now and then how far the jobs are together, whoever runs them."""
+    over, total = threading.Event(), sum(len(plan.keys()) for plan in plans)
+
+    def look() -> None:
+        told = ""
+        while not over.wait(EVERY):
+            writers = [writer for plan in plans for writer in _writers(plan)]
+            done = sum(writer.done for writer in writers)
+            at_work = sum(
+                writer.ended is None and writer.alive() is not False for writer in writers
+            )
+            news = f"{done:,} of {total:,} samples; {at_work} jobs at work"
+            if news != told:
+                told = news
+                tell(news)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _writers(plan: Plan) -> list[Writer]:
+    """The last writers of a job's shard, or of the parts that its tasks have."""
+    return [
+        writer
+        for writer in plan.run.writers()
+        if of_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
+    ]
+
+
 def _newest(plan: Plan) -> Mapping[str, int]:
     """The numbers of the last writers of a run's shards, by name."""
     return {writer.name: writer.number for writer in plan.run.writers()}
@@ -145,12 +196,7 @@ def _failure(plan: Plan, before: Mapping[str, int], state: str, log: Path) -> st
         missing = len(plan.missing())
     except UserError as error:
         return one_line(error)
-    mine = [
-        writer
-        for writer in plan.run.writers()
-        if of_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
-        and writer.number > before.get(writer.name, 0)
-    ]
+    mine = [w for w in _writers(plan) if w.number > before.get(w.name, 0)]
     if not mine:
         return _last_line(log) or f"never started{f' ({state})' if state else ''}"
     ends = [_end(writer, state) for writer in mine]

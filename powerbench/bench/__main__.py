@@ -28,6 +28,7 @@ SPECULATE = 8
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m powerbench.bench", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="a name in conf/model")
+    parser.add_argument("--parts", nargs="+", choices=MEASURES, default=[*MEASURES])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per chain")
@@ -48,15 +49,23 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
-    vllm = options.vllm if options.vllm.exists() else None
-    if vllm is None:
-        console.print(f"vLLM: none at {options.vllm} (`make test-vllm` makes one)")
     record: dict[str, Any] = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {k: str(v) for k, v in vars(options).items() if k != "out"},
         "threads": torch.get_num_threads(),
         "provenance": provenance(),
     }
+    for part in options.parts:
+        record |= MEASURES[part](options, console)
+    return record
+
+
+def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+    """Rates, the budget of a step, and whether samples depend on the batch."""
+    vllm = options.vllm if options.vllm.exists() else None
+    if vllm is None:
+        console.print(f"vLLM: none at {options.vllm} (`make test-vllm` makes one)")
+    record = {}
     for dtype in options.dtypes:
         model = compose([f"model={options.model}", f"model.dtype={dtype}"]).build("model")
         measured = decoding.measure(model, options.widths, options.tokens, options.repeats, vllm)
@@ -77,26 +86,45 @@ def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]
             "step_ms": parts,
             "samples_that_depend_on_the_batch": changed,
         }
+    return record
+
+
+def _jobs(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+    """What early rejection and speculation save."""
     model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
     savings = jobs.measure(model, SPECULATE, options.alone)
     _print_savings(console, savings)
-    record["jobs"] = asdict(savings)
+    return {"jobs": asdict(savings)}
+
+
+def _checkpoints(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     overhead = checkpointing.measure(options.model, options.repeats)
-    record["checkpoints"] = asdict(overhead)
     console.print(
         f"checkpoints take {overhead.fraction:.2%} of the run time (8 chains, {overhead.saves} saved at the "
         f"end of a block; median of {options.repeats} runs); of {checkpointing.LENGTH} tokens and "
         f"{checkpointing.STEPS} steps {overhead.longest_ms:.1f} ms and {overhead.longest_bytes / 1024:.0f} KiB"
     )
+    return {"checkpoints": asdict(overhead)}
+
+
+def _memory(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "powerbench.bench.memory", "--model", options.model]
-    record["memory"] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    memory = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
     console.print(
-        f"memory: 64 chains of 512 tokens take {record['memory']['decoding_over_cache']:.2f} times the "
-        f"size of their keys and values ({record['memory']['cache'] / 2**20:.0f} MiB) beyond the weights; "
+        f"memory: 64 chains of 512 tokens take {memory['decoding_over_cache']:.2f} times the "
+        f"size of their keys and values ({memory['cache'] / 2**20:.0f} MiB) beyond the weights; "
         f"while each decodes a proposal beside its current response, "
-        f"{record['memory']['proposals_over_cache']:.2f} times"
+        f"{memory['proposals_over_cache']:.2f} times"
     )
-    return record
+    return {"memory": memory}
+
+
+MEASURES = {
+    "decoding": _decoding,
+    "jobs": _jobs,
+    "checkpoints": _checkpoints,
+    "memory": _memory,
+}
 
 
 def _print_rates(

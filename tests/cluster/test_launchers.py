@@ -3,11 +3,22 @@
 Run: pytest tests/cluster
 """
 
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from sweeping import Samples, check_killed, check_whole, finish, kill, requeue, samples, start
+from sweeping import (
+    Samples,
+    at_work,
+    check_killed,
+    check_whole,
+    finish,
+    kill,
+    requeue,
+    samples,
+    start,
+)
 
 from powerbench.shard import Shard
 from powerbench.store import find_runs
@@ -45,6 +56,25 @@ def test_slurm_jobs_are_killed_and_requeued(tmp_path: Path, plain: Samples) -> N
     assert (second.job, second.restart) == (writer.job, 1)
     assert 0 < second.made < second.done  # it went on where the first was stopped
     check_whole(finish(start(tmp_path, *SLURM)), tmp_path, plain)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_slurm_job_that_is_warned_of_its_end_puts_itself_back(
+    tmp_path: Path, plain: Samples
+) -> None:
+    """As Slurm warns it, `signal_delay_s` before its time is over."""
+    _require("hydra_submitit_launcher")
+    sweep = start(tmp_path, *SLURM, "sampler=power", "model.seed=0")
+    run, writer = at_work(tmp_path, SECOND)
+    job = writer.job.removeprefix("slurm ")
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    done = finish(sweep)
+    assert done.code == 0, done.said
+    second = next(w for w in run.writers() if w.name == writer.name)
+    assert second.job == writer.job and second.restart >= 1
+    assert second.made < second.done == second.total
+    assert samples(tmp_path).items() <= plain.items()
+    assert len(samples(tmp_path)) == second.total * 2
 
 
 @pytest.mark.usefixtures("slurm")
