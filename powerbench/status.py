@@ -115,10 +115,11 @@ def duration(seconds: float) -> str:
 
 
 def rows(run: Run, now: float) -> list[Row]:
-    """Every shard of a run's partitions, and the sum of the partition that was worked on last."""
+    """Every shard that has been worked on, all of the partition that was last, and that one's sum."""
     writers = {of_suffix(w.name.removeprefix(SAMPLES)): w for w in run.writers()}
     known = {*writers, *run.shards()} or {WHOLE}
-    parts = sorted({Shard(n, each.of) for each in known for n in range(1, each.of + 1)})
+    last = max(writers, key=lambda shard: writers[shard].started, default=max(known))
+    parts = sorted({*known, *(Shard(n, last.of) for n in range(1, last.of + 1))})
     settings = settings_of(run)
     asked = _asked(run, parts, settings)
     silence = patience(settings)
@@ -127,7 +128,6 @@ def rows(run: Run, now: float) -> list[Row]:
         writer = writers.get(part)
         how = state(writer, silence, now) if writer else _unwritten(run.samples_file(part))
         found[part] = _row(run, part, asked.get(part), how, writer)
-    last = max(writers, key=lambda shard: writers[shard].started, default=max(known))
     whole = [row for part, row in found.items() if part.of == last.of]
     return [*found.values(), *([_sum(whole)] if len(whole) > 1 else [])]
 
@@ -272,13 +272,15 @@ def _all(paths: Sequence[Path]) -> Iterator[Row]:
 
 
 def _count(row: Row) -> str:
-    return f"{row.done}/{'?' if row.total is None else row.total}"
+    return f"{row.done:,}/{'?' if row.total is None else f'{row.total:,}'}"
 
 
 def _rates(row: Row) -> list[str]:
     if row.per_minute is None or row.tokens_per_second is None:
         return []
-    return [f"{row.per_minute:.3g} responses/min", f"{row.tokens_per_second:.0f} tokens/s"]
+    few = row.per_minute < 100
+    rate = f"{row.per_minute:.3g}" if few else f"{row.per_minute:,.0f}"
+    return [f"{rate} responses/min", f"{row.tokens_per_second:,.0f} tokens/s"]
 
 
 def _left(row: Row) -> str:

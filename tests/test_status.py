@@ -167,15 +167,12 @@ def test_the_command_shows_runs_and_gives_json(
     (only,) = json.loads(capsys.readouterr().out)
     assert (only["done"], only["total"], only["state"]["kind"]) == (3, 3, "ended")
     main(["run", *TOY, "limit=3", "replicates=2", "shard=2/2", f"runs={tmp_path}"])
+    main(["run", *TOY, "limit=3", "replicates=2", "shard=2/3", f"runs={tmp_path}"])
     capsys.readouterr()
     main(["status", str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
-    assert [text.partition(": ")[2].partition(",")[0] for text in said] == [
-        "3/6 samples",
-        "0/3 samples",
-        "3/3 samples",
-        "3/6 samples",
-    ]
+    shown = [text.removeprefix(str(run.path)).split(" samples")[0] for text in said]
+    assert shown == [": 3/6", " 1/3: 0/2", " 2/2: 3/3", " 2/3: 2/2", " 3/3: 0/2", " all: 2/6"]
 
 
 def test_a_terminal_is_shown_a_table(run: Run) -> None:
