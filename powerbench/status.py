@@ -126,16 +126,15 @@ def rows(run: Run, now: float) -> list[Row]:
     found = {}
     for part in parts:
         writer = writers.get(part)
-        how = state(writer, silence, now) if writer else _unwritten(run.samples_file(part))
-        found[part] = _row(run, part, asked.get(part), how, writer)
+        if writer is None:
+            found[part] = _unwritten(run, part, asked.get(part))
+        else:
+            found[part] = _row(run, part, asked.get(part), state(writer, silence, now), writer)
     whole = [row for part, row in found.items() if part.of == last.of]
     return [*found.values(), *([_sum(whole)] if len(whole) > 1 else [])]
 
 
-def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer | None) -> Row:
-    if writer is None:
-        done = sum(1 for _ in records.lines(run.samples_file(shard)))
-        return Row(str(run.path), str(shard), done, asked, how)
+def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer) -> Row:
     done = writer.done
     if writer.ended is None:  # its last beat may be old, or it never came to one
         done = max(done, sum(1 for _ in records.lines(run.samples_file(shard))))
@@ -157,9 +156,14 @@ def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer |
     )
 
 
-def _unwritten(file: Path) -> State:
-    known = "not known: its writers/ is not here" if file.exists() else "not started"
-    return State(Kind.NO_WRITER, known)
+def _unwritten(run: Run, shard: Shard, asked: int | None) -> Row:
+    """Of a shard without a writer: not begun, or copied without writers/."""
+    file = run.samples_file(shard)
+    done = sum(1 for _ in records.lines(file))
+    words = "not started"
+    if file.exists():
+        words = COMPLETE if done == asked else "not known: its writers/ is not here"
+    return Row(str(run.path), str(shard), done, asked, State(Kind.NO_WRITER, words))
 
 
 def _sum(shards: Sequence[Row]) -> Row:

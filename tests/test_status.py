@@ -115,6 +115,13 @@ def test_the_run_is_the_sum_of_its_shards(run: Run) -> None:
     assert row(run, "all").left == pytest.approx(13 / 10 * 600)  # the slowest's
 
 
+def test_a_copy_without_writers_is_counted(run: Run) -> None:
+    for samples, words in ((100, "complete"), (99, "not known: its writers/ is not here")):
+        run.samples_file().write_bytes(b"{}\n" * samples)
+        found = row(run, "1/1")
+        assert (found.done, found.total, found.state.words) == (samples, 100, words)
+
+
 def test_what_was_asked_for_later_is_counted(run: Run) -> None:
     put(run, Shard(1, 1), replace(ELSEWHERE, ended="complete", total=50, done=50))
     found = row(run, "1/1")
