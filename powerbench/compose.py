@@ -1,5 +1,6 @@
 """Configuration: finds conf/, composes it with Hydra, and turns every mistake into one clear line."""
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ class Job:
 
     config: DictConfig
     choices: Mapping[str, str]
+    overrides: Sequence[str] = ()
+    """The settings that were asked for: of a sweep's job, its own."""
+
+    @property
+    def command(self) -> str:
+        """What runs this job alone."""
+        return shlex.join(["powerbench", "run", *self.overrides])
 
     def build(self, group: str, **given: Any) -> Any:
         """The object that a group's yaml describes. Raises UserError for an impossible setting."""
@@ -98,7 +106,7 @@ def compose(overrides: Sequence[str]) -> Job:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             config = hydra_compose("config", list(overrides), return_hydra_config=True)
-            job = Job(config, dict(config.hydra.runtime.choices))
+            job = Job(config, dict(config.hydra.runtime.choices), tuple(overrides))
             job.settings()  # resolves every interpolation
             missing = [k for k in OmegaConf.missing_keys(config) if k not in FILLED_LATER]
         except HydraException as error:

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -31,12 +30,12 @@ SESSION_PARTS = ("powerbench", "git", "python", "packages", "hardware", "model",
 """Parts of a manifest that make a resumed session another one."""
 
 
-def provenance() -> dict[str, Any]:
+def provenance(command: str) -> dict[str, Any]:
     """Time, command, code version, package versions and hardware, as plain data."""
     return {
         "powerbench": powerbench.__version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["powerbench", *sys.argv[1:]]),
+        "command": command,
         "git": git(Path(__file__).parent),
         "python": platform.python_version(),
         "packages": packages(),

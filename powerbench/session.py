@@ -141,7 +141,7 @@ def prepare(job: Job) -> Plan:
     digest = digest_of(identity)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
-    manifest = provenance() | {
+    manifest = provenance(job.command) | {
         "model": {**model.identity(), "stop_tokens": list(stops)},
         "data": dict(task.source()),
         "digest": digest,

@@ -33,7 +33,7 @@ LOGS = "POWERBENCH_LOGS"
 def work(config: DictConfig) -> None:
     """The task that Hydra's launchers run. It is told apart by its name: they pickle it."""
     hydra = HydraConfig.get()
-    job = Job(config, dict(hydra.runtime.choices))
+    job = Job(config, dict(hydra.runtime.choices), tuple(hydra.overrides.task))
     launcher = job.choices[LAUNCHER]
     if hydra.mode == RunMode.RUN:
         with mistakes_in_one_line():  # Hydra would print a traceback of its own

@@ -3,6 +3,7 @@
 Run: pytest tests/test_sweeps.py; with real launchers: tests/cluster
 """
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,19 @@ def test_all_shards_make_the_whole(tmp_path: Path) -> None:
     assert run("-m", "replicates=7", "shard=all/3", f"runs={tmp_path / 'parts'}") == 0
     assert len(parts.samples()) == 28
     assert all(file.read_bytes().startswith(old) for file, old in before.items())
+
+
+def test_a_run_knows_the_command_that_makes_it_alone(tmp_path: Path) -> None:
+    assert run("-m", "sampler=base,power", "shard=1/2,2/2", f"runs={tmp_path}") == 0
+    for each in find_runs([tmp_path]):
+        command = shlex.split(each.manifest["command"])
+        assert command[:2] == ["powerbench", "run"]
+        assert set(command[2:]) == {
+            *SMALL,
+            f"sampler={each.path.name.partition('-')[0]}",
+            "shard=1/2",
+            f"runs={tmp_path}",
+        }
 
 
 def test_all_of_a_partition_is_written_short() -> None:

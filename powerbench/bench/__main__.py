@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {k: str(v) for k, v in vars(options).items() if k != "out"},
         "threads": torch.get_num_threads(),
-        "provenance": provenance(),
+        "provenance": provenance(shlex.join(["python", "-m", "powerbench.bench", *sys.argv[1:]])),
     }
     for part in options.parts:
         record |= MEASURES[part](options, console)

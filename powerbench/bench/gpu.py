@@ -7,6 +7,7 @@ at the bandwidth that a large copy reaches in the same run.
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -158,7 +159,9 @@ def main() -> None:
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "shape": options.shape,
         "rows": rows,
-        "provenance": provenance(),
+        "provenance": provenance(
+            shlex.join(["python", "-m", "powerbench.bench.gpu", *sys.argv[1:]])
+        ),
     }
     options.out.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -7,6 +7,7 @@ samples and decoding its lines with the standard library's json, in the same tur
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -160,7 +161,9 @@ def main() -> None:
         "samples": options.samples,
         "bytes": size,
         "turns": turns,
-        "provenance": provenance(),
+        "provenance": provenance(
+            shlex.join(["python", "-m", "powerbench.bench.storing", *sys.argv[1:]])
+        ),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n")

@@ -7,6 +7,8 @@ called as its documentation does (the baseline), and by the math verifier.
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +59,9 @@ def main() -> None:
     record = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": THREADS,
-        "provenance": provenance(),
+        "provenance": provenance(
+            shlex.join(["python", "-m", "powerbench.bench.verifying", *sys.argv[1:]])
+        ),
     }
     for unit, baseline, cases in (
         ("programs/s", STOCK_RUNNER, _program_cases()),
