@@ -18,7 +18,7 @@ import numpy as np
 
 import powerbench
 from powerbench import records
-from powerbench.records import Damaged, Tell
+from powerbench.records import Damaged, Guard, Tell
 from powerbench.types import Checkpoint
 
 PACKED = 16
@@ -49,13 +49,28 @@ class Checkpoints:
         name = hashlib.blake2b(json.dumps([problem, replicate]).encode(), digest_size=12)
         return self.folder / f"{name.hexdigest()}.json"
 
-    def save(self, problem: str, replicate: int, checkpoint: Checkpoint, tell: Tell) -> None:
-        """Put a chain's checkpoint in the place of its last one."""
+    def save(
+        self,
+        problem: str,
+        replicate: int,
+        checkpoint: Checkpoint,
+        tell: Tell,
+        guard: Guard = lambda: None,
+    ) -> None:
+        """Put a chain's checkpoint in the place of its last one.
+
+        tell, guard: as for `powerbench.records.appending`.
+        """
         path = self.path(problem, replicate)
         packed = replace(checkpoint, state=_pack(checkpoint.state))
         saved = Saved(problem, replicate, powerbench.__version__, packed)
         content = records.encode(saved)
-        records.patiently(lambda: records.put(path, content), path, tell)
+
+        def attempt() -> None:
+            guard()
+            records.put(path, content)
+
+        records.patiently(attempt, path, tell)
 
     def load(self, problem: str, replicate: int, tell: Tell) -> Checkpoint | None:
         """What a chain goes on from; None if there is nothing, or nothing that can be used."""

@@ -147,6 +147,12 @@ def expand(overrides: Sequence[str], multirun: bool) -> Jobs:
     return Jobs([list(job) for batch in batches for job in batch], swept=True)
 
 
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever characters it has."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))

@@ -16,11 +16,14 @@ from powerbench.records import Damaged, Line
 from powerbench.store import VERDICTS, Run, SampleKey, repeats
 from powerbench.types import Problem, Sample, Score
 
-BACK = 1.0
-"""Seconds by which the clock may run back before it is mentioned."""
+BACK = 60.0
+"""Seconds by which the clock may run back before it is mentioned: those of two machines differ."""
+
+NO_REPLICATE = -1
+"""Of a problem, which is a line too."""
 
 Places = dict[SampleKey, str]
-"""Where the samples are that have been read so far."""
+"""Where the samples are that have been read so far, and the problems."""
 
 
 class Finding(NamedTuple):
@@ -88,13 +91,24 @@ class Records:
             except Damaged as error:
                 yield Bad(line, error.why)
                 continue
-            if isinstance(record, Sample):
-                key = SampleKey(record.problem, record.replicate)
-                if key in seen:
-                    yield Bad(line, repeats(key, seen[key]))
-                    continue
+            key = key_of(record)
+            if key in seen:
+                yield Bad(line, repeats(key, seen[key]))
+                continue
+            if key is not None:
                 seen[key] = f"{self.name} line {line.number}"
             yield record
+
+
+def key_of(record: Problem | Sample | Verdict) -> SampleKey | None:
+    """What only one line may be about; None where the last of several counts."""
+    match record:
+        case Sample():
+            return SampleKey(record.problem, record.replicate)
+        case Problem():
+            return SampleKey(record.id, NO_REPLICATE)
+        case _:
+            return None
 
 
 class Chain(NamedTuple):
@@ -184,7 +198,8 @@ def lines(health: Health) -> Iterator[str]:
 def _back(sample: Sample, last: float) -> str:
     return (
         f"tells that the clock was set back by {last - sample.cost.finished:.0f} s before problem "
-        f"{sample.problem!r}, replicate {sample.replicate}: do not rely on its seconds and rates"
+        f"{sample.problem!r}, replicate {sample.replicate}, or is another machine's: do not rely on "
+        f"seconds and rates"
     )
 
 
@@ -200,7 +215,7 @@ def _torn(run: Run) -> Iterator[Finding]:
 
 def _keys(run: Run, seen: Places, places: Mapping[str, int]) -> Iterator[Finding]:
     """Samples of unknown problems, and those that lie in another shard's file."""
-    unknown = Counter(key.problem for key in seen if key.problem not in places)
+    unknown = Counter(key.problem for key in seen if key.problem not in places)  # all are samples
     for problem, count in unknown.items():
         what = f"lacks problem {problem!r}, of which there are {count} samples; the run's command adds it"
         yield Finding("problems.jsonl", what)
@@ -241,8 +256,7 @@ def _head(run: Run) -> Iterator[Finding]:
     if manifest.get("digest") != digest_of(identity):
         yield Finding("manifest.json", "has a digest that is not that of its identity")
     if config:
-        named = ("sampler", "seed")
-        for line in difference(
-            {n: identity.get(n) for n in named}, {n: config.get(n) for n in named}
-        ):
+        ours = {name: config.get(name) for name in ("sampler", "seed")}
+        ours |= {name: dict(config.get(name) or {}).get("name") for name in ("task", "engine")}
+        for line in difference({name: identity.get(name) for name in ours}, ours):
             yield Finding("config.yaml", f"is not what made the samples: {line}")

@@ -12,6 +12,7 @@ from powerbench.display import board, print_table
 from powerbench.engines.base import Engine, Model
 from powerbench.errors import UserError, one_line
 from powerbench.process import teller
+from powerbench.records import patiently
 from powerbench.report.disagreement import compare, line
 from powerbench.report.summary import Results
 from powerbench.runner import Meter
@@ -166,7 +167,8 @@ def _await(scoring: Scoring, console: Console) -> UserError | OSError | None:
 def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> None:
     """Write the metrics, tell the tracker, print the table."""
     results = Results.read(run)
-    run.write_metrics(asdict(results.summary))
+    metrics = asdict(results.summary)
+    patiently(lambda: run.write_metrics(metrics), run.path, teller(console))
     if tracker is not None:
         tracker.finish(results)
     print_table(console, [results.summary])

@@ -51,7 +51,7 @@ class Lease:
     """A lease that is held: to be had by `leased`."""
 
     def __init__(self, folder: Path, writer: Writer, patience: float) -> None:
-        self.progress = Progress()
+        self.progress = Progress(total=writer.total, done=writer.done)
         self._folder, self._writer, self._every = folder, writer, patience / BEATS
         self._began = time.monotonic()
         self._over = threading.Event()
@@ -72,7 +72,10 @@ class Lease:
 
     def beat(self, ended: str | None = None) -> None:
         """Tell that the holder is alive, and how far it is; or how it ended."""
-        with self._writing, suppress(Lost):
+        with (
+            self._writing,
+            suppress(Lost, OSError),
+        ):  # such as a full disk: the next may get through
             self.require_held()
             self._writer = replace(
                 self._writer,
@@ -86,8 +89,9 @@ class Lease:
         """Give the lease back."""
         self._over.set()
         self._thread.join()
-        with suppress(OSError):  # then it looks as if killed, and is taken over as such
-            self.beat(self.progress.ended or how)
+        self.beat(
+            self.progress.ended or how
+        )  # if it fails, it looks as if killed, and is taken over
 
     @property
     def _path(self) -> Path:
@@ -95,8 +99,7 @@ class Lease:
 
     def _keep_beating(self) -> None:
         while not self._over.wait(self._every):
-            with suppress(OSError):  # such as a full disk: the next beat may get through
-                self.beat()
+            self.beat()
 
 
 @contextmanager
@@ -155,17 +158,24 @@ def dead(folder: Path, writer: Writer, what: str, tell: Tell, patience: float = 
     return True
 
 
-def displace(folder: Path, writer: Writer, what: str) -> None:
+def retire(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Writer | None:
     """Make a dead writer lose its lease, which nobody takes: should it be alive after all, it stops.
 
-    Raises Held if another process has taken the lease meanwhile.
+    Returns the writer that is alive, if one is.
     """
-    successor = replace(writer, number=writer.number + 1, ended=f"lost; {myself().who} went on")
-    try:
-        create(file_of(folder, writer.name, successor.number), successor)
-    except FileExistsError:
-        raise _refused(what, latest(folder, writer.name)) from None
-    file_of(folder, writer.name, writer.number).unlink(missing_ok=True)
+    while (last := latest(folder, name)) is not None and last.ended is None:
+        if not dead(folder, last, what, tell, patience):
+            now = latest(folder, name)
+            if now is not None and now.number == last.number and now.ended is None:
+                return now
+            continue
+        successor = replace(last, number=last.number + 1, ended=f"lost; {myself().who} went on")
+        try:
+            create(file_of(folder, name, successor.number), successor)
+        except FileExistsError:  # another process has done the same, or has taken it
+            continue
+        file_of(folder, name, last.number).unlink(missing_ok=True)
+    return None
 
 
 def _take(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Writer:
@@ -174,9 +184,13 @@ def _take(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Wr
     if last is not None and last.ended is None:
         if not dead(folder, last, what, tell, patience):
             raise _refused(what, latest(folder, name))
-        tell(f"{what}: {last.who} ended without a word; taking over")
+        last = latest(folder, name) or last
+        if last.ended is None:
+            tell(f"{what}: {last.who} ended without a word; taking over")
     number = last.number + 1 if last is not None else 1
     writer = replace(myself(), name=name, number=number)
+    if last is not None:
+        writer = replace(writer, total=last.total, done=last.done)
     try:
         create(file_of(folder, name, number), writer)
     except FileExistsError:

@@ -18,6 +18,7 @@ from powerbench.integrity import (
     Places,
     Records,
     chains_of,
+    key_of,
     problems_of,
     samples_of,
     verdicts_of,
@@ -25,8 +26,7 @@ from powerbench.integrity import (
 from powerbench.lease import leased
 from powerbench.records import Tell
 from powerbench.shard import of_suffix
-from powerbench.store import SAMPLES, Run, SampleKey
-from powerbench.types import Sample
+from powerbench.store import SAMPLES, Run
 
 MENDED = "mended: the run's command makes what is missing again"
 """How the writer of a shard that has been mended ends."""
@@ -65,25 +65,29 @@ def _bad(file: Records, seen: Places) -> list[Bad]:
 
 @contextmanager
 def _writing(run: Run, file: Records, tell: Tell, patience: float) -> Iterator[None]:
-    """Hold a shard, whose next writer finds its progress as it is."""
-    last = next((w for w in run.writers() if w.name == file.path.stem), None)
+    """Hold a shard."""
     shard = of_suffix(file.path.stem.removeprefix(SAMPLES))
     with run.writing(shard, tell, patience) as writing:
         yield
-        writing.progress.total = last.total if last else 0
         writing.progress.done = sum(1 for _ in records.lines(file.path))
         writing.progress.ended = MENDED
 
 
 def _mend(file: Records, seen: Places, tell: Tell) -> None:
+    with records.appending(file.path, tell):
+        pass  # the last line has an end now, or is cut off
+    for left in file.path.parent.glob(f".{file.path.name}.*"):
+        left.unlink()  # of a mending that was killed
     changed: dict[int, Sequence[bytes]] = {}
     aside = []
     for line, why in _bad(file, seen):
         kept = changed[line.number] = _whole(file, line.content, seen)
-        if not kept:
+        rest = len(line.content) - sum(len(piece) + 1 for piece in kept)
+        fate = [f"holds {len(kept)} whole records, which stay"] if kept else []
+        if rest > 0 or not kept:
             aside.append(line.content + b"\n")
-        fate = f"holds {len(kept)} whole records, which stay" if kept else "set aside"
-        tell(f"{file.path} line {line.number} {why}; {fate}")
+            fate.append("set aside")
+        tell(f"{file.path} line {line.number} {why}; {', '.join(fate)}")
     if aside:
         with file.path.with_name(f"{file.path.name}.damaged").open("ab") as out:
             out.writelines(aside)
@@ -101,10 +105,10 @@ def _whole(file: Records, content: bytes, seen: Places) -> list[bytes]:
             record = msgspec.json.decode(piece, type=file.kind)
         except msgspec.DecodeError:
             continue
-        if isinstance(record, Sample):
-            key = SampleKey(record.problem, record.replicate)
-            if key in seen:
-                continue
+        key = key_of(record)
+        if key in seen:
+            continue
+        if key is not None:
             seen[key] = file.name
         found.append(piece)
     return found

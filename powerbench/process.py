@@ -15,6 +15,9 @@ EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+SCHEDULERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that tell a job to end, or that its time is nearly over."""
+
 TIED = "POWERBENCH_TIED"
 """Set for a process that is to end when its standard input does, which its parent holds open."""
 
@@ -46,6 +49,20 @@ def mistakes_in_one_line() -> Iterator[None]:
     except (UserError, OSError) as error:
         print(f"powerbench: {one_line(error)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Start processes here that the signals of a scheduler or of a terminal do not reach.
+
+    Slurm warns and preempts a job by signals to every process of it, helpers among them; those must not
+    end before this process, which is asked to see to them. They inherit what this thread blocks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

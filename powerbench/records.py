@@ -113,10 +113,12 @@ def torn(path: Path) -> int:
 
 def salvage(content: bytes) -> list[bytes]:
     """The intact lines within a damaged one: those that it was made of, if newlines between them are lost."""
-    ends = [match.end() for match in _CRC.finditer(content)]
-    starts = [0, *(end + 1 for end in ends)]
-    pieces = (content[start:end] for start, end in zip(starts, ends, strict=False))
-    return [piece for piece in pieces if intact(piece)]
+    found, starts = [], [0]
+    for match in _CRC.finditer(content):
+        pieces = (content[start : match.end()] for start in starts)
+        found += [piece for piece in pieces if intact(piece)]
+        starts = [match.end(), match.end() + 1]  # without a byte in between, or with a changed one
+    return found
 
 
 def sealed(content: bytes) -> bytes:
@@ -199,7 +201,12 @@ def appending(path: Path, tell: Tell | None = None, guard: Guard = _always) -> I
         if length:
             end = file.seek(-length, os.SEEK_END)
             if intact(file.read(length)):  # only its newline is missing
-                patiently(lambda: file.write(b"\n"), path, tell)
+
+                def end_it() -> None:
+                    guard()
+                    file.write(b"\n")
+
+                patiently(end_it, path, tell)
             else:
                 file.truncate(end)
                 if tell is not None:
@@ -253,12 +260,12 @@ def _sync(folder: Path) -> None:
             os.close(number)
 
 
-def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:
+def patiently(write: Callable[[], T], path: Path, tell: Tell | None) -> T:
     """Write; if the disk is full, say so and try again until it is not. With no one to tell, raise."""
     paused = False
     while True:
         try:
-            write()
+            written = write()
         except OSError as error:
             if tell is None or error.errno not in FULL:
                 raise
@@ -269,7 +276,7 @@ def patiently(write: Callable[[], Any], path: Path, tell: Tell | None) -> None:
         else:
             if paused and tell is not None:
                 _tell(tell, "there is space again: going on")
-            return
+            return written
 
 
 def _tell(tell: Tell, line: str) -> None:

@@ -16,7 +16,7 @@ from powerbench.compose import Job
 from powerbench.engines.base import Engine, Model
 from powerbench.errors import require
 from powerbench.lease import PATIENCE
-from powerbench.records import Tell
+from powerbench.records import Tell, patiently
 from powerbench.rng import Stream
 from powerbench.runner import run_one
 from powerbench.samplers.common import Response as Drawn
@@ -64,6 +64,7 @@ class Scoring:
         """tell, patience: as for `Run.writing`."""
         self.run = run
         self.verifier = verifier
+        self._tell = tell
         self._file = partial(
             run.score_writer, verifier.name, shard, tell, patience, self._require_going
         )
@@ -152,8 +153,12 @@ class Scoring:
         with self._writing:
             self._require_going()
             if self._write is None:  # a verifier of another task has refused, and leaves no file
-                self._write = self._resources.enter_context(self._file())
+                self._write = patiently(self._open, self.run.path / "scores", self._tell)
             self._write(key, score)
+
+    def _open(self) -> Callable[[SampleKey, Score], None]:
+        self._require_going()
+        return self._resources.enter_context(self._file())
 
     def _require_going(self) -> None:
         if self._stopped is not None:

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -190,6 +191,11 @@ def generate(
 
 def _sample(plan: Plan, done: Completed) -> Sample:
     outcome: Outcome = done.outcome
+    require(
+        math.isfinite(outcome.logp) and math.isfinite(outcome.entropy),
+        f"{plan.model.name} gave a log-likelihood of {outcome.logp} and an entropy of {outcome.entropy} for "
+        f"problem {done.key.problem!r}: set model.dtype=float32, or see that its weights are whole",
+    )
     return Sample(
         problem=done.key.problem,
         replicate=done.key.replicate,

@@ -62,7 +62,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     """
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"successes must be between 0 and n > 0, got {successes} of {n}")
-    z, p = _z(level), successes / n
+    z, p = z_of(level), successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     margin = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low = 0.0 if successes == 0 else max(0.0, centre - margin)
@@ -102,7 +102,7 @@ def clustered(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Est
 
 def normal(mean: float, standard_error: float, n: int, level: float = 0.95) -> Estimate:
     """A mean in [0, 1] over n problems with its normal interval, clipped to [0, 1]."""
-    margin = _z(level) * standard_error
+    margin = z_of(level) * standard_error
     return Estimate(mean, Interval(max(0.0, mean - margin), min(1.0, mean + margin)), n)
 
 
@@ -142,7 +142,7 @@ def _effective_answers(values: Mapping[str, Sequence[float]], level: float) -> f
     if variance == 0:
         return answers
     # The variance is itself estimated, from few problems: Student's t in place of z.
-    known = mean * (1 - mean) / variance * (_z(level) / _t(level, problems - 1)) ** 2
+    known = mean * (1 - mean) / variance * (z_of(level) / _t(level, problems - 1)) ** 2
     return min(known, answers)
 
 
@@ -151,7 +151,8 @@ def _variance_of_mean(values: Mapping[str, Sequence[float]]) -> float:
     return float(np.var(means, ddof=1)) / len(means)
 
 
-def _z(level: float) -> float:
+def z_of(level: float) -> float:
+    """The normal quantile of a two-sided level. Raises ValueError unless 0 < level < 1."""
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     return float(ndtri((1 + level) / 2))

@@ -230,14 +230,22 @@ def watch(paths: Sequence[Path], console: Console, every: float) -> None:
     try:
         if not console.is_terminal:
             while True:
-                show(paths, console)
+                console.print(_look(paths), highlight=False, markup=False, soft_wrap=True)
                 time.sleep(every)
-        with Live(_table(_all(paths)), console=console, auto_refresh=False) as live:
+        with Live(_look(paths), console=console, auto_refresh=False) as live:
             while True:
+                live.update(_look(paths, table=True), refresh=True)
                 time.sleep(every)
-                live.update(_table(_all(paths)), refresh=True)
     except KeyboardInterrupt:
         return
+
+
+def _look(paths: Sequence[Path], table: bool = False) -> Table | str:
+    """What there is; or that there is nothing yet, such as before the first job of a sweep has begun."""
+    try:
+        return _table(_all(paths)) if table else "\n".join(map(line, _all(paths)))
+    except UserError as error:
+        return f"{error}; waiting for one"
 
 
 def as_json(paths: Sequence[Path]) -> str:

@@ -85,8 +85,7 @@ class Writing:
 
     def save(self, key: SampleKey, checkpoint: Checkpoint) -> None:
         """Store where an unfinished chain stands, in the place of its last checkpoint."""
-        self._lease.require_held()
-        self._chains.save(*key, checkpoint, self._tell)
+        self._chains.save(*key, checkpoint, self._tell, self._lease.require_held)
 
     def resume(self, key: SampleKey) -> Checkpoint | None:
         """Where an unfinished chain stands; None if it has to start from the beginning."""
@@ -249,16 +248,16 @@ class Run:
                 yield Writing(self, samples, held, tell)
 
     def _require_apart(self, shard: Shard, what: str, tell: Tell, patience: float) -> None:
+        writers = self.path / "writers"
         for other in self.writers():
             theirs = of_suffix(other.name.removeprefix(SAMPLES))
-            if theirs == shard or not theirs.overlaps(shard) or other.ended is not None:
+            if theirs == shard or not theirs.overlaps(shard):
                 continue
-            if not lease.dead(self.path / "writers", other, what, tell, patience):
+            if (alive := lease.retire(writers, other.name, what, tell, patience)) is not None:
                 raise UserError(
                     f"{self.path}: shard {shard} overlaps with shard {theirs}, which is being written by "
-                    f"{other.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
+                    f"{alive.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
                 )
-            lease.displace(self.path / "writers", other, f"{self.path} (shard {theirs})")
 
     @contextmanager
     def score_writer(

@@ -7,10 +7,11 @@ needed, and a job that was killed has none.
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +23,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from powerbench import slurm
-from powerbench.compose import LAUNCHER, compose, conf_dir
+from powerbench.compose import LAUNCHER, compose, conf_dir, quoted
 from powerbench.errors import UserError, one_line, require
 from powerbench.process import EXIT_SOME_FAILED, teller
 from powerbench.records import Tell
 from powerbench.session import Plan, prepare
 from powerbench.shard import WHOLE, of_suffix, parse
 from powerbench.store import SAMPLES
-from powerbench.work import APART, LOGS, log_of, work
+from powerbench.work import LOGS, Failure, log_of, said, work
 from powerbench.writer import COMPLETE, Writer
 
 EVERY = 30.0
@@ -73,38 +74,56 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
         _require_apart(plans)
     before = [_newest(plan) for plan in plans]
     folder = Path(plans[0].job.config.hydra.sweep.dir).absolute()
-    logs = folder / "logs" / _now()
-    if launcher in APART:
-        logs.mkdir(parents=True)
     if launcher != "basic":
         tell(f"{len(plans)} jobs; `powerbench status {plans[0].job.config.runs}` shows how they go")
     nothing: AbstractContextManager[list[slurm.Ended]] = nullcontext([])
     waiting = slurm.waiting(tell) if launcher == "slurm" else nothing
-    settings = [f"hydra.sweep.dir={folder}", f"++hydra.job.env_set.{LOGS}={logs}"]
-    environment = {"HYDRA_FULL_ERROR": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    shown = nullcontext() if launcher == "basic" else _progress(plans, tell)
-    with waiting as ended, patch.dict(os.environ, environment), shown:
-        try:
-            launch([*arguments, *settings])
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # the launcher's own: what it has left undone is told
-            tell(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
-            if before == [_newest(plan) for plan in plans]:
-                return EXIT_SOME_FAILED
-    failed = 0
-    for number, (plan, newest) in enumerate(zip(plans, before, strict=True)):
-        left = ended[number] if number < len(ended) else None
-        log = left.log if left is not None else log_of(logs, number)
-        how = _failure(plan, newest, left.state if left is not None else "", log)
-        if how is not None:
-            failed += 1
-            tell(f"FAILED {_name(plan)}: {how}{f'; log: {log}' if log.exists() else ''}")
+    shown = nullcontext() if launcher == "basic" else _progress(plans, before, tell)
+    with _logs(folder, launcher) as logs:
+        settings = [
+            f"hydra.sweep.dir={quoted(folder)}",
+            f"++hydra.job.env_set.{LOGS}={quoted(logs)}",
+        ]
+        environment = {"HYDRA_FULL_ERROR": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        with waiting as ended, patch.dict(os.environ, environment), shown:
+            try:
+                launch([*arguments, *settings])
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # the launcher's own: what it has left undone is told
+                tell(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
+                if before == [_newest(plan) for plan in plans]:
+                    return EXIT_SOME_FAILED
+        failed = 0
+        for number, (plan, newest) in enumerate(zip(plans, before, strict=True)):
+            left = ended[number] if number < len(ended) else None
+            log = left.log if left is not None else log_of(logs, number)
+            failure = said(logs, number) or _failure(plan, newest, left.state if left else "", log)
+            if failure is not None:
+                failed += 1
+                where = Path(failure.log)
+                read = f"; log: {where}" if failure.log and where.exists() else ""
+                tell(f"FAILED {_name(plan)}: {failure.reason}{read}")
     if launcher != "basic" or failed:
         again = "; the same command goes on with the others" if failed else ""
         tell(f"{len(plans) - failed} of {len(plans)} jobs complete{again}")
     return EXIT_SOME_FAILED if failed else 0
+
+
+@contextmanager
+def _logs(folder: Path, launcher: str) -> Iterator[Path]:
+    """Where the jobs of a sweep leave what they have to say: seen by all of them, and kept, but for those
+    that run in this process."""
+    if launcher == "basic":
+        with tempfile.TemporaryDirectory() as passing:
+            yield Path(passing)
+        return
+    kept = folder / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    kept.mkdir(parents=True)
+    yield kept
+    with suppress(OSError):  # unless there is something in it
+        kept.rmdir()
 
 
 def _require_launcher(name: str, settings: DictConfig) -> None:
@@ -146,19 +165,20 @@ def _require_apart(plans: Sequence[Plan]) -> None:
 
 
 @contextmanager
-def _progress(plans: Sequence[Plan], tell: Tell) -> Iterator[None]:
+def _progress(
+    plans: Sequence[Plan], before: Sequence[Mapping[str, int]], tell: Tell
+) -> Iterator[None]:
     """Tell now and then how far the jobs are together, whoever runs them."""
-    over, total = threading.Event(), sum(len(plan.keys()) for plan in plans)
+    over, asked = threading.Event(), [len(plan.keys()) for plan in plans]
 
     def look() -> None:
         told = ""
         while not over.wait(EVERY):
-            writers = [writer for plan in plans for writer in _writers(plan)]
-            done = sum(writer.done for writer in writers)
-            at_work = sum(
-                writer.ended is None and writer.alive() is not False for writer in writers
-            )
-            news = f"{done:,} of {total:,} samples; {at_work} jobs at work"
+            each = [_writers(plan, newest) for plan, newest in zip(plans, before, strict=True)]
+            done = sum(sum(w.done for w in writers) for writers in each)
+            at_work = sum(w.ended is None and w.alive() is not False for ws in each for w in ws)
+            begun = sum(map(bool, each))
+            news = f"{begun} of {len(plans)} jobs begun, {at_work} at work; {done:,} of {sum(asked):,} samples"
             if news != told:
                 told = news
                 tell(news)
@@ -172,12 +192,16 @@ def _progress(plans: Sequence[Plan], tell: Tell) -> Iterator[None]:
         thread.join()
 
 
-def _writers(plan: Plan) -> list[Writer]:
-    """The last writers of a job's shard, or of the parts that its tasks have."""
+def _writers(plan: Plan, before: Mapping[str, int]) -> list[Writer]:
+    """This sweep's writers of a job's shard, or of the parts that its tasks have.
+
+    before: the last writers before the sweep.
+    """
     return [
         writer
         for writer in plan.run.writers()
         if of_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
+        and writer.number > before.get(writer.name, 0)
     ]
 
 
@@ -186,8 +210,8 @@ def _newest(plan: Plan) -> Mapping[str, int]:
     return {writer.name: writer.number for writer in plan.run.writers()}
 
 
-def _failure(plan: Plan, before: Mapping[str, int], state: str, log: Path) -> str | None:
-    """What went wrong with a job; None if it is complete.
+def _failure(plan: Plan, before: Mapping[str, int], state: str, log: Path) -> Failure | None:
+    """What went wrong with a job, which itself has said nothing of it; None if it is complete.
 
     before: the last writers before the sweep.
     state: what the scheduler calls the end of the job, where it is known.
@@ -195,16 +219,19 @@ def _failure(plan: Plan, before: Mapping[str, int], state: str, log: Path) -> st
     try:
         missing = len(plan.missing())
     except UserError as error:
-        return one_line(error)
-    mine = [w for w in _writers(plan) if w.number > before.get(w.name, 0)]
+        return Failure(one_line(error), str(log))
+    mine = _writers(plan, before)
     if not mine:
-        return _last_line(log) or f"never started{f' ({state})' if state else ''}"
-    ends = [_end(writer, state) for writer in mine]
-    bad = next((end for end in ends if end != COMPLETE), None)
-    if bad is None and missing:
-        bad = "ended too early"
+        reason = _last_line(log) or f"never started{f' ({state})' if state else ''}"
+        return Failure(reason, str(log))
+    bad = [(end, w.log or str(log)) for w in mine if (end := _end(w, state)) != COMPLETE]
+    if not bad and missing:
+        bad = [("ended too early", str(log))]
+    if not bad:
+        return None
+    reason, where = bad[0]
     lost = f", {missing} of {len(plan.keys())} samples missing" if missing else ""
-    return None if bad is None else f"{bad}{lost}"
+    return Failure(reason + lost, where)
 
 
 def _end(writer: Writer, state: str) -> str:
@@ -226,7 +253,3 @@ def _last_line(log: Path) -> str:
 
 def _name(plan: Plan) -> str:
     return f"{plan.run.path}" + (f" (shard {plan.shard})" if plan.shard != WHOLE else "")
-
-
-def _now() -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -4,11 +4,14 @@ A job of a sweep never ends the others: what stops it is said where its output g
 writer of its shard, where the command that started the sweep finds it.
 """
 
+import json
 import os
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -43,7 +46,10 @@ def work(config: DictConfig) -> None:
     else:
         if launcher == "slurm":
             _name_log()
-        if not _attempt(job) and launcher == "slurm":
+        reason = _attempt(job)
+        if reason is not None:
+            _say(hydra.job.num, reason)
+        if reason is not None and launcher == "slurm":
             sys.exit(EXIT_SOME_FAILED)  # so that the scheduler says FAILED too
 
 
@@ -52,16 +58,48 @@ def log_of(folder: Path, number: int) -> Path:
     return folder / f"{number}.txt"
 
 
-def _attempt(job: Job) -> bool:
-    """Execute a job in this process; whether it went well."""
+class Failure(NamedTuple):
+    """Why a job has failed, and where to read more; empty if nowhere."""
+
+    reason: str
+    log: str
+
+
+def said(folder: Path, number: int) -> Failure | None:
+    """What a job has said of its failure, or the first of its tasks that has failed.
+
+    folder: that of the sweep's logs. number: from 0, in the order of the sweep.
+    """
+    try:
+        first = _failures(folder, number).read_text().splitlines()[0]
+    except (FileNotFoundError, IndexError):
+        return None
+    return Failure(*json.loads(first))
+
+
+def _say(number: int, reason: str) -> None:
+    """Keep the reason where the sweep finds it; by one write, for tasks of a job may fail together."""
+    line = json.dumps(Failure(reason, os.environ.get(LOG, ""))) + "\n"
+    with suppress(OSError), _failures(Path(os.environ[LOGS]), number).open("a") as file:
+        file.write(line)
+
+
+def _failures(folder: Path, number: int) -> Path:
+    return folder / f"{number}.failed"
+
+
+def _attempt(job: Job) -> str | None:
+    """Execute a job in this process; why that failed, if it did."""
     try:
         execute(job, console())
-        return True
+        return None
     except (UserError, OSError) as error:
-        print(f"powerbench: {one_line(error)}", file=sys.stderr)
-    except Exception:  # whatever it is, the other jobs go on; the writer's file says that it failed
+        reason = one_line(error)
+        print(f"powerbench: {reason}", file=sys.stderr)
+        return reason
+    except Exception as error:  # whatever it is, the other jobs go on
         traceback.print_exc()
-    return False
+        return f"{type(error).__name__}: {one_line(error)}".splitlines()[0]
 
 
 def _apart(hydra: DictConfig) -> None:

@@ -146,12 +146,47 @@ def test_two_lines_that_became_one_are_two_again(
 ) -> None:
     before = run.samples()
     all_ = lines(run)
-    for lost in (b"\x0b", b" ", b"}"):  # a flipped byte of the newline; others just as well
+    for lost in (b"\x0b", b" ", b"}", b""):  # a flipped byte of the newline, or none
         write(run, [all_[0], all_[1][:-1] + lost + all_[2], *all_[3:]])
         assert "line 2 is damaged" in verify(run, capsys)[1]
         assert "holds 2 whole records, which stay" in verify(run, capsys, "--mend")[1]
         assert run.samples() == before
     assert not (run.path / "samples.jsonl.damaged").exists()
+
+
+def test_what_lies_beside_a_whole_record_is_set_aside(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, all_ = content(run), lines(run)
+    write(run, [all_[0], all_[1][:-1] + b" " + flip(all_[2]), *all_[3:]])
+    said = verify(run, capsys, "--mend")[1]
+    assert "holds 1 whole records, which stay, set aside" in said
+    assert len(run.samples()) == len(whole) - 1
+    assert flip(all_[2]) in lines(run, "samples.jsonl.damaged")[0]
+    assert content(repeat(run.path.parents[2])) == whole
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "scores/math.jsonl", "problems.jsonl"])
+def test_a_last_line_without_its_end_survives_mending(
+    run: Run, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    first, *others, last = lines(run, name)
+    write(run, [flip(first), *others, last[:-1]], name)
+    leftover = (run.path / name).with_name(f".{Path(name).name}.node.123")
+    leftover.write_bytes(b"of a mending that was killed")
+    verify(run, capsys, "--mend")
+    assert lines(run, name) == [*others, last]
+    assert not leftover.exists()
+
+
+def test_a_problem_that_is_there_twice_is_named_and_mended(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = run.problems()
+    write(run, [*lines(run, "problems.jsonl"), lines(run, "problems.jsonl")[0]], "problems.jsonl")
+    assert "DAMAGED problems.jsonl line 4 repeats problems.jsonl line 1" in verify(run, capsys)[1]
+    assert verify(run, capsys, "--mend")[0] == 0
+    assert list(run.problems().items()) == list(problems.items())
 
 
 def test_lines_of_an_earlier_version_are_given_checksums(
@@ -221,6 +256,8 @@ def test_a_configuration_that_was_edited_is_named(
     code, said = verify(run, capsys)
     assert code == 1
     assert "is not what made the samples: sampler.alpha: 4.0 there, 2.0 asked for" in said
+    config.write_text(config.read_text().replace("name: math_mini", "name: math_maxi"))
+    assert "task: math_mini there, math_maxi asked for" in verify(run, capsys)[1]
 
 
 def test_a_manifest_that_was_edited_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

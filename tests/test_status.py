@@ -182,6 +182,26 @@ def test_the_command_shows_runs_and_gives_json(
     assert shown == [": 3/6", " 1/3: 0/2", " 2/2: 3/3", " 2/3: 2/2", " 3/3: 0/2", " all: 2/6"]
 
 
+def test_watching_waits_for_the_first_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:
+            main(["run", *TOY, "limit=1", f"runs={tmp_path}"])
+        else:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    main(["status", "--watch", "5", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "holds no run" in said and "waiting for one" in said
+    assert "1/1 samples, complete" in said
+    assert looks == [5.0, 5.0]
+
+
 def test_a_terminal_is_shown_a_table(run: Run) -> None:
     put(run, Shard(1, 2), ELSEWHERE)
     out = io.StringIO()

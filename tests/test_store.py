@@ -3,6 +3,10 @@
 Run: pytest tests/test_store.py
 """
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from powerbench.errors import UserError
 from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run, SampleKey, find_runs
 from powerbench.types import Checkpoint, Cost, Ended, Problem, Prompt, Sample, Score, Step
+from powerbench.writer import file_of, write
 
 
 def sample(problem: str, replicate: int = 0) -> Sample:
@@ -117,6 +122,49 @@ def test_a_shard_whose_writer_is_lost_is_taken_from_it_for_good(
     assert run.keys() == {("a", 0)}
     lost = next(w for w in run.writers() if w.name == "samples-1-of-2")
     assert lost.ended is not None and lost.ended.startswith("lost; process ")
+
+
+def test_several_may_find_at_once_that_a_writer_is_lost(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the shards of a sweep do after a whole run whose node died."""
+    with run.writing():
+        lost = next(iter(run.writers()))
+    write(file_of(run.path / "writers", "samples", 1), replace(lost, ended=None, host="node7"))
+    told: list[str] = []
+    with ThreadPoolExecutor(3) as pool:
+
+        def work(number: int) -> None:
+            with run.writing(Shard(number, 3), told.append, patience=0.3) as writing:
+                writing.write(sample(str(number)))
+
+        list(pool.map(work, [1, 2, 3]))
+    assert len(run.keys()) == 3
+    assert not [writer for writer in run.writers() if writer.ended is None]
+
+
+def test_a_session_that_ends_early_leaves_the_count_as_it_was(run: Run) -> None:
+    with run.writing() as writing:
+        writing.progress.total = 5
+        writing.write(sample("a"))
+    with pytest.raises(KeyboardInterrupt), run.writing():
+        raise KeyboardInterrupt
+    (last,) = run.writers()
+    assert (last.ended, last.total, last.done, last.made) == ("interrupted", 5, 1, 0)
+
+
+def test_a_full_disk_for_the_writers_file_stops_no_sample(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with run.writing() as writing:
+        monkeypatch.setattr(lease, "write", full)
+        writing.write(sample("a"))
+        writing.beat()
+        monkeypatch.undo()
+    assert run.keys() == {("a", 0)}
 
 
 def test_a_second_writer_is_refused(run: Run) -> None:

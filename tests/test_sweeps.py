@@ -80,6 +80,24 @@ def test_a_job_that_fails_stops_no_other_and_is_named(
     assert [len(each.samples()) for each in find_runs([tmp_path])] == [8, 8]
 
 
+def test_of_two_jobs_on_one_shard_the_one_that_fails_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", "verifier=code,math", f"runs={tmp_path}") == 1
+    said = capsys.readouterr().out
+    (failed,) = [line for line in said.splitlines() if line.startswith("FAILED")]
+    assert "verifier" in failed and "'code'" in failed
+    assert "1 of 2 jobs complete" in said
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "it's a=1, (copy) {b}"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert run("-m", "sampler=base") == 0
+    assert len(find_runs([odd / "runs"])) == 1
+
+
 def test_all_shards_make_the_whole(tmp_path: Path) -> None:
     assert run("-m", "replicates=5", "shard=all/3", f"runs={tmp_path / 'parts'}") == 0
     assert run("replicates=5", f"runs={tmp_path / 'whole'}") == 0

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from powerbench.process import shielded
 from powerbench.verifiers import helper
 from powerbench.verifiers.common import TIMED_OUT
 from powerbench.verifiers.helper import PATIENCE, Reply, Task
@@ -122,7 +123,7 @@ class Worker:
 
     def __init__(self, task: bytes) -> None:
         self._pipe, theirs = Pipe()
-        with theirs:
+        with theirs, shielded():
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", helper.__name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

