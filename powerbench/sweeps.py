@@ -88,10 +88,7 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
         with waiting as ended, patch.dict(os.environ, environment), shown:
             try:
                 launch([*arguments, *settings])
-            except (
-                Exception,
-                SystemExit,
-            ) as error:  # the launcher's own: what it has left undone is told
+            except (Exception, SystemExit) as error:  # the launcher's own
                 tell(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
                 if before == [_newest(plan) for plan in plans]:
                     return EXIT_SOME_FAILED
