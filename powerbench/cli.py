@@ -8,10 +8,12 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -68,9 +70,14 @@ def _parser_main(arguments: list[str]) -> None:
     scoring.epilog = "With --verifier come its settings, as in: verifier.timeout=10"
     scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier, settings))
     reporting = _add(commands, "report", "write the table, the figures and the page of run folders")
-    reporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    reporting.add_argument("runs", type=Path, nargs="*", help="run folders, or folders of them")
     reporting.add_argument("--out", type=Path, help="default: <the first folder>/report")
-    reporting.set_defaults(command=lambda a: report(a.runs, a.out))
+    reporting.add_argument(
+        "--published",
+        action="store_true",
+        help="the paper's Table 1; with --out as Markdown, CSV, LaTeX",
+    )
+    reporting.set_defaults(command=lambda a: report(a.runs, a.out, a.published))
     looking = _add(commands, "status", "how far runs are, on this machine and on others")
     looking.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     looking.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often")
@@ -134,8 +141,13 @@ def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]
         sys.exit(EXIT_BAD_INPUT)
 
 
-def report(paths: Sequence[Path], out: Path | None) -> None:
-    """Print the table of the given runs and write their report."""
+def report(paths: Sequence[Path], out: Path | None, published: bool) -> None:
+    """Print the table of the given runs and write their report; or the paper's table, if asked to."""
+    if published:
+        show_published(out)
+    if published and not paths:
+        return
+    require(bool(paths), "name run folders to report on, such as runs/, or ask for --published")
     from powerbench.display import print_table
     from powerbench.report.build import write
     from powerbench.report.summary import Results
@@ -145,6 +157,22 @@ def report(paths: Sequence[Path], out: Path | None) -> None:
     print_table(console(), [each.summary for each in results])
     page = write(results, out or paths[0] / "report")
     print(f"report: {page.with_name('report.md')}\npage:   {page}")
+
+
+def show_published(out: Path | None) -> None:
+    """Print the paper's Table 1, and write it if there is a place for it."""
+    from powerbench.report.published import headings, rows, write_published
+
+    for model, of_model in groupby(rows(), lambda row: row[0]):
+        table = Table(title=model, title_justify="left", box=SIMPLE)
+        for i, heading in enumerate(headings()[1:]):
+            two_lines = heading.replace(" (", "\n(")
+            table.add_column(two_lines, justify="right" if i else "left", no_wrap=True)
+        for _, *cells in of_model:
+            table.add_row(*cells)
+        console().print(table)
+    for file in write_published(out) if out else []:
+        print(file)
 
 
 def status(paths: Sequence[Path], every: float | None, json: bool) -> None:

@@ -12,8 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
     ["errors", "types", "cache"],
-    ["process", "rng", "stats", "length_controlled", "records", "shard", "provenance", "models"],
-    ["checkpoints", "writer"],
+    [
+        "process",
+        "rng",
+        "stats",
+        "paired",
+        "length_controlled",
+        "records",
+        "shard",
+        "provenance",
+        "models",
+    ],
+    ["checkpoints", "writer", "paired"],
     ["lease"],
     ["store"],
     ["engines", "samplers", "tasks", "verifiers"],

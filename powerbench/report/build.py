@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from powerbench.errors import require
-from powerbench.report import disagreement
+from powerbench.report import disagreement, pairs, published
 from powerbench.report.figures import Drawing, draw
 from powerbench.report.page import render
 from powerbench.report.selection import Selection, select
@@ -36,5 +36,7 @@ def _markdown(results: Sequence[Results], drawings: Sequence[Drawing], selection
         f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
     ]
     table = markdown([r.summary for r in results])
-    parts = ["# powerbench report\n", table, *figures, disagreement.markdown(results, selection)]
+    compared = [published.beside([r.summary for r in results]), pairs.markdown(results)]
+    compared += [disagreement.markdown(results, selection)]
+    parts = ["# powerbench report\n", table, *figures, *compared]
     return "\n".join(part for part in parts if part)

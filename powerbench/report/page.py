@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from powerbench.report.disagreement import compare, disagree
 from powerbench.report.figures import INK, Drawing
+from powerbench.report.pairs import HEADINGS, MEANING, pairs
 from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables import COLUMNS, groups, used, value
@@ -41,6 +42,9 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing], selection: S
     return environment.get_template("page.html.j2").render(
         groups=table,
         columns=[(i, COLUMNS[i]) for i in used(table)],
+        pairs=pairs(results),
+        pair_headings=HEADINGS,
+        pair_meaning=MEANING,
         comparisons=comparisons,
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),

@@ -148,9 +148,9 @@ def markdown(summaries: Sequence[Summary]) -> str:
     sections = []
     for group in groups(summaries):
         shown = used([group])
-        lines = [_line(["sampler", *(COLUMNS[i].heading for i in shown)])]
-        lines += [_line(["---", *("---:" for _ in shown)])]
-        lines += [_line([row.label, *(row.cells[i] for i in shown)]) for row in group.rows]
+        lines = [line(["sampler", *(COLUMNS[i].heading for i in shown)])]
+        lines += [line(["---", *("---:" for _ in shown)])]
+        lines += [line([row.label, *(row.cells[i] for i in shown)]) for row in group.rows]
         title = f"## {group.task} · {group.model} ({group.measure})"
         sections.append(f"{title}\n\n" + "\n".join(lines))
     meanings = [
@@ -164,5 +164,6 @@ def _group(task: str, model: str, rows: tuple[Row, ...]) -> Group:
     return Group(task, model, " and ".join(measures) or "not scored", rows)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a table in markdown."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
