@@ -4,12 +4,14 @@ Run: pytest tests/test_bench.py
 """
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from powerbench.bench import gpu
+from powerbench.bench import gpu, storing
 from powerbench.bench.turns import Rate, take_turns
+from powerbench.integrity import examine
 
 
 def test_ratios_are_taken_within_a_turn() -> None:
@@ -27,6 +29,14 @@ def test_a_step_reads_weights_once_and_every_chains_cache() -> None:
     assert once == 2 * (sum(p.numel() for p in lm.parameters()) - table)
     keys_and_values = 2 * 2 * 2 * 32 * 2  # layers, heads, dim, two of them, two bytes
     assert gpu.step_bytes(lm, chains=3, length=100) == once + 300 * keys_and_values
+
+
+def test_the_run_folder_that_is_made_up_is_sound(tmp_path: Path) -> None:
+    run = storing.fabricate(tmp_path / "run", samples=700, tokens=20)
+    health = examine(run)
+    assert (health.samples, health.verdicts, health.findings) == (700, 700, ())
+    assert len(run.keys()) == 700
+    assert storing.opening(run) > 0 and storing.plain_read(run) > 0
 
 
 def test_the_gpu_bench_runs_on_a_tiny_shape() -> None:

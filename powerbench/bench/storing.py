@@ -40,10 +40,12 @@ PLAIN = "plain read"
 def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
     """A run folder with so many samples of so many tokens on average, and verdicts on all of them."""
     run = Run(path)
-    identity = {"sampler": {"name": "power"}, "seed": 0}
+    made = {"sampler": {"name": "power"}, "seed": 0}
+    identity = {**made, "task": "math500", "engine": "made-up"}
     config = {
-        **identity,
+        **made,
         "task": {"name": "math500"},
+        "engine": {"name": "made-up"},
         "model": {"name": "made-up"},
         "verifier": {"name": "math"},
         "limit": None,
