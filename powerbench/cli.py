@@ -1,4 +1,5 @@
-"""The command line: powerbench run | status | score | report | export | verify | list | doctor.
+"""The command line: powerbench run | status | score | rescore-likelihood | report | export | verify |
+list | doctor.
 
 Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
 """
@@ -18,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from powerbench.compose import GROUPS, LAUNCHER, conf_dir, expand, options
-from powerbench.errors import UserError, require
+from powerbench.errors import UserError, require, require_integer
 from powerbench.process import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
@@ -53,8 +54,8 @@ def _parser_main(arguments: list[str]) -> None:
     if arguments[:1] == ["run"]:  # Hydra has a grammar of its own
         run(arguments[1:])
         return
-    scores = arguments[:1] == ["score"]
-    settings = [a for a in arguments if scores and a.startswith("verifier.")]
+    group = {"score": "verifier.", "rescore-likelihood": "model"}.get(*arguments[:1] or [""])
+    settings = [a for a in arguments if group and a.startswith(group) and "=" in a]
     parser = argparse.ArgumentParser(
         prog="powerbench", description="Sampling from p(x)^alpha, against its rivals."
     )
@@ -69,6 +70,18 @@ def _parser_main(arguments: list[str]) -> None:
     )
     scoring.epilog = "With --verifier come its settings, as in: verifier.timeout=10"
     scoring.set_defaults(command=lambda a: rescore(a.run, a.verifier, settings))
+    likely = _add(
+        commands,
+        "rescore-likelihood",
+        "log-likelihood and entropy of responses under another model",
+    )
+    likely.add_argument("run", type=Path, nargs="+", help="run folders, or folders of them")
+    likely.add_argument("--batch", type=int, default=8192, help="tokens in a pass (default: 8192)")
+    likely.add_argument("--device", default="auto", help="auto, cpu, or cuda")
+    likely.epilog = (
+        "The model is a setting, as for a run: model=qwen2.5-math-7b model.dtype=bfloat16"
+    )
+    likely.set_defaults(command=lambda a: rescore_likelihood(a.run, settings, a.batch, a.device))
     reporting = _add(commands, "report", "write the table, the figures and the page of run folders")
     reporting.add_argument("runs", type=Path, nargs="*", help="run folders, or folders of them")
     reporting.add_argument("--out", type=Path, help="default: <the first folder>/report")
@@ -139,6 +152,26 @@ def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]
         stopped = True
     if stopped:
         sys.exit(EXIT_BAD_INPUT)
+
+
+def rescore_likelihood(
+    paths: Sequence[Path], settings: Sequence[str], batch: int, device: str
+) -> None:
+    """Score the responses of the given runs under the model that the settings describe."""
+    from powerbench.compose import compose
+    from powerbench.likelihood import file_of, rescore
+    from powerbench.process import teller
+    from powerbench.store import find_runs
+
+    require_integer("--batch", batch, 1)
+    require(
+        any(setting.startswith("model=") for setting in settings),
+        "name the model to score with, as in: powerbench rescore-likelihood RUN model=qwen2.5-math-7b",
+    )
+    model = compose(settings).build("model")
+    for run in find_runs(paths):
+        made = rescore(run, model, batch, device, teller(console()))
+        print(f"{file_of(run, model)}: {made:,} responses scored")
 
 
 def report(paths: Sequence[Path], out: Path | None, published: bool) -> None:

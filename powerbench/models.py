@@ -63,8 +63,11 @@ class HFCodec:
         text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
+    def continuation(self, text: str) -> Tokens:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
     def token(self, text: str) -> int:
-        tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+        tokens = self.continuation(text)
         require(len(tokens) == 1, f"{text!r} is {len(tokens)} tokens of {self.model!r}, not one")
         return tokens[0]
 

@@ -34,7 +34,7 @@ LAYERS = [
     ["report"],
     ["tracking", "display", "doctor", "status", "integrity", "export"],
     ["bench"],
-    ["jobs", "slurm", "mending"],
+    ["jobs", "slurm", "mending", "likelihood"],
     ["work"],
     ["sweeps"],
     ["cli"],

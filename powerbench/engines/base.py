@@ -20,6 +20,10 @@ class Codec(Protocol):
 
     def encode(self, prompt: Prompt) -> Tokens: ...
 
+    def continuation(self, text: str) -> Tokens:
+        """Text that goes on from a prompt: nothing is put before it."""
+        ...
+
     def token(self, text: str) -> int:
         """The one token that this text is. Raises UserError if it is not one."""
         ...

@@ -45,6 +45,9 @@ class ToyCodec:
     def encode(self, prompt: Prompt) -> Tokens:
         return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
 
+    def continuation(self, text: str) -> Tokens:
+        return tuple(ord(c) - 96 for c in text)
+
     def token(self, text: str) -> int:
         return self.encode(Prompt(text[-1:]))[0]
 
