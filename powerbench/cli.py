@@ -200,7 +200,7 @@ def show_published(out: Path | None) -> None:
         table = Table(title=model, title_justify="left", box=SIMPLE)
         for i, heading in enumerate(headings()[1:]):
             two_lines = heading.replace(" (", "\n(")
-            table.add_column(two_lines, justify="right" if i else "left", no_wrap=True)
+            table.add_column(two_lines, justify="right" if i else "left", overflow="fold")
         for _, *cells in of_model:
             table.add_row(*cells)
         console().print(table)

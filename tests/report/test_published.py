@@ -65,8 +65,9 @@ def test_intervals_follow_from_the_value_and_n_alone() -> None:
 
 
 def test_the_command_shows_and_writes_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     main(["report", "--published", "--out", str(tmp_path)])
     said = capsys.readouterr().out
     low, high = wilson(120, 164)
