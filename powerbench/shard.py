@@ -49,7 +49,7 @@ WHOLE = Shard(1, 1)
 
 def parse(text: str | None) -> Shard:
     """The shard that a setting names, such as "2/8"; None is the whole. Raises UserError."""
-    if text is None:
+    if text in (None, "null"):  # the latter as it stands on a command line
         return WHOLE
     match = re.fullmatch(r"(\d+)/(\d+)", str(text))
     shard = Shard(int(match[1]), int(match[2])) if match else None

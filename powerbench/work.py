@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -46,6 +47,7 @@ def work(config: DictConfig) -> None:
     else:
         if launcher == "slurm":
             _name_log()
+            _keep_to_cpus()
         reason = _attempt(job)
         if reason is not None:
             _say(hydra.job.num, reason)
@@ -119,6 +121,13 @@ def _apart(hydra: DictConfig) -> None:
         ) as process,
     ):
         process.wait()
+
+
+def _keep_to_cpus() -> None:
+    """Take as many threads as the job has CPUs, also where Slurm does not bind it to them."""
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if cpus.isdigit() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(cpus))
 
 
 def _name_log() -> None:
