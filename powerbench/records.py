@@ -9,6 +9,7 @@ import errno
 import os
 import platform
 import re
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -235,7 +236,7 @@ def rewrite(path: Path, changed: Mapping[int, Sequence[bytes]]) -> None:
 @contextmanager
 def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
     """A file that takes the place of another when it is complete."""
-    unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{mine()}")
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -248,6 +249,11 @@ def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def mine() -> str:
+    """Names what only this thread makes, among all processes of all machines."""
+    return f"{platform.node()}.{os.getpid()}.{threading.get_ident()}"
 
 
 def _sync(folder: Path) -> None:

@@ -137,7 +137,7 @@ def _read(folder: Path, name: str, number: int) -> Writer | None:
 
 def create(path: Path, writer: Writer) -> None:
     """Make a writer's file. Raises FileExistsError if another has made it: so only one can."""
-    new = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{records.mine()}.new")
     write(new, writer)
     try:
         os.link(new, path)  # the file appears with its content, on shared file systems too
