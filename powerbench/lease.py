@@ -184,7 +184,10 @@ def _take(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Wr
     if last is not None and last.ended is None:
         if not dead(folder, last, what, tell, patience):
             raise _refused(what, latest(folder, name))
-        last = latest(folder, name) or last
+        now = latest(folder, name) or last
+        if now.number != last.number and now.ended is None:  # another process was quicker
+            raise _refused(what, now)
+        last = now
         if last.ended is None:
             tell(f"{what}: {last.who} ended without a word; taking over")
     number = last.number + 1 if last is not None else 1
