@@ -72,10 +72,7 @@ class Lease:
 
     def beat(self, ended: str | None = None) -> None:
         """Tell that the holder is alive, and how far it is; or how it ended."""
-        with (
-            self._writing,
-            suppress(Lost, OSError),
-        ):  # such as a full disk: the next may get through
+        with self._writing, suppress(Lost, OSError):  # a full disk, say: the next may get through
             self.require_held()
             self._writer = replace(
                 self._writer,
@@ -89,9 +86,8 @@ class Lease:
         """Give the lease back."""
         self._over.set()
         self._thread.join()
-        self.beat(
-            self.progress.ended or how
-        )  # if it fails, it looks as if killed, and is taken over
+        # If this fails, the holder looks as if killed, and is taken over as such.
+        self.beat(self.progress.ended or how)
 
     @property
     def _path(self) -> Path:
