@@ -12,10 +12,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-cluster reproduce sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
+ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
+.PHONY: help setup setup-cluster reproduce artefacts $(ARTEFACTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## make .venv with all that runs and reports need
 
@@ -33,9 +34,34 @@ $(VENV)/.cluster: $(VENV)/.ready
 	$(BIN)/pip install -q -c constraints.txt -e '.[cluster]'
 	@touch $@
 
-reproduce: setup  ## the paper's comparison: PRESET=mini (bundled model, CPU) or PRESET=paper (GPU, hub)
-	$(BIN)/powerbench run experiment=$(PRESET) $(ARGS)
-	$(BIN)/powerbench report $(RUNS)
+reproduce: table1  ## the paper's comparison: PRESET=mini (bundled model, CPU) or PRESET=paper (GPU, hub)
+
+# Runs are shared: what one artefact has made, another does not make again.
+artefacts: $(ARTEFACTS)  ## all that follow: table1 fig4 fig5 fig6 fig7_9 fidelity, PRESET=mini or paper
+
+table1:      ## Table 1, the teaser's bars, tokens decoded a token
+fig4:        ## log-likelihood and confidence; the table of lengths
+fig5:        ## pass@k on MATH500
+fig6_alpha:  ## accuracy against alpha
+fig6_steps:  ## accuracy against steps
+fig7_9:      ## pass@k on the other tasks and models
+fidelity:    ## what each departure of the official code does
+fig6: fig6_alpha fig6_steps
+lengths: fig4
+multiplier teaser: table1
+
+$(ARTEFACTS): setup
+	@failed=0; for file in conf/experiment/$@/$(PRESET)*.yaml; do \
+		$(BIN)/powerbench run experiment=$@/$$(basename $$file .yaml) $(ARGS) || failed=1; \
+	done; \
+	$(SCORED_$@) $(BIN)/powerbench report $(RUNS) && exit $$failed
+
+# Figure 4 shows the trained checkpoint's responses under the base model.
+GRPO := runs/paper/math500/qwen2.5-math-7b-grpo
+SCORED_fig4 = if [ -d $(GRPO) ]; then $(BIN)/powerbench rescore-likelihood $(GRPO) model=qwen2.5-math-7b; fi;
+
+figures: setup  ## draw everything in runs/ again, from the run folders alone
+	$(BIN)/powerbench report --each runs
 
 GPUS_OF_joblib :=
 GPUS_OF_ray    := hydra.launcher.ray.remote.num_gpus=$(GPUS)

@@ -19,7 +19,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from powerbench.errors import UserError, unknown
 
-GROUPS = ("model", "engine", "task", "sampler", "verifier", "experiment", "tracker")
+GROUPS = (
+    "model",
+    "engine",
+    "task",
+    "sampler",
+    "without",
+    "verifier",
+    "edition",
+    "experiment",
+    "tracker",
+)
 LAUNCHER = "hydra/launcher"
 # Our presets have the names that people know: those of the plugins' own, which are their schema.
 warnings.filterwarnings(
@@ -92,10 +102,11 @@ def conf_dir() -> Path:
 
 def options(group: str) -> dict[str, str]:
     """The names in a group and their one-line descriptions (each yaml's first comment)."""
-    found = {}
-    for file in sorted((conf_dir() / group).glob("*.yaml")):
+    found, folder = {}, conf_dir() / group
+    for file in sorted(folder.rglob("*.yaml")):
         comments = [x for x in file.read_text().splitlines() if x.startswith("# ") and "@" not in x]
-        found[file.stem] = comments[0][2:] if comments else ""
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        found[name] = comments[0][2:] if comments else ""
     return found
 
 

@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 from powerbench.cache import cache_folder
 from powerbench.errors import UserError, require
+from powerbench.flops import Size
 from powerbench.types import KINDS, Prompt, Tokens
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -128,6 +129,10 @@ class HubModel:
             return identity | {"files": hashlib.sha256(sizes.encode()).hexdigest()}
         return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
 
+    def size(self) -> Size:
+        """Counted on the architecture alone: no weights are read."""
+        return _size(self)
+
     def load(self, device: str, attention: str) -> PreTrainedModel:
         """The model in evaluation mode; `attention` is the name of a registered attention function."""
         if device == "auto":
@@ -202,6 +207,25 @@ class HubModel:
         except OSError:  # a checkpoint need not have one
             return []
         return [listed] if isinstance(listed, int) else list(listed or [])
+
+
+@lru_cache(maxsize=8)
+def _size(model: HubModel) -> Size:
+    config = model._config
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise UserError(f"model.id={model.id!r} is no causal language model: {error}") from error
+    every, read, head = (
+        sum(p.numel() for p in lm.parameters()),
+        lm.get_input_embeddings().weight,
+        lm.get_output_embeddings().weight,
+    )
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    only_read = 0 if head is read else read.numel()
+    return Size(every, every - only_read, config.num_hidden_layers, width)
 
 
 @lru_cache(maxsize=1)

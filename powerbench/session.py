@@ -143,7 +143,7 @@ def prepare(job: Job) -> Plan:
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
     manifest = provenance(job.command) | {
-        "model": {**model.identity(), "stop_tokens": list(stops)},
+        "model": {**model.identity(), "stop_tokens": list(stops), "size": _sized(model)},
         "data": dict(task.source()),
         "digest": digest,
         "identity": identity,
@@ -208,6 +208,11 @@ def _sample(plan: Plan, done: Completed) -> Sample:
         cost=done.cost,
         steps=outcome.steps,
     )
+
+
+def _sized(model: Model) -> dict[str, int] | None:
+    size = model.size()
+    return None if size is None else size._asdict()
 
 
 def _no_engine() -> Engine:

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "powerbench"
 LAYERS = [
-    ["errors", "types", "cache"],
+    ["errors", "types", "cache", "flops"],
     [
         "process",
         "rng",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from powerbench.flops import Size
 from powerbench.types import Draw, Extend, Key, Prompt, Tokens
 
 EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
@@ -49,6 +50,10 @@ class Model(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """What makes its samples its own: source, commit or digest, dtype."""
+        ...
+
+    def size(self) -> Size | None:
+        """What its arithmetic depends on; None where that means nothing."""
         ...
 
 

@@ -78,6 +78,9 @@ class TabularModel:
     def identity(self) -> Mapping[str, Any]:
         return {"id": "toy", "vocabulary": self.vocabulary, "seed": self.seed}
 
+    def size(self) -> None:
+        """A table multiplies nothing."""
+
     def p(self, context: Tokens) -> np.ndarray:
         """Next-token probabilities after a context, float64 [vocabulary]."""
         if self.table is not None:
