@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.special import ndtri, stdtrit
 
 
 class Interval(NamedTuple):
-    """A confidence interval within [0, 1]."""
+    """A confidence interval: of a rate, within [0, 1]."""
 
     low: float
     high: float
@@ -98,6 +99,40 @@ def clustered(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Est
         return Estimate(mean, Interval(0.0, 1.0), n)
     margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(values))
     return Estimate(mean, Interval(max(0.0, mean - margin), min(1.0, mean + margin)), n)
+
+
+def student(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Estimate:
+    """The mean over problems of each problem's mean value, whatever its range, with Student's t interval.
+
+    values: by problem, one for each replicate. A single problem tells nothing of others: its interval is
+    the whole line.
+
+    Raises ValueError if there is no problem, or if one has no value.
+    """
+    if not values or not all(values.values()):
+        raise ValueError("values must hold at least one problem, and each at least one value")
+    n, mean = len(values), float(np.mean([np.mean(v) for v in values.values()]))
+    margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(values)) if n > 1 else math.inf
+    return Estimate(mean, Interval(mean - margin, mean + margin), n)
+
+
+def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
+    """The expected value of the response with the highest score among n of these, drawn without replacement.
+
+    ranked: (score, value) of every response there is. Exact: the response of rank i, from the lowest, is the
+    best of n with chance C(i, n-1)/C(R, n); of equal scores each is as likely to be taken as the others.
+
+    Raises ValueError unless 1 <= n <= the number of responses.
+    """
+    if not 1 <= n <= len(ranked):
+        raise ValueError(f"n must be between 1 and {len(ranked)}, got {n}")
+    ordered = sorted(ranked)
+    expected = 0.0
+    for _, tied in groupby(enumerate(ordered), key=lambda each: each[1][0]):
+        places = [(i, value) for i, (_, value) in tied]
+        chance = sum(math.comb(i, n - 1) for i, _ in places) / math.comb(len(ordered), n)
+        expected += chance * float(np.mean([value for _, value in places]))
+    return expected
 
 
 def normal(mean: float, standard_error: float, n: int, level: float = 0.95) -> Estimate:

@@ -16,7 +16,7 @@ LAYERS = [
         "process",
         "rng",
         "stats",
-        "paired",
+        "mixing",
         "length_controlled",
         "records",
         "shard",
