@@ -7,8 +7,6 @@ likelihoods/<model>.jsonl, one line a response.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,24 +21,10 @@ from powerbench.lease import PATIENCE, leased
 from powerbench.models import HubModel
 from powerbench.records import Tell
 from powerbench.store import Run, SampleKey
-from powerbench.types import Problem, Sample, Tokens
+from powerbench.types import Likelihood, Problem, Sample, Tokens
 
 CHUNK = 256
 """Positions whose logits are held at once: a vocabulary of 150,000 makes 0.15 GiB of them."""
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """One response under a model: a line of likelihoods/<model>.jsonl."""
-
-    problem: str
-    replicate: int
-    retokenised: bool
-    """Whether the model reads the run's tokens differently, so that the text was tokenised again."""
-    logp: tuple[float, ...]
-    """Of each token, nats, at temperature 1 on the whole vocabulary."""
-    entropy: tuple[float, ...]
-    """Of the next-token distribution at each token's position, nats."""
 
 
 class Scored(NamedTuple):
@@ -57,33 +41,22 @@ class Text(NamedTuple):
     response: Tokens
 
 
-def file_of(run: Run, model: Model) -> Path:
-    """Where a model's likelihoods of a run's responses are."""
-    return run.path / "likelihoods" / f"{model.name}.jsonl"
-
-
-def likelihoods(run: Run, model: Model) -> dict[SampleKey, Likelihood]:
-    """Those that are there. Raises Damaged."""
-    found = records.read(file_of(run, model), Likelihood)
-    return {SampleKey(each.problem, each.replicate): each for each in found}
-
-
 def rescore(run: Run, model: Model, batch: int, device: str, tell: Tell) -> int:
     """Score every response that this model has not scored yet; how many that were.
 
     batch: tokens of prompts and responses in one pass, padding included.
     Raises UserError for what does not fit the model's context, and if another process is at it.
     """
-    path = file_of(run, model)
+    path = run.likelihoods_file(model.name)
     path.parent.mkdir(exist_ok=True)
     name = f"likelihoods-{path.stem}"
     with (
         leased(run.path, name, str(path), tell, PATIENCE) as held,
         records.appending(path, tell, held.require_held) as file,
     ):
-        done = likelihoods(run, model)
+        done = {SampleKey(each.problem, each.replicate) for each in run.likelihoods(model.name)}
         problems, codec = run.problems(), model.codec()
-        todo = [s for s in run.stream() if (s.problem, s.replicate) not in done]
+        todo = [s for s in run.stream() if _key(s) not in done]
         if not todo:
             return 0
         texts = {_key(s): _text(s, problems[s.problem], codec) for s in todo}

@@ -8,6 +8,7 @@
     chains/                checkpoints of unfinished chains, one file each
     writers/               who writes, or wrote last, and how far it is: see `powerbench.lease`
     scores/<verifier>.jsonl  verdicts, apart from samples: re-scoring costs no generation
+    likelihoods/<model>.jsonl  log-likelihoods of the responses under another model
     metrics.json           the summary last computed
 
 Each shard has one writer; shards are merged by reading. Every line has a checksum (`powerbench.records`).
@@ -15,6 +16,7 @@ Each shard has one writer; shards are merged by reading. Every line has a checks
 
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ from powerbench.lease import PATIENCE, Lease, leased
 from powerbench.provenance import difference, with_session
 from powerbench.records import Appender, Damaged, Guard, Tell
 from powerbench.shard import WHOLE, Shard, of_suffix
-from powerbench.types import Checkpoint, Problem, Sample, Score
+from powerbench.types import Checkpoint, Likelihood, Problem, Sample, Score
 from powerbench.writer import Progress, Writer
 
 S = TypeVar("S", "_Keyed", Sample)
@@ -146,19 +148,24 @@ class Run:
         shard: read only the files that may hold samples of it.
         Raises Damaged for a line that is not what was written, or that repeats a sample.
         """
-        return {line.key for line in self._samples(_Keyed, shard)}
+        return {line.key for _, line in self._samples(_Keyed, shard)}
 
     def stream(self) -> Iterator[Sample]:
         """All finished samples, one at a time, shard by shard. Raises Damaged as `keys` does."""
+        return (sample for _, sample in self.located())
+
+    def located(self) -> Iterator[tuple[Shard, Sample]]:
+        """The same, with the shard that each was made in."""
         return self._samples(Sample, WHOLE)
 
     def samples(self) -> dict[SampleKey, Sample]:
         """All finished samples."""
         return {SampleKey(s.problem, s.replicate): s for s in self.stream()}
 
-    def _samples(self, kind: type[S], shard: Shard) -> Iterator[S]:
+    def _samples(self, kind: type[S], shard: Shard) -> Iterator[tuple[Shard, S]]:
         decoder, found = msgspec.json.Decoder(kind), dict[SampleKey, str]()
-        for path in [self.samples_file(each) for each in self.shards() if each.overlaps(shard)]:
+        for each in [each for each in self.shards() if each.overlaps(shard)]:
+            path = self.samples_file(each)
             for line in records.lines(path):
                 records.check(path, line)
                 record = records.decode(path, line, decoder)
@@ -170,7 +177,7 @@ class Run:
                     why = repeats(key, found[key])
                     raise Damaged(f"{path} line {line.number}", why, records.set_aside(path))
                 found[key] = here
-                yield record
+                yield each, record
 
     # -- verdicts ---------------------------------------------------------------------------------
 
@@ -207,6 +214,20 @@ class Run:
             if (match := VERDICTS.fullmatch(file.name)) and match[1] == verifier
         ]
         return [file for _, file in sorted(files, key=lambda each: (each[0] == WHOLE, each[0]))]
+
+    # -- likelihoods under other models -----------------------------------------------------------
+
+    def likelihoods_file(self, model: str) -> Path:
+        """Where the likelihoods of the run's responses under a model are."""
+        return self.path / "likelihoods" / f"{model}.jsonl"
+
+    def scored_by(self) -> list[str]:
+        """The models under which the responses have been scored."""
+        return sorted(file.stem for file in (self.path / "likelihoods").glob("*.jsonl"))
+
+    def likelihoods(self, model: str) -> Iterator[Likelihood]:
+        """Those that are there, one at a time. Raises Damaged."""
+        return records.read(self.likelihoods_file(model), Likelihood)
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -312,7 +333,8 @@ class Run:
             records.put(self.path / "manifest.json", _json(manifest), durable=True)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        records.put(self.path / "metrics.json", _json(metrics))
+        """Store a summary; what is not finite is stored as null."""
+        records.put(self.path / "metrics.json", _json(_finite(metrics)))
 
     def _require_same(self, manifest: Mapping[str, Any]) -> None:
         if not (self.path / "manifest.json").exists():
@@ -383,6 +405,14 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
             )
         found += below
     return [Run(path) for path in dict.fromkeys(found)]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -248,3 +248,17 @@ class Score:
     def value(self) -> float | None:
         """The verdict as a number in [0, 1]; None when undecided."""
         return self.preference if self.correct is None else float(self.correct)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One response under a model: a line of likelihoods/<model>.jsonl."""
+
+    problem: str
+    replicate: int
+    retokenised: bool
+    """Whether the model reads the run's tokens differently, so that the text was tokenised again."""
+    logp: tuple[float, ...]
+    """Of each token, nats, at temperature 1 on the whole vocabulary."""
+    entropy: tuple[float, ...]
+    """Of the next-token distribution at each token's position, nats."""

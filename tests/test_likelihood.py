@@ -15,7 +15,7 @@ from powerbench.cli import main
 from powerbench.compose import compose
 from powerbench.engines.toy import TabularModel
 from powerbench.errors import UserError
-from powerbench.likelihood import Text, file_of, likelihoods, rescore, score_texts
+from powerbench.likelihood import Text, rescore, score_texts
 from powerbench.store import Run, find_runs
 
 TOY = ("model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none")
@@ -57,7 +57,7 @@ def test_a_padded_batch_is_the_plain_pass(
 def test_a_runs_own_model_says_what_the_run_says(run: Run) -> None:
     model = compose(["model=toy"]).build("model")
     assert rescore(run, model, 64, "cpu", print) == 8
-    found = likelihoods(run, model)
+    found = {(f.problem, f.replicate): f for f in run.likelihoods("toy")}
     for key, sample in run.samples().items():
         assert not found[key].retokenised
         assert len(found[key].logp) == len(sample.tokens)
@@ -68,15 +68,14 @@ def test_a_runs_own_model_says_what_the_run_says(run: Run) -> None:
 def test_only_what_is_missing_is_scored(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["rescore-likelihood", str(run.path), "model=toy", "model.seed=5", "model.name=other"]
     main(command)
-    model = compose(["model=toy", "model.seed=5", "model.name=other"]).build("model")
-    file = file_of(run, model)
+    file = run.likelihoods_file("other")
     whole = file.read_bytes()
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + b'{"problem": "to')  # killed
     capsys.readouterr()
     main(command)
     assert "5 responses scored" in capsys.readouterr().out
     assert sorted(file.read_bytes().splitlines()) == sorted(whole.splitlines())
-    assert len(likelihoods(run, model)) == 8
+    assert len(list(run.likelihoods("other"))) == 8
     main(command)
     assert "0 responses scored" in capsys.readouterr().out
 
@@ -103,7 +102,7 @@ def test_the_bundled_model_agrees_with_the_engine(tmp_path: Path) -> None:
     (run,) = find_runs([tmp_path])
     model = compose(["model=smollm2-135m"]).build("model")
     assert rescore(run, model, 300, "cpu", print) == 3
-    for key, found in likelihoods(run, model).items():
-        sample = run.samples()[key]
+    for found in run.likelihoods("smollm2-135m"):
+        sample = run.samples()[found.problem, found.replicate]
         assert sum(found.logp) == pytest.approx(sample.logp, abs=2e-3)
         assert sum(found.entropy) == pytest.approx(sample.entropy, abs=2e-3)
