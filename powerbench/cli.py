@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,7 +89,12 @@ def _parser_main(arguments: list[str]) -> None:
         action="store_true",
         help="the paper's Table 1; with --out as Markdown, CSV, LaTeX",
     )
-    reporting.set_defaults(command=lambda a: report(a.runs, a.out, a.published))
+    reporting.add_argument(
+        "--each",
+        action="store_true",
+        help="a report for each folder that runs were made in (runs=...), within it",
+    )
+    reporting.set_defaults(command=lambda a: report(a.runs, a.out, a.published, a.each))
     looking = _add(commands, "status", "how far runs are, on this machine and on others")
     looking.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     looking.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often")
@@ -159,7 +163,7 @@ def rescore_likelihood(
 ) -> None:
     """Score the responses of the given runs under the model that the settings describe."""
     from powerbench.compose import compose
-    from powerbench.likelihood import file_of, rescore
+    from powerbench.likelihood import rescore
     from powerbench.process import teller
     from powerbench.store import find_runs
 
@@ -171,37 +175,45 @@ def rescore_likelihood(
     model = compose(settings).build("model")
     for run in find_runs(paths):
         made = rescore(run, model, batch, device, teller(console()))
-        print(f"{file_of(run, model)}: {made:,} responses scored")
+        print(f"{run.likelihoods_file(model.name)}: {made:,} responses scored")
 
 
-def report(paths: Sequence[Path], out: Path | None, published: bool) -> None:
+def report(paths: Sequence[Path], out: Path | None, published: bool, each: bool) -> None:
     """Print the table of the given runs and write their report; or the paper's table, if asked to."""
     if published:
         show_published(out)
     if published and not paths:
         return
     require(bool(paths), "name run folders to report on, such as runs/, or ask for --published")
+    require(not (each and out), "--each writes into the runs' own folders: leave --out away")
     from powerbench.display import print_table
     from powerbench.report.build import write
     from powerbench.report.summary import Results
-    from powerbench.store import find_runs
+    from powerbench.store import Run, find_runs
 
-    results = [Results.read(run) for run in find_runs(paths)]
-    print_table(console(), [each.summary for each in results])
-    page = write(results, out or paths[0] / "report")
-    print(f"report: {page.with_name('report.md')}\npage:   {page}")
+    folders: dict[Path, list[Run]] = {}
+    for run in find_runs(paths):
+        root = run.path.parents[2]  # <runs>/<task>/<model>/<sampler>-<hash>
+        folders.setdefault(root / "report" if each else out or paths[0] / "report", []).append(run)
+    for folder, some in folders.items():
+        results = [Results.read(run) for run in some]
+        print_table(console(), [r.summary for r in results])
+        page = write(results, folder)
+        print(f"report: {page.with_name('report.md')}\npage:   {page}")
 
 
 def show_published(out: Path | None) -> None:
     """Print the paper's Table 1, and write it if there is a place for it."""
-    from powerbench.report.published import headings, rows, write_published
+    from powerbench.report.published import table as published_table
+    from powerbench.report.published import write_published
 
-    for model, of_model in groupby(rows(), lambda row: row[0]):
-        table = Table(title=model, title_justify="left", box=SIMPLE)
-        for i, heading in enumerate(headings()[1:]):
-            two_lines = heading.replace(" (", "\n(")
+    found = published_table()
+    for model in found.groups():
+        table = Table(title=model.title, title_justify="left", box=SIMPLE)
+        for i, column in enumerate(found.heads()):
+            two_lines = column.heading.replace(" (", "\n(")
             table.add_column(two_lines, justify="right" if i else "left", overflow="fold")
-        for _, *cells in of_model:
+        for cells in model.rows:
             table.add_row(*cells)
         console().print(table)
     for file in write_published(out) if out else []:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from powerbench.process import teller
 from powerbench.report.summary import Summary
-from powerbench.report.tables import COLUMNS, groups, used
+from powerbench.report.tables import results
 from powerbench.runner import Meter
 
 PLAIN_EVERY = 15.0
@@ -112,12 +112,15 @@ def board(
 
 def print_table(console: Console, summaries: Sequence[Summary]) -> None:
     """The table of runs, one block for each task and model: the report has more columns."""
-    for group in groups(summaries):
-        shown = [i for i in used([group]) if COLUMNS[i].heading in TERMINAL_COLUMNS]
-        table = Table(title=f"{group.task} · {group.model}", title_justify="left", box=SIMPLE)
+    found = results(summaries)
+    for group in found.groups():
+        heads = found.heads()
+        shown = [i for i in found.used([group])[1:] if heads[i].heading in TERMINAL_COLUMNS]
+        task, model, _ = group.names
+        table = Table(title=f"{task} · {model}", title_justify="left", box=SIMPLE)
         table.add_column("sampler")
         for i in shown:
-            table.add_column(COLUMNS[i].heading, justify="right")
-        for row in group.rows:
-            table.add_row(row.label, *(row.cells[i] for i in shown))
+            table.add_column(heads[i].heading, justify="right")
+        for label, *cells in group.rows:
+            table.add_row(label, *(cells[i - 1] for i in shown))
         console.print(table)

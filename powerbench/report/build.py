@@ -1,16 +1,63 @@
-"""The report of a set of runs: markdown, figures, and the page."""
+"""The report of a set of runs: tables, figures, markdown and the page."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from powerbench.errors import require
-from powerbench.report import disagreement, pairs, published
-from powerbench.report.figures import Drawing, draw
+from powerbench.report import (
+    chains,
+    disagreement,
+    fidelity,
+    lengths,
+    matched,
+    pairs,
+    published,
+    tables,
+)
+from powerbench.report.figures import draw
+from powerbench.report.figures.style import Drawing
 from powerbench.report.page import render
 from powerbench.report.selection import Selection, select
-from powerbench.report.summary import Results, rank
-from powerbench.report.tables import markdown
+from powerbench.report.summary import Results, labels, rank
+from powerbench.report.table import Table, as_csv, as_latex, markdown
 from powerbench.store import Run
+
+
+class Report:
+    """What is said of some runs: every part is computed once, when it is asked for."""
+
+    def __init__(self, results: Sequence[Results]) -> None:
+        self.results = sorted(results, key=lambda r: rank(r.summary))
+
+    @cached_property
+    def chains(self) -> dict[int, chains.Chains]:
+        """By the id of a run's results, where it has steps. Reads those runs again."""
+        found = {
+            id(r): chains.read(r)
+            for r in self.results
+            if any(s.proposals for s in r.samples.values())
+        }
+        return {key: each for key, each in found.items() if each is not None}
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """All that hold anything, in the order in which they are read."""
+        summaries = [r.summary for r in self.results]
+        named = zip(self.results, labels(summaries), strict=True)
+        every = [
+            tables.results(summaries),
+            published.beside(summaries),
+            pairs.table(self.results),
+            matched.table(self.results),
+            tables.cost(summaries),
+            lengths.table(summaries),
+            chains.table(
+                (r, name, self.chains[id(r)]) for r, name in named if id(r) in self.chains
+            ),
+            fidelity.table(self.results),
+        ]
+        return [table for table in every if table.rows]
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:
@@ -20,23 +67,31 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
 
 
 def write(results: Sequence[Results], out: Path) -> Path:
-    """Write out/report.md, out/page.html and out/figures/*.png|svg; return the page's path."""
-    results = sorted(results, key=lambda r: rank(r.summary))
+    """Write out/report.md, out/page.html, out/figures and out/tables; return the page's path."""
+    report = Report(results)
     out.mkdir(parents=True, exist_ok=True)
-    selection = select(results)
-    drawings = draw(results, out / "figures")
-    (out / "report.md").write_text(_markdown(results, drawings, selection))
+    selection = select(report.results)
+    drawings = draw(report.results, report.chains, out / "figures")
+    write_tables(report.tables, out / "tables")
+    (out / "report.md").write_text(_markdown(report, drawings, selection))
     page = out / "page.html"
-    page.write_text(render(results, drawings, selection))
+    page.write_text(render(report.results, report.tables, drawings, selection))
     return page
 
 
-def _markdown(results: Sequence[Results], drawings: Sequence[Drawing], selection: Selection) -> str:
+def write_tables(found: Sequence[Table], folder: Path) -> None:
+    """Every table as folder/<name>.csv and .tex."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in found:
+        (folder / f"{table.name}.csv").write_text(as_csv(table))
+        (folder / f"{table.name}.tex").write_text(as_latex(table))
+
+
+def _markdown(report: Report, drawings: Sequence[Drawing], selection: Selection) -> str:
     figures = [
         f"## {d.title}\n\n![{d.title}](figures/{d.name}.png)\n\n{d.caption}\n" for d in drawings
     ]
-    table = markdown([r.summary for r in results])
-    compared = [published.beside([r.summary for r in results]), pairs.markdown(results)]
-    compared += [disagreement.markdown(results, selection)]
-    parts = ["# powerbench report\n", table, *figures, *compared]
+    first, *others = map(markdown, report.tables)
+    disputed = disagreement.markdown(report.results, selection)
+    parts = ["# powerbench report\n", first, *figures, *others, disputed]
     return "\n".join(part for part in parts if part)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels, mean_value
-from powerbench.report.tables import value
+from powerbench.report.table import text
 from powerbench.stats import Estimate
 from powerbench.store import SampleKey
 from powerbench.types import Score
@@ -45,7 +45,7 @@ def line(comparison: Comparison) -> str:
     """One comparison in a line for the terminal."""
     c = comparison
     return (
-        f"{c.other}: {value(c.value)}, {c.undecided} undecided; "
+        f"{c.other}: {text(c.value)}, {c.undecided} undecided; "
         f"disagrees with {c.own} on {len(c.disagreements)} of {c.both} responses"
     )
 

@@ -1,9 +1,12 @@
 """What numbers and figures need of a sample: a run of any size is read without keeping its texts."""
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from powerbench.flops import contexts
+from powerbench.shard import Shard
 from powerbench.store import Run, SampleKey
 from powerbench.types import Ended, Sample, Span
 
@@ -22,14 +25,20 @@ class Measured(NamedTuple):
     decoded: int
     """Tokens decoded, rejected proposals included."""
     prefilled: int
+    speculated: int
+    """Tokens decoded ahead and thrown away."""
+    contexts: float
+    """Summed over decoded and prefilled tokens: how many tokens each of them attends to."""
     proposals: int
     """Steps that decoded a proposal."""
     accepted: int
     spans: tuple[Span, ...]
     """When it was worked on."""
+    shard: Shard
+    """In which it was made."""
 
     @classmethod
-    def of(cls, sample: Sample) -> "Measured":
+    def of(cls, shard: Shard, sample: Sample) -> "Measured":
         cost, steps = sample.cost, sample.steps
         return cls(
             tokens=len(sample.tokens),
@@ -39,16 +48,32 @@ class Measured(NamedTuple):
             truncated=sample.ended is Ended.LENGTH,
             decoded=cost.decoded,
             prefilled=cost.prefilled,
+            speculated=cost.speculated,
+            contexts=_contexts(sample),
             proposals=sum(step.decoded > 0 for step in steps),
             accepted=sum(step.accepted for step in steps),
             spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
+            shard=shard,
         )
 
 
 def measure(run: Run) -> dict[SampleKey, Measured]:
     """All finished samples of a run, read one at a time."""
     # Interned: a run has far fewer problems than samples, each of which is read with a name of its own.
-    return {SampleKey(sys.intern(s.problem), s.replicate): Measured.of(s) for s in run.stream()}
+    return {
+        SampleKey(sys.intern(s.problem), s.replicate): Measured.of(shard, s)
+        for shard, s in run.located()
+    }
+
+
+def _contexts(sample: Sample) -> float:
+    """Proposals start where they are known to; the blocks' first drafts together where the response does."""
+    prompt, drafted = sample.prompt_tokens, sample.cost.decoded
+    proposed = 0.0
+    for step in sample.steps:
+        proposed += contexts(prompt + step.restart, step.decoded)
+        drafted -= step.decoded
+    return proposed + contexts(prompt, drafted) + contexts(0, sample.cost.prefilled)
 
 
 def logp_per_token(samples: Iterable[Measured]) -> list[float]:
@@ -73,3 +98,12 @@ def wall_clock(samples: Iterable[Measured]) -> float | None:
         total += max(0.0, ended - max(began, until))
         until = max(until, ended)
     return total if spans else None
+
+
+def device_seconds(samples: Iterable[Measured]) -> float | None:
+    """The wall-clock times of all shards together, for each has a device of its own; None without samples."""
+    by_shard = defaultdict(list)
+    for sample in samples:
+        by_shard[sample.shard].append(sample)
+    clocks = (wall_clock(each) for each in by_shard.values())
+    return sum(clock for clock in clocks if clock is not None) if by_shard else None

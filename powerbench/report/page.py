@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from powerbench.report import published
 from powerbench.report.disagreement import compare, disagree
-from powerbench.report.figures import INK, Drawing
-from powerbench.report.pairs import HEADINGS, MEANING, pairs
+from powerbench.report.figures.style import INK, Drawing
 from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
-from powerbench.report.tables import COLUMNS, groups, used, value
+from powerbench.report.table import Table, text
 from powerbench.store import SampleKey
 from powerbench.types import Sample, Score
 
@@ -22,7 +22,12 @@ HERE = Path(__file__).parent
 UNSCORED = "not scored"
 
 
-def render(results: Sequence[Results], drawings: Sequence[Drawing], selection: Selection) -> str:
+def render(
+    results: Sequence[Results],
+    tables: Sequence[Table],
+    drawings: Sequence[Drawing],
+    selection: Selection,
+) -> str:
     """The page's text. It loads nothing: styles, script, figures and data are inside.
 
     Responses may hold anything, `</script>` among it: the template escapes what it prints, and the
@@ -33,18 +38,14 @@ def render(results: Sequence[Results], drawings: Sequence[Drawing], selection: S
     )
     summaries = [r.summary for r in results]
     names = labels(summaries)
-    table = groups(summaries)
     comparisons = [
-        (s, name, c, value(c.value))
+        (s, name, c, text(c.value))
         for s, name, r in zip(summaries, names, results, strict=True)
         for c in compare(r)
     ]
     return environment.get_template("page.html.j2").render(
-        groups=table,
-        columns=[(i, COLUMNS[i]) for i in used(table)],
-        pairs=pairs(results),
-        pair_headings=HEADINGS,
-        pair_meaning=MEANING,
+        tables={table.name: table for table in tables},
+        published=published.table(),
         comparisons=comparisons,
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),

@@ -6,26 +6,33 @@ from itertools import combinations, groupby
 from typing import NamedTuple
 
 from powerbench.paired import Difference, compare, holm
-from powerbench.report.summary import Results, labels, rank
-from powerbench.report.tables import NOTHING, line
+from powerbench.report.summary import Results, labels, main, rank
+from powerbench.report.table import Column, Shown, Table
 
 MOST = 6
 """Runs of a task and model that are all compared with each other; of more, each with the first."""
 
-HEADINGS = (
-    "compared",
-    "difference [95%]",
-    "p",
-    "p, corrected",
-    "problems",
-    "test",
-    "tokens, ratio",
-)
-MEANING = (
-    "The second sampler's mean value minus the first's, over the problems that both have answered, with a "
-    "95% interval; p: of no difference, by McNemar's exact test (one right or wrong answer a problem) or "
-    "a bootstrap over problems; corrected: by Holm's method, for all comparisons of a task and model; "
-    "tokens: what the second decoded for each token that the first decoded, a response."
+COLUMNS = (
+    Column("task"),
+    Column("model"),
+    Column("compared"),
+    Column(
+        "difference [95%]",
+        "the second sampler's mean value minus the first's, over the problems that both have answered",
+    ),
+    Column(
+        "p",
+        "of no difference: McNemar's exact test (one right or wrong answer a problem), or a bootstrap over "
+        "problems",
+    ),
+    Column("p, corrected", "by Holm's method, for all comparisons of a task and model"),
+    Column("problems"),
+    Column("test"),
+    Column(
+        "tokens, ratio",
+        "what the second decoded for each token that the first decoded, a response",
+        ".2f",
+    ),
 )
 
 
@@ -42,24 +49,11 @@ class Pair(NamedTuple):
     tokens: float | None
     """Tokens that the second decoded a response, over those of the first."""
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """In the order of HEADINGS."""
-        d = self.difference
-        return (
-            f"{self.second} over {self.first}",
-            f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]".replace("-", "−"),
-            _p(d.p),
-            _p(self.corrected),
-            f"{d.n:,}",
-            d.test,
-            NOTHING if self.tokens is None else f"{self.tokens:.2f}",
-        )
-
 
 def pairs(results: Sequence[Results]) -> list[Pair]:
-    """Every two runs of a task and model that their own verifier has scored."""
-    named = zip(results, labels([r.summary for r in results]), strict=True)
+    """Every two main runs of a task and model that their own verifier has scored."""
+    shown = main(results)
+    named = zip(shown, labels([r.summary for r in shown]), strict=True)
     ordered = sorted(named, key=lambda each: rank(each[0].summary))
     found = []
     for _, group in groupby(ordered, lambda each: (each[0].summary.task, each[0].summary.model)):
@@ -67,14 +61,30 @@ def pairs(results: Sequence[Results]) -> list[Pair]:
     return found
 
 
-def markdown(results: Sequence[Results]) -> str:
-    """A section on all comparisons; empty if there is none."""
-    sections = []
-    for (task, model), group in groupby(pairs(results), lambda pair: (pair.task, pair.model)):
-        rows = [line(HEADINGS), line(["---", *("---:" for _ in HEADINGS[1:])])]
-        rows += [line(pair.cells) for pair in group]
-        sections.append(f"### {task} · {model}\n\n" + "\n".join(rows))
-    return "\n\n".join(["## Samplers compared", *sections, MEANING]) + "\n" if sections else ""
+def table(results: Sequence[Results]) -> Table:
+    """All comparisons."""
+    rows = [
+        (
+            pair.task,
+            pair.model,
+            f"{pair.second} over {pair.first}",
+            signed(pair.difference),
+            _p("p", pair.difference.p),
+            _p("p, corrected", pair.corrected),
+            pair.difference.n,
+            pair.difference.test,
+            pair.tokens,
+        )
+        for pair in pairs(results)
+    ]
+    return Table("compared", "Samplers compared", COLUMNS, rows, by=2)
+
+
+def signed(d: Difference, form: str = "+.3f") -> Shown:
+    """A difference with its interval, and its sign."""
+    shown = f"{d.mean:{form}} [{d.low:{form}}, {d.high:{form}}]".replace("-", "−")
+    values = {"difference": d.mean, "difference, low": d.low, "difference, high": d.high}
+    return Shown(shown, values)
 
 
 def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
@@ -82,7 +92,7 @@ def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
     compared = [
         (first, second, difference)
         for first, second in both
-        if (difference := compare(_values(first[0]), _values(second[0]))) is not None
+        if (difference := compare(values(first[0]), values(second[0]))) is not None
     ]
     corrected = holm([difference.p for _, _, difference in compared])
     return [
@@ -101,13 +111,13 @@ def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
     ]
 
 
-def _values(results: Results) -> dict[str, list[float]]:
+def values(results: Results) -> dict[str, list[float]]:
     """The decided verdicts, by problem."""
-    values = defaultdict(list)
+    found = defaultdict(list)
     for key, score in results.scores.items():
         if score.value is not None:
-            values[key.problem].append(score.value)
-    return values
+            found[key.problem].append(score.value)
+    return found
 
 
 def _decoded(results: Results) -> float:
@@ -118,5 +128,5 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p(name: str, p: float) -> Shown:
+    return Shown("< 0.001" if p < 0.001 else f"{p:.3f}", {name: p})

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
-from powerbench.report.formats import as_csv, as_latex
 from powerbench.report.summary import Summary, labels
-from powerbench.report.tables import NOTHING, line
-from powerbench.report.tables import value as written
+from powerbench.report.table import Cell, Column, Shown, Table, as_csv, as_latex, markdown
 from powerbench.stats import Estimate, wilson, z_of
 
 FILE = Path(__file__).with_name("published.yaml")
@@ -49,15 +47,27 @@ class Published(msgspec.Struct, frozen=True):
     tasks: dict[str, Task]
     methods: dict[str, str]
     models: dict[str, Model]
+    lengths: dict[str, dict[str, dict[str, float]]]
+    """Of responses, tokens: by model, task and method."""
+
+    def row(self, model: str, sampler: str) -> tuple[str, str] | None:
+        """The model and the method under which the paper has a run of ours; None if it has none."""
+        for name, each in self.models.items():
+            if model == name and sampler in each.values:
+                return name, sampler
+            if model == each.grpo and sampler == "base":
+                return name, "grpo"
+        return None
 
     def value(self, task: str, model: str, sampler: str) -> float | None:
         """What the paper has for a run of ours; None if nothing."""
-        for name, each in self.models.items():
-            if model == name:
-                return each.values.get(sampler, {}).get(task)
-            if model == each.grpo and sampler == "base":
-                return each.values["grpo"].get(task)
-        return None
+        row = self.row(model, sampler)
+        return None if row is None else self.models[row[0]].values[row[1]].get(task)
+
+    def length(self, task: str, model: str, sampler: str) -> float | None:
+        """The mean length that the paper has for a run of ours, in tokens; None if nothing."""
+        row = self.row(model, sampler)
+        return None if row is None else self.lengths.get(row[0], {}).get(task, {}).get(row[1])
 
 
 class Verdict(StrEnum):
@@ -87,11 +97,13 @@ def published() -> Published:
 def judge(summary: Summary) -> Judged | None:
     """What a run says of the paper's number for its task, model and sampler; None if it has none.
 
-    AlpacaEval's number is the length-controlled win rate.
+    AlpacaEval's number is the length-controlled win rate. A sampler's variants have no number.
     """
     value = published().value(summary.task, summary.model, summary.sampler)
     found = _ours(summary)
-    return None if value is None or found is None else verdict(found, value)
+    if value is None or found is None or summary.changes:
+        return None
+    return verdict(found, value)
 
 
 def _ours(summary: Summary) -> Estimate | None:
@@ -99,97 +111,99 @@ def _ours(summary: Summary) -> Estimate | None:
     return summary.length_controlled if summary.task == "alpaca_eval" else summary.value
 
 
-def verdict(found: Estimate, value: float) -> Judged:
-    """Whether an estimate's interval holds a published value, or is too wide to tell."""
+def verdict(found: Estimate, value: float, enough: float = ENOUGH) -> Judged:
+    """Whether an estimate's interval holds a published value, or is too wide to tell.
+
+    enough: the difference that it must have been able to show, in the value's unit.
+    """
     low, high = found.interval
     error = (high - low) / (2 * z_of(0.95))
     detectable = error * (z_of(0.95) + z_of(2 * POWER - 1))
     if not low <= value <= high:
         return Judged(value, Verdict.OUTSIDE, detectable)
-    return Judged(value, Verdict.INSIDE if detectable <= ENOUGH else Verdict.TOO_FEW, detectable)
+    return Judged(value, Verdict.INSIDE if detectable <= enough else Verdict.TOO_FEW, detectable)
 
 
-# -- the table ------------------------------------------------------------------------------------
+# -- the tables -----------------------------------------------------------------------------------
 
 
-def rows() -> list[tuple[str, ...]]:
+def table() -> Table:
     """Table 1: model, method, and a cell for each task; a 95% interval follows from value and n alone."""
-    table = published()
-    return [
+    paper = published()
+    tasks = paper.tasks.values()
+    columns = [Column("model"), Column("method")]
+    columns += [Column(f"{task.title} (n = {task.problems})") for task in tasks]
+    rows = [
         (
             model.title,
             title,
             *(
-                _cell(model.values.get(method, {}).get(task), each)
-                for task, each in table.tasks.items()
+                _cell(model.values.get(method, {}).get(name), task)
+                for name, task in paper.tasks.items()
             ),
         )
-        for model in table.models.values()
-        for method, title in table.methods.items()
+        for model in paper.models.values()
+        for method, title in paper.methods.items()
     ]
+    note = (
+        f"{paper.source}. One response a problem; [Wilson's 95% interval], from the number of problems "
+        "alone."
+    )
+    return Table("published", "Published", columns, rows, by=1, note=note)
 
 
-def headings() -> tuple[str, ...]:
-    """Of `rows`."""
-    tasks = published().tasks.values()
-    return ("model", "method", *(f"{task.title} (n = {task.problems})" for task in tasks))
-
-
-def markdown() -> str:
-    """Table 1, and where it is from."""
-    lines = [line(headings()), line(["---", "---", *("---:" for _ in headings()[2:])])]
-    lines += [line(row) for row in _without_repeats(rows())]
-    note = "One response a problem; [Wilson's 95% interval], from the number of problems alone."
-    return f"# Published\n\n{published().source}\n\n" + "\n".join(lines) + f"\n\n{note}\n"
-
-
-def beside(summaries: Sequence[Summary]) -> str:
-    """A section on the runs that have a published number; empty if none has."""
+def beside(summaries: Sequence[Summary]) -> Table:
+    """The runs that have a published number, each beside it."""
     named = zip(summaries, labels(summaries), strict=True)
     judged = [(s, name, found) for s, name in named if (found := judge(s)) is not None]
-    if not judged:
-        return ""
-    heads = ("run", "published", "here [95%]", "verdict", "could have shown")
-    lines = [line(heads), line(["---", "---:", "---:", "---", "---:"])]
-    for s, name, (value, said, detectable) in judged:
-        here = written(_ours(s))
-        run = f"{s.task} · {s.model} · {name}"
-        lines.append(line([run, f"{value:.3f}", here, said, f"± {detectable:.3f}"]))
-    note = (
-        f"{published().source}, taken for exact. Could have shown: the smallest difference that this many "
-        f"answers show with a chance of {POWER:.0%}; above {ENOUGH:.2f}, a value inside the interval means "
-        f"little. The paper's settings are not asked of a run, nor all of its problems: see its provenance."
+    rows = [
+        (
+            s.task,
+            s.model,
+            name,
+            _cell(value, published().tasks[s.task]),
+            _ours(s),
+            str(said),
+            Shown(f"± {detectable:.3f}", {"could have shown": detectable}),
+        )
+        for s, name, (value, said, detectable) in judged
+    ]
+    columns = (
+        Column("task"),
+        Column("model"),
+        Column("run"),
+        Column("published [95%]"),
+        Column("here [95%]"),
+        Column("verdict", "whether the interval here holds the published value, taken for exact"),
+        Column(
+            "could have shown",
+            f"the smallest difference that this many answers show with a chance of {POWER:.0%}; above "
+            f"{ENOUGH:.2f}, a value inside the interval means little",
+        ),
     )
-    return "\n".join(["## Beside the paper\n", *lines, "", note, ""])
+    note = (
+        f"{published().source}. The paper's settings are not asked of a run, nor all of its problems: see its "
+        "provenance."
+    )
+    return Table("beside", "Beside the paper", columns, rows, by=2, note=note)
 
 
 def write_published(out: Path) -> list[Path]:
     """Table 1 as out/published.md, .csv and .tex."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {
-        "md": markdown(),
-        "csv": as_csv(headings(), rows()),
-        "tex": as_latex(headings(), _without_repeats(rows()), names=2),
+        "md": markdown(table(), level=1),
+        "csv": as_csv(table()),
+        "tex": as_latex(table()),
     }
     for kind, text in texts.items():
         (out / f"published.{kind}").write_text(text)
     return [out / f"published.{kind}" for kind in texts]
 
 
-def _cell(value: float | None, task: Task) -> str:
+def _cell(value: float | None, task: Task) -> Cell:
     if value is None:
-        return NOTHING
+        return None
     if task.measure != "accuracy":
-        return f"{100 * value:.2f}%"
-    low, high = wilson(round(value * task.problems), task.problems)
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _without_repeats(table: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The model's name in its first row only."""
-    above = ""
-    shown = []
-    for model, *others in table:
-        shown.append(("" if model == above else model, *others))
-        above = model
-    return shown
+        return Shown(f"{100 * value:.2f}%", {task.title: value})
+    return Estimate(value, wilson(round(value * task.problems), task.problems), task.problems)

@@ -8,10 +8,27 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, TypeVar
 
+from powerbench.flops import Size, flops
 from powerbench.length_controlled import Unfitted, annotation, length_controlled
-from powerbench.report.measured import Measured, confidence, logp_per_token, measure, wall_clock
+from powerbench.report.measured import (
+    Measured,
+    confidence,
+    device_seconds,
+    logp_per_token,
+    measure,
+    wall_clock,
+)
+from powerbench.report.variants import changes, written
 from powerbench.shard import Shard
-from powerbench.stats import Count, Estimate, PassAtK, clustered, normal, pass_at_k_curve
+from powerbench.stats import (
+    Count,
+    Estimate,
+    PassAtK,
+    clustered,
+    normal,
+    pass_at_k_curve,
+    student,
+)
 from powerbench.store import Run, SampleKey
 from powerbench.types import Problem, Score
 
@@ -30,6 +47,10 @@ class Summary:
     sampler: str
     run: str
     """The name of the run folder, which ends in the hash of its settings."""
+    settings: Mapping[str, Any]
+    """The sampler's."""
+    changes: Mapping[str, Any]
+    """Those of them that its yaml has otherwise: empty for a sampler's main run."""
     problems: int
     replicates: int
     """The most samples that a problem has."""
@@ -45,22 +66,30 @@ class Summary:
     """Responses on which the verifier could not decide."""
     unscored: int
     """Responses that no verifier has seen."""
-    length: float | None
-    """Mean response length, tokens."""
+    length: Estimate | None
+    """Mean response length, tokens, with its 95% interval over problems."""
     logp: float | None
     """Log-likelihood per token under the base model, nats: mean over responses."""
     confidence: float | None
     """Minus the entropy per token, nats: mean over responses (the paper's section 5.3)."""
+    decoded: int
+    """Tokens decoded, rejected proposals included."""
     decoded_per_token: float | None
-    """Tokens decoded, rejected proposals included, for each token of the responses."""
+    """The same, for each token of the responses."""
+    speculated: int
+    """Tokens decoded ahead and thrown away, which `decoded` does not hold."""
     prefilled: int
     """Tokens computed in prefills."""
+    flops: float | None
+    """Floating-point operations of all that was decoded and prefilled, speculation left out."""
     acceptance: float | None
     """Accepted steps among those that decoded a proposal."""
     truncated: float | None
     """Fraction of responses that end for want of length, not with a stop token."""
     seconds: float | None
     """Wall-clock: the time during which at least one response was under way."""
+    gpu_hours: float | None
+    """The same for each shard, times its GPUs; None where there was none."""
     pass_at_k: tuple[PassAtK, ...]
     """For k = 1, 2, 4 ... K, where K is the most decided responses that a problem has."""
     pass_at_k_problems: int
@@ -101,12 +130,14 @@ class Results:
     def summary(self) -> Summary:
         """The run as numbers."""
         config, samples = self.run.config, list(self.samples.values())
-        full = _full(self.scores)
+        manifest, full = self.run.manifest, _full(self.scores)
         return Summary(
             task=config["task"]["name"],
             model=config["model"]["name"],
             sampler=config["sampler"]["name"],
             run=self.run.path.name,
+            settings={k: v for k, v in config["sampler"].items() if k not in ("name", "_target_")},
+            changes=changes(config),
             problems=len({key.problem for key in self.samples}),
             replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
             responses=len(samples),
@@ -116,16 +147,22 @@ class Results:
             length_controlled=self._length_controlled(),
             undecided=sum(score.value is None for score in self.scores.values()),
             unscored=len(samples) - len(self.scores),
-            length=_mean(s.tokens for s in samples),
+            length=student(_by_problem({k: s.tokens for k, s in self.samples.items()}))
+            if samples
+            else None,
             logp=_mean(logp_per_token(samples)),
             confidence=_mean(confidence(samples)),
+            decoded=sum(s.decoded for s in samples),
             decoded_per_token=_ratio(
                 sum(s.decoded for s in samples), sum(s.tokens for s in samples)
             ),
+            speculated=sum(s.speculated for s in samples),
             prefilled=sum(s.prefilled for s in samples),
+            flops=_flops(manifest, samples),
             acceptance=_ratio(sum(s.accepted for s in samples), sum(s.proposals for s in samples)),
             truncated=_mean(s.truncated for s in samples),
             seconds=wall_clock(samples),
+            gpu_hours=_gpu_hours(config, manifest, samples),
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
         )
@@ -156,9 +193,14 @@ class Results:
         return normal(fitted.rate.value, fitted.standard_error, fitted.rate.n)
 
 
-def summarise(run: Run) -> Summary:
-    """The run as numbers."""
-    return Results.read(run).summary
+def main(results: Sequence[Results]) -> list[Results]:
+    """Of each task, model and sampler the runs that change nothing of its yaml; all, if none is like that."""
+
+    def of(r: Results) -> tuple[str, str, str]:
+        return (r.summary.task, r.summary.model, r.summary.sampler)
+
+    plain = {of(r) for r in results if not r.summary.changes}
+    return [r for r in results if not r.summary.changes or of(r) not in plain]
 
 
 def mean_value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
@@ -179,12 +221,49 @@ def rank(summary: Summary) -> tuple[Any, ...]:
 
 
 def labels(summaries: Sequence[Summary]) -> list[str]:
-    """Each run's sampler, with the hash of its settings where the name alone is ambiguous."""
-    names = [(s.task, s.model, s.sampler) for s in summaries]
+    """Each run's sampler with what it changes of its yaml; where that is ambiguous, with what else differs."""
+    names = [" ".join(filter(None, (s.sampler, written(s.changes)))) for s in summaries]
+    where = [(s.task, s.model, name) for s, name in zip(summaries, names, strict=True)]
+    alike = defaultdict(list)
+    for s, each in zip(summaries, where, strict=True):
+        alike[each].append(s)
     return [
-        f"{s.sampler} {s.run.removeprefix(f'{s.sampler}-')}" if names.count(name) > 1 else s.sampler
-        for s, name in zip(summaries, names, strict=True)
+        name if len(alike[each]) == 1 else f"{name} {_apart(s, alike[each])}"
+        for s, name, each in zip(summaries, names, where, strict=True)
     ]
+
+
+def _apart(summary: Summary, others: Sequence[Summary]) -> str:
+    """The sampler's settings in which runs differ; the hash of all settings where these do not tell."""
+    differ = [
+        k for k in summary.settings if any(o.settings.get(k) != summary.settings[k] for o in others)
+    ]
+    own = {k: summary.settings[k] for k in differ}
+    alike = sum({k: o.settings.get(k) for k in differ} == own for o in others)
+    return (
+        written(own) if differ and alike == 1 else summary.run.removeprefix(f"{summary.sampler}-")
+    )
+
+
+def _flops(manifest: Mapping[str, Any], samples: Iterable[Measured]) -> float | None:
+    size = manifest.get("model", {}).get("size")
+    if size is None:
+        return None
+    tokens = attended = 0.0
+    for s in samples:
+        tokens += s.decoded + s.prefilled
+        attended += s.contexts
+    return flops(Size(**size), tokens, attended)
+
+
+def _gpu_hours(
+    config: Mapping[str, Any], manifest: Mapping[str, Any], samples: Iterable[Measured]
+) -> float | None:
+    engine, seconds = config.get("engine", {}), device_seconds(samples)
+    there = bool(manifest.get("hardware", {}).get("accelerators"))
+    if seconds is None or not there or engine.get("device") == "cpu":
+        return None
+    return seconds * (engine.get("tensor_parallel_size") or 1) / 3600
 
 
 def _measure(scores: Iterable[Score]) -> str | None:

@@ -1,169 +1,189 @@
-"""The table of runs: plain cells, shared by the terminal, the markdown report and the page."""
+"""The tables of results and of what they cost: for the terminal, the report and the page."""
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from powerbench.report.summary import Summary, labels, rank
-from powerbench.stats import Estimate
-
-NOTHING = "–"
-"""Stands for what does not apply, or is not known yet."""
+from powerbench.report.table import Cell, Column, Shown, Table
 
 
-class Column(NamedTuple):
-    """One quantity: its heading, what it is, and how it is written."""
+class Quantity(NamedTuple):
+    """A column of runs, and how a run's cell is had."""
 
-    heading: str
-    meaning: str
-    cell: Callable[[Summary], str]
-
-
-class Row(NamedTuple):
-    """One run: its cells in the order of COLUMNS."""
-
-    summary: Summary
-    label: str
-    """The sampler, made unambiguous."""
-    cells: tuple[str, ...]
+    column: Column
+    cell: Callable[[Summary], Cell]
 
 
-class Group(NamedTuple):
-    """The runs of one task with one model."""
-
-    task: str
-    model: str
-    measure: str
-    rows: tuple[Row, ...]
-
-
-def value(estimate: Estimate | None) -> str:
-    """A mean with its interval: `0.748 [0.708, 0.784]`."""
-    if estimate is None:
-        return NOTHING
-    return f"{estimate.mean:.3f} [{estimate.interval.low:.3f}, {estimate.interval.high:.3f}]"
-
-
-def _undecided(s: Summary) -> str:
+def _undecided(s: Summary) -> Cell:
+    values = {"undecided": s.undecided, "not scored": s.unscored}
     if s.verifier is None:
-        return "not scored"
-    return f"{s.undecided:,}" + (f" (+{s.unscored:,} not scored)" if s.unscored else "")
+        return Shown("not scored", values)
+    more = f" (+{s.unscored:,} not scored)" if s.unscored else ""
+    return Shown(f"{s.undecided:,}{more}", values)
 
 
-def _pass_at_k(s: Summary) -> str:
+def _n(s: Summary) -> Cell:
+    shown = f"{s.problems:,} × {s.replicates:,}" if s.responses else "0"
+    return Shown(shown, {"problems": s.problems, "replicates": s.replicates})
+
+
+def _pass_at_k(s: Summary) -> Cell:
     if not s.pass_at_k:
-        return NOTHING
+        return None
     last, missing = s.pass_at_k[-1], s.problems - s.pass_at_k_problems
-    return f"{last.mean:.3f} (k={last.k}" + (f", n={s.pass_at_k_problems:,})" if missing else ")")
+    n = f", n={s.pass_at_k_problems:,}" if missing else ""
+    low, high = last.interval
+    values = {"pass@k": last.mean, "pass@k, low": low, "pass@k, high": high}
+    values |= {"k": last.k, "pass@k, problems": s.pass_at_k_problems}
+    return Shown(f"{last.mean:.3f} (k={last.k}{n})", values)
 
 
-def _number(x: float | None, form: str) -> str:
-    return NOTHING if x is None else f"{x:{form}}".replace("-", "−")
+def _length(s: Summary) -> Cell:
+    if s.length is None:
+        return None
+    low, high = s.length.interval
+    values = {"tokens": s.length.mean, "tokens, low": low, "tokens, high": high}
+    return Shown(f"{s.length.mean:,.0f}", values)
 
 
-COLUMNS = (
-    Column(
-        "value [95%]",
-        "accuracy, or preference over the baseline: mean over problems of the decided responses, "
-        "with a 95% interval over problems",
-        lambda s: value(s.value),
+def _each(total: float | None, s: Summary) -> float | None:
+    return None if total is None or not s.responses else total / s.responses
+
+
+VALUE = Column(
+    "value [95%]",
+    "accuracy, or preference over the baseline: mean over problems of the decided responses, "
+    "with a 95% interval over problems",
+)
+
+RESULTS = (
+    Quantity(VALUE, lambda s: s.value),
+    Quantity(
+        Column(
+            "LC win rate [95%]",
+            "AlpacaEval's length-controlled win rate: what would be left if every response were as long as "
+            "the baseline's; its interval, over instructions, includes the regression's uncertainty",
+        ),
+        lambda s: s.length_controlled,
     ),
-    Column(
-        "LC win rate [95%]",
-        "AlpacaEval's length-controlled win rate: what would be left if every response were as long as "
-        "the baseline's; its interval, over instructions, includes the regression's uncertainty",
-        lambda s: value(s.length_controlled),
+    Quantity(
+        Column("undecided", "responses the verifier could not decide, left out of the value"),
+        _undecided,
     ),
-    Column(
-        "undecided", "responses the verifier could not decide, left out of the value", _undecided
-    ),
-    Column(
-        "n",
-        "problems × replicates",
-        lambda s: f"{s.problems:,} × {s.replicates:,}" if s.responses else "0",
-    ),
-    Column(
-        "pass@k",
-        "chance that at least one of k responses is right, at the largest k there is (unbiased); "
-        "n: the problems with that many decided responses, where some have fewer",
+    Quantity(Column("n", "problems × replicates"), _n),
+    Quantity(
+        Column(
+            "pass@k",
+            "chance that at least one of k responses is right, at the largest k there is (unbiased); "
+            "n: the problems with that many decided responses, where some have fewer",
+        ),
         _pass_at_k,
     ),
-    Column("tokens", "mean response length", lambda s: _number(s.length, ",.0f")),
-    Column(
-        "log p / token",
-        "log-likelihood under the base model, nats per token, mean over responses",
-        lambda s: _number(s.logp, ".3f"),
+    Quantity(Column("tokens", "mean response length"), _length),
+    Quantity(
+        Column(
+            "log p / token",
+            "log-likelihood under the base model, nats per token, mean over responses",
+        ),
+        lambda s: s.logp,
     ),
-    Column(
-        "confidence",
-        "minus the entropy of the next-token distribution, nats per token, mean over responses",
-        lambda s: _number(s.confidence, ".3f"),
+    Quantity(
+        Column(
+            "confidence",
+            "minus the entropy of the next-token distribution, nats per token, mean over responses",
+        ),
+        lambda s: s.confidence,
     ),
-    Column(
-        "decoded / token",
-        "tokens decoded, rejected proposals included, per token of the responses",
-        lambda s: _number(s.decoded_per_token, ".2f"),
+    Quantity(
+        Column(
+            "decoded / token",
+            "tokens decoded, rejected proposals included, per token of the responses",
+            ".2f",
+        ),
+        lambda s: s.decoded_per_token,
     ),
-    Column(
-        "prefilled", "tokens computed in prefills, whole run", lambda s: _number(s.prefilled, ",")
+    Quantity(
+        Column("FLOPs", "floating-point operations a response, prefill included", ".1e"),
+        lambda s: _each(s.flops, s),
     ),
-    Column(
-        "acceptance",
-        "accepted steps among those that decoded a proposal",
-        lambda s: _number(s.acceptance, ".2f"),
+    Quantity(
+        Column("acceptance", "accepted steps among those that decoded a proposal", ".2f"),
+        lambda s: s.acceptance,
     ),
-    Column(
-        "truncated",
-        "responses that reached the length limit without a stop token",
-        lambda s: _number(s.truncated, ".1%"),
+    Quantity(
+        Column("truncated", "responses that reached the length limit without a stop token", ".1%"),
+        lambda s: s.truncated,
     ),
-    Column(
-        "seconds",
-        "wall-clock of the run, interruptions not counted",
-        lambda s: _number(s.seconds, ",.0f"),
+    Quantity(
+        Column("seconds", "wall-clock of the run, interruptions not counted", ",.0f"),
+        lambda s: s.seconds,
     ),
 )
 
+COST = (
+    Quantity(VALUE, lambda s: s.value),
+    Quantity(Column("responses"), lambda s: s.responses),
+    Quantity(Column("decoded", "tokens decoded, rejected proposals included"), lambda s: s.decoded),
+    Quantity(
+        Column("thrown away", "tokens decoded ahead while rows were idle, and not needed"),
+        lambda s: s.speculated,
+    ),
+    Quantity(Column("prefilled", "tokens computed in prefills"), lambda s: s.prefilled),
+    Quantity(
+        Column(
+            "FLOPs",
+            "2 for each parameter and token, decoded or prefilled, and 4 for each layer, unit of width and "
+            "token attended to; what was thrown away is not in it",
+            ".2e",
+        ),
+        lambda s: s.flops,
+    ),
+    Quantity(
+        Column("FLOPs / response", "", ".2e"),
+        lambda s: _each(s.flops, s),
+    ),
+    Quantity(
+        Column("seconds", "wall-clock of the run, interruptions not counted", ",.0f"),
+        lambda s: s.seconds,
+    ),
+    Quantity(
+        Column("GPU-hours", "wall-clock of every shard, times its GPUs", ",.2f"),
+        lambda s: s.gpu_hours,
+    ),
+)
 
-def groups(summaries: Sequence[Summary]) -> list[Group]:
-    """The table: by task, then by model; within each greedy, base, low_temp, power and so on."""
+BY = (Column("task"), Column("model"), Column("measure"), Column("sampler"))
+
+
+def results(summaries: Sequence[Summary]) -> Table:
+    """What runs found: by task and model, within these greedy, base, low_temp, power and so on."""
+    return _table("results", "Results", RESULTS, summaries)
+
+
+def cost(summaries: Sequence[Summary]) -> Table:
+    """What runs cost."""
+    return _table("cost", "Cost", COST, summaries)
+
+
+def _table(
+    name: str, title: str, quantities: Sequence[Quantity], summaries: Sequence[Summary]
+) -> Table:
     ordered = sorted(summaries, key=rank)
     rows = [
-        Row(s, label, tuple(column.cell(s) for column in COLUMNS))
+        (
+            s.task,
+            s.model,
+            _measure(s, ordered),
+            label,
+            *(quantity.cell(s) for quantity in quantities),
+        )
         for s, label in zip(ordered, labels(ordered), strict=True)
     ]
-    by_model = groupby(rows, lambda row: (row.summary.task, row.summary.model))
-    return [_group(task, model, tuple(of_model)) for (task, model), of_model in by_model]
+    columns = (*BY, *(quantity.column for quantity in quantities))
+    return Table(name, title, columns, rows, by=3)
 
 
-def used(found: Sequence[Group]) -> list[int]:
-    """Which of COLUMNS, by position: the first, and those that hold something in any row."""
-    rows = [row for group in found for row in group.rows]
-    others = range(1, len(COLUMNS))
-    return [0, *(i for i in others if any(row.cells[i] != NOTHING for row in rows))]
-
-
-def markdown(summaries: Sequence[Summary]) -> str:
-    """One table for each task and model, then what the columns mean."""
-    sections = []
-    for group in groups(summaries):
-        shown = used([group])
-        lines = [line(["sampler", *(COLUMNS[i].heading for i in shown)])]
-        lines += [line(["---", *("---:" for _ in shown)])]
-        lines += [line([row.label, *(row.cells[i] for i in shown)]) for row in group.rows]
-        title = f"## {group.task} · {group.model} ({group.measure})"
-        sections.append(f"{title}\n\n" + "\n".join(lines))
-    meanings = [
-        f"- **{COLUMNS[i].heading}**: {COLUMNS[i].meaning}" for i in used(groups(summaries))
-    ]
-    return "\n\n".join([*sections, "\n".join(meanings)]) + "\n"
-
-
-def _group(task: str, model: str, rows: tuple[Row, ...]) -> Group:
-    measures = dict.fromkeys(row.summary.measure for row in rows if row.summary.measure)
-    return Group(task, model, " and ".join(measures) or "not scored", rows)
-
-
-def line(cells: Sequence[str]) -> str:
-    """A row of a table in markdown."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _measure(summary: Summary, others: Sequence[Summary]) -> str:
+    """What the values of a task and model are."""
+    alike = [s for s in others if (s.task, s.model) == (summary.task, summary.model)]
+    return " and ".join(dict.fromkeys(s.measure for s in alike if s.measure)) or "not scored"

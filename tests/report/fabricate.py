@@ -1,9 +1,12 @@
 """Small run folders, written through the store as the runner and the verifiers write them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from powerbench.report.summary import Results, Summary
 from powerbench.store import Run, SampleKey
 from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
 
@@ -35,20 +38,37 @@ def write_run(
     scores: Mapping[tuple[str, int], Score] | None = None,
     prompt: str = "What is {}?",
     task: str = "math500",
+    model: str = "tiny",
+    settings: Mapping[str, Any] | None = None,
+    manifest: Mapping[str, Any] | None = None,
+    problems: Sequence[str] | None = None,
+    **shared: Any,
 ) -> Run:
-    """A run folder at `path`, named <sampler>-<hash>, with the given samples and verdicts."""
+    """A run folder at `path`, named <sampler>-<hash>, with the given samples and verdicts.
+
+    settings: the sampler's. problems: by default those of the samples. shared: settings of the whole
+    configuration.
+    """
     samples = list(samples)
     run = Run(path)
-    problems = [
+    shown = [
         Problem(id_, Prompt(prompt.replace("{}", id_)), gold=f"gold of {id_}")
-        for id_ in dict.fromkeys(s.problem for s in samples)
+        for id_ in dict.fromkeys(problems or [s.problem for s in samples])
     ]
-    sampler = path.name.rsplit("-", 1)[0]
-    config = f"task: {{name: {task}}}\nmodel: {{name: tiny}}\nsampler: {{name: {sampler}}}\n"
-    config += "verifier: {name: math}\n"
-    run.create(
-        config, {"git": {"commit": "abc123"}, "packages": {}, "digest": "12345678"}, problems
-    )
+    config = {
+        "task": {"name": task},
+        "model": {"name": model},
+        "sampler": {"name": path.name.rsplit("-", 1)[0], **(settings or {})},
+        "verifier": {"name": "math"},
+        **shared,
+    }
+    made_by = {
+        "git": {"commit": "abc123"},
+        "packages": {},
+        "digest": "12345678",
+        **(manifest or {}),
+    }
+    run.create(yaml.safe_dump(config), made_by, shown)
     with run.writing() as writing:
         for one in samples:
             writing.write(one)
@@ -79,3 +99,8 @@ def verdicts(samples: Iterable[Sample], every: int = 2) -> dict[tuple[str, int],
         (s.problem, s.replicate): Score(correct=i % every == 0, extracted=str(i), reason="compared")
         for i, s in enumerate(samples)
     }
+
+
+def summarise(run: Run) -> Summary:
+    """The run as numbers."""
+    return Results.read(run).summary

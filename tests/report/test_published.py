@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fabricate import grid, verdicts, write_run
+from fabricate import grid, summarise, verdicts, write_run
 from scipy import stats as reference
 
 from powerbench.cli import main
@@ -18,13 +18,12 @@ from powerbench.report.build import write_report
 from powerbench.report.published import (
     POWER,
     Verdict,
-    headings,
     judge,
     published,
-    rows,
+    table,
     verdict,
 )
-from powerbench.report.summary import summarise
+from powerbench.report.table import text
 from powerbench.stats import Estimate, wilson
 
 PAPER = Path(__file__).parents[3] / "shared/PAPER.md"
@@ -57,11 +56,11 @@ def test_every_name_is_one_of_ours() -> None:
 
 
 def test_intervals_follow_from_the_value_and_n_alone() -> None:
-    row = next(r for r in rows() if r[:2] == ("Qwen2.5-Math-7B", "power sampling"))
+    row = next(r for r in table().rows if r[:2] == ("Qwen2.5-Math-7B", "power sampling"))
     expected = reference.binomtest(374, 500).proportion_ci(0.95, method="wilson")
-    assert row[2] == f"0.748 [{expected.low:.3f}, {expected.high:.3f}]"
-    assert row[5] == "2.88%"
-    assert headings()[2] == "MATH500 (n = 500)"
+    assert text(row[2]) == f"0.748 [{expected.low:.3f}, {expected.high:.3f}]"
+    assert text(row[5]) == "2.88%"
+    assert table().columns[2].heading == "MATH500 (n = 500)"
 
 
 def test_the_command_shows_and_writes_the_table(
@@ -72,12 +71,18 @@ def test_the_command_shows_and_writes_the_table(
     said = capsys.readouterr().out
     low, high = wilson(120, 164)
     assert "Phi-3.5-mini-instruct" in said and f"0.732 [{low:.3f}, {high:.3f}]" in said
-    read = list(csv.reader(io.StringIO((tmp_path / "published.csv").read_text())))
-    assert read == [list(headings()), *map(list, rows())]
+    read = list(csv.DictReader(io.StringIO((tmp_path / "published.csv").read_text())))
+    assert len(read) == 12
+    phi = next(
+        r for r in read if (r["model"], r["method"]) == ("Phi-3.5-mini-instruct", "power sampling")
+    )
+    assert float(phi["HumanEval (n = 164), high"]) == pytest.approx(high)
+    assert float(phi["AlpacaEval 2.0"]) == 0.1765
     latex = (tmp_path / "published.tex").read_text()
     assert latex.count(r" \\") == 13
     assert r"2.88\%" in latex and r"\begin{tabular}{llrrrr}" in latex
-    assert "| Qwen2.5-7B | base | 0.498 [" in (tmp_path / "published.md").read_text()
+    written = (tmp_path / "published.md").read_text()
+    assert "## Qwen2.5-7B\n" in written and "| base | 0.498 [" in written
 
 
 def test_a_report_needs_runs_or_the_published(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,10 +136,9 @@ def test_a_run_is_set_beside_the_paper(tmp_path: Path) -> None:
         found = judge(summarise(run))
         assert found is not None and found.published == value
         assert found.verdict is Verdict.OUTSIDE
-    text = write_report([run], tmp_path / "out").with_name("report.md").read_text()
-    assert (
-        "| math500 · qwen2.5-math-7b-grpo · base | 0.785 | 0.500 [0.352, 0.648] | outside |" in text
-    )
+    written = write_report([run], tmp_path / "out").with_name("report.md").read_text()
+    assert "### math500 · qwen2.5-math-7b-grpo" in written
+    assert "| base | 0.785 [" in written and "] | 0.500 [0.352, 0.648] | outside | ±" in written
 
 
 def test_samplers_are_compared_on_the_page_and_in_the_report(tmp_path: Path) -> None:
@@ -144,10 +148,10 @@ def test_samplers_are_compared_on_the_page_and_in_the_report(tmp_path: Path) -> 
         for name, every in (("base", 4), ("power", 1), ("low_temp", 2))
     ]
     page = write_report(runs, tmp_path / "out")
-    text = page.with_name("report.md").read_text()
+    report = page.with_name("report.md").read_text()
     exact = 2 * 0.5**30  # 30 problems that power alone has solved
     assert exact < 0.001
-    assert "| power over base | +0.750 [" in text
-    assert "| < 0.001 | < 0.001 | 40 | McNemar | 1.00 |" in text
-    assert "low_temp over base" in text and "power over low_temp" in text
+    assert "| power over base | +0.750 [" in report
+    assert "| < 0.001 | < 0.001 | 40 | McNemar | 1.00 |" in report
+    assert "low_temp over base" in report and "power over low_temp" in report
     assert "Samplers compared" in page.read_text() and "power over low_temp" in page.read_text()

@@ -8,17 +8,17 @@ import re
 from pathlib import Path
 
 import pytest
-from fabricate import STEPS, grid, sample, verdicts, write_run
+from fabricate import STEPS, grid, sample, summarise, verdicts, write_run
 
 from powerbench.errors import UserError
 from powerbench.report.build import write_report
 from powerbench.report.page import embed, verdict
-from powerbench.report.summary import summarise
-from powerbench.report.tables import groups
+from powerbench.report.tables import results as results_table
 from powerbench.store import Run
 from powerbench.types import Score
 
-FIGURES = ("pass_at_k", "log_likelihood", "confidence")
+FIGURES = ("teaser", "pass_at_k", "log_likelihood", "confidence", "compute", "chains")
+FORMATS = ("png", "svg", "pdf")
 HOSTILE = "</script><b>bold</b><script>throw 1</script><!-- & \u2028 {{ 7 * 7 }}"
 
 
@@ -53,7 +53,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_are_written(written: Path) -> None:
-    names = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    names = {f"{name}.{kind}" for name in FIGURES for kind in FORMATS}
     assert written.name == "page.html"
     assert {f.name for f in (written.parent / "figures").iterdir()} == names
     report = (written.parent / "report.md").read_text()
@@ -72,9 +72,9 @@ def test_the_table_states_value_interval_undecided_and_n(written: Path) -> None:
 def test_samplers_are_listed_in_the_order_of_the_paper(tmp_path: Path) -> None:
     names = ["zeta-1", "power_official-1", "power-1", "low_temp-1", "base-1", "greedy-1", "alpha-1"]
     summaries = [summarise(write_run(tmp_path / name, [sample()])) for name in names]
-    (group,) = groups(summaries)
+    (group,) = results_table(summaries).groups()
     expected = ["greedy", "base", "low_temp", "power", "power_official", "alpha", "zeta"]
-    assert [row.label for row in group.rows] == expected
+    assert [row[0] for row in group.rows] == expected
 
 
 def test_the_same_runs_give_the_same_report(written: Path, tmp_path: Path) -> None:

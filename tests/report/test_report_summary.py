@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fabricate import STEPS, grid, sample, verdicts, write_run, write_scores
+from fabricate import STEPS, grid, sample, summarise, verdicts, write_run, write_scores
 
-from powerbench.report.summary import Summary, labels, summarise
-from powerbench.report.tables import markdown
+from powerbench.report.summary import Summary, labels
+from powerbench.report.table import markdown
+from powerbench.report.tables import results as results_table
 from powerbench.stats import wilson
 from powerbench.types import Cost, Ended, Score
 
@@ -34,7 +35,7 @@ def test_likelihood_and_confidence_are_means_over_responses_of_means_over_tokens
     summary = summarise(write_run(tmp_path / "base-1", samples))
     assert summary.logp == pytest.approx(-0.3)
     assert summary.confidence == pytest.approx(-0.4)
-    assert summary.length == 4
+    assert summary.length is not None and summary.length.mean == pytest.approx(3)  # (6 + 0) / 2
     assert (summary.problems, summary.replicates, summary.responses) == (2, 2, 3)
 
 
@@ -160,4 +161,4 @@ def test_the_length_controlled_win_rate_needs_difficulties_only(tmp_path: Path) 
     found = summarise(run).length_controlled
     assert found is not None and found.n == 30
     assert found.interval.low < found.mean < found.interval.high
-    assert "LC win rate" in markdown([summarise(run)])
+    assert "LC win rate" in markdown(results_table([summarise(run)]))

@@ -1,0 +1,258 @@
+"""Accuracy against a setting (Figure 6), against what it costs, and by task (the paper's first figure)."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from powerbench.report.figures.style import (
+    Curve,
+    Drawing,
+    Mark,
+    Marked,
+    Panel,
+    curves,
+    marks,
+    multiples,
+    panels,
+    save,
+    span,
+)
+from powerbench.report.matched import curve as best_of_n
+from powerbench.report.matched import is_chain
+from powerbench.report.published import published
+from powerbench.report.series import Series, series
+from powerbench.report.summary import Results, Summary, main
+from powerbench.stats import Estimate
+
+NAMES = {"alpha": "α", "steps": "Metropolis–Hastings steps a block"}
+"""What the axes of some settings say."""
+
+
+class Dots(Marked):
+    """Values of one sampler, with their intervals, at places along an axis."""
+
+    def __init__(self, label: str, mark: Mark, x: Sequence[float], y: Sequence[Estimate]) -> None:
+        self.label, self.mark, self.x, self.y = label, mark, x, y
+
+
+# -- by task --------------------------------------------------------------------------------------
+
+TEASER = (
+    "teaser",
+    "Samplers by task",
+    "Value (accuracy, or preference over the baseline) of each sampler, with 95% intervals over problems. Open "
+    "diamonds: the paper’s numbers, where it has them.",
+)
+
+
+def draw_bars(results: Sequence[Results], folder: Path) -> list[Drawing]:
+    """A panel for each model, a group of bars for each task."""
+    shown = [c for c in curves(main(results)) if _value(c.summary) is not None]
+    if not shown:
+        return []
+    models = dict.fromkeys(c.summary.model for c in shown)
+    found = [Panel(model, [c for c in shown if c.summary.model == model]) for model in models]
+    groups = max(len({c.summary.task for c in panel.curves}) for panel in found)
+    figure = multiples(found, _bars, "", "value", width=max(3.3, 1.5 * groups))
+    return [save(figure, folder, *TEASER)]
+
+
+def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
+    tasks = list(dict.fromkeys(c.summary.task for c in shown))
+    samplers = list(dict.fromkeys(c.label for c in shown))
+    width = 0.8 / len(samplers)
+    for c in shown:
+        s, value = c.summary, _value(c.summary)
+        assert value is not None
+        x = tasks.index(s.task) + (samplers.index(c.label) - (len(samplers) - 1) / 2) * width
+        axes.bar(x, value.mean, 0.9 * width, color=c.mark.colour, alpha=0.75, linewidth=0)
+        _whiskers(axes, [x], [value], c.mark, marker="none")
+        paper = published().value(s.task, s.model, s.sampler)
+        if paper is not None:
+            axes.plot(x, paper, marker="D", mfc="none", mec=c.mark.colour, ms=5, ls="none")
+    axes.set_xticks(range(len(tasks)), tasks, fontsize=8)
+    axes.set_xlim(-0.6, len(tasks) - 0.4)
+    axes.set_ylim(0, 1.02)
+    return f"n = {span(c.summary.problems for c in shown)} problems"
+
+
+# -- against a setting ----------------------------------------------------------------------------
+
+
+def draw_series(results: Sequence[Results], folder: Path) -> list[Drawing]:
+    """A figure for each setting that has at least three values; other samplers are lines across it."""
+    every = [s for s in series(results) if all(p.results.summary.value for p in s.points)]
+    drawings = []
+    for setting in dict.fromkeys(s.setting for s in every):
+        found = [s for s in every if s.setting == setting]
+        where = dict.fromkeys((s.task, s.model) for s in found)
+        across = [c for c in curves(main(results)) if _is_across(c.summary, found)]
+        looks = _looks([*found, *across])
+        figure_panels = [
+            Panel(
+                f"{task} · {model}",
+                [_dots(s, looks) for s in found if (s.task, s.model) == (task, model)]
+                + [
+                    Dots(c.label, looks[c.label], [], [c.summary.value])
+                    for c in across
+                    if (c.summary.task, c.summary.model) == (task, model) and c.summary.value
+                ],
+            )
+            for task, model in where
+        ]
+        figure = multiples(figure_panels, _against, NAMES.get(setting, setting), "value")
+        name = NAMES.get(setting, setting)
+        caption = (
+            f"Value against {name} with 95% intervals over problems; all other settings as in the sampler’s "
+            "main run. Dashed: samplers that do not depend on it."
+        )
+        drawings.append(save(figure, folder, f"against_{setting}", f"Against {name}", caption))
+    return drawings
+
+
+def _is_across(summary: Summary, found: Sequence[Series]) -> bool:
+    """Whether a main run stands beside a series, and its sampler has none of its own there."""
+    there = [s for s in found if (s.task, s.model) == (summary.task, summary.model)]
+    plain = summary.value is not None and found[0].setting not in summary.settings
+    return plain and bool(there)
+
+
+def _looks(of: Iterable[Series | Curve]) -> dict[str, Mark]:
+    names = (
+        (x.sampler, x.sampler) if isinstance(x, Series) else (x.label, x.summary.sampler)
+        for x in of
+    )
+    return marks(names)
+
+
+def _dots(found: Series, looks: dict[str, Mark]) -> Dots:
+    values = [p.results.summary.value for p in found.points]
+    return Dots(
+        found.sampler, looks[found.sampler], [p.x for p in found.points], [v for v in values if v]
+    )
+
+
+def _against(axes: Axes, shown: Sequence[Dots]) -> str:
+    for dots in shown:
+        if not dots.x:
+            axes.axhline(dots.y[0].mean, color=dots.mark.colour, linestyle="--", lw=1)
+            continue
+        axes.plot(dots.x, [y.mean for y in dots.y], color=dots.mark.colour, ls=dots.mark.line)
+        _whiskers(axes, dots.x, dots.y, dots.mark)
+    axes.set_xticks(sorted({x for dots in shown for x in dots.x}))
+    axes.set_ylim(0, 1.02)
+    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
+
+
+# -- against compute ------------------------------------------------------------------------------
+
+COMPUTE = (
+    "compute",
+    "Value against compute",
+    "Value against what a problem costs, rejected proposals and prefills included. Lines with small dots: "
+    "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1; lines "
+    "with large dots: a chain at several numbers of steps. 95% intervals over problems.",
+)
+
+
+def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
+    """Each sampler as a curve or a point: in FLOPs, or in tokens where these are not known."""
+    shown = [c for c in curves(main(results)) if c.summary.value is not None and c.summary.decoded]
+    if not shown:
+        return []
+    in_flops = all(c.summary.flops for c in shown)
+    by_steps = [
+        s
+        for s in series(results)
+        if s.setting == "steps" and all(p.results.summary.value for p in s.points)
+    ]
+    found = [
+        Panel(panel.title, [d for c in panel.curves for d in _costs(c, by_steps, in_flops)])
+        for panel in panels(shown)
+    ]
+    axis = "FLOPs a problem" if in_flops else "tokens decoded a problem"
+    return [save(multiples(found, _compute, axis, "value"), folder, *COMPUTE)]
+
+
+def _costs(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> list[Dots]:
+    """A run with what comes of it: best-of-n of a plain sampler, its steps of a chain."""
+    s, value = c.summary, c.summary.value
+    assert value is not None
+    own = [x for x in by_steps if (x.task, x.model, x.sampler) == (s.task, s.model, s.sampler)]
+    if own and not s.changes:
+        points = [p.results.summary for p in own[0].points]
+        values = [p.value for p in points]
+        return [
+            Dots(c.label, c.mark, [_cost(p, in_flops) for p in points], [v for v in values if v])
+        ]
+    best = [] if is_chain(c.results) else best_of_n(c.results)
+    if len(best) < 2:
+        return [Dots(c.label, c.mark, [_cost(s, in_flops)], [value])]
+    each = _cost(s, in_flops)
+    return [
+        Dots(
+            c.label,
+            c.mark._replace(marker="."),
+            [b.n * each for b in best],
+            [b.value for b in best],
+        )
+    ]
+
+
+def _cost(summary: Summary, in_flops: bool) -> float:
+    total = summary.flops if in_flops else summary.decoded
+    return (total or 0) / max(1, summary.responses)
+
+
+def _compute(axes: Axes, shown: Sequence[Dots]) -> str:
+    for dots in shown:
+        x, mean = dots.x, [y.mean for y in dots.y]
+        if dots.mark.marker == ".":
+            low, high = zip(*(y.interval for y in dots.y), strict=True)
+            axes.fill_between(x, low, high, color=dots.mark.colour, alpha=0.10, linewidth=0)
+            axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line, lw=1, marker=".", ms=3)
+            continue
+        axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line)
+        _whiskers(axes, x, dots.y, dots.mark)
+    axes.set_xscale("log")
+    places = [x for dots in shown for x in dots.x]
+    if max(places) < 30 * min(places):  # too short for a power of ten or two
+        ticks = _round(min(places), max(places), (1, 2, 5))
+        if len(ticks) < 3:
+            ticks = _round(min(places), max(places), (1, 1.5, 2, 3, 4, 5, 7))
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.set_xticklabels(
+            [
+                f"{t:.1e}".replace(".0e", "e").replace("e+", "e") if t >= 1e5 else f"{t:g}"
+                for t in ticks
+            ]
+        )
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0, 1.02)
+    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
+
+
+def _round(low: float, high: float, digits: Sequence[float]) -> list[float]:
+    """Numbers between two others that begin with these digits."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    candidates = [m * 10.0**d for d in decades for m in digits]
+    return [c for c in candidates if low <= c <= high]
+
+
+def _value(summary: Summary) -> Estimate | None:
+    """What the paper's table has: AlpacaEval's is the length-controlled win rate."""
+    return summary.length_controlled or summary.value
+
+
+def _whiskers(
+    axes: Axes, x: Sequence[float], y: Sequence[Estimate], mark: Mark, marker: str | None = None
+) -> None:
+    means = np.array([each.mean for each in y])
+    low = np.maximum(0, means - [each.interval.low for each in y])
+    high = np.maximum(0, [each.interval.high for each in y] - means)
+    shape = mark.marker if marker is None else marker
+    axes.errorbar(x, means, (low, high), color=mark.colour, ls="none", elinewidth=0.9, marker=shape)

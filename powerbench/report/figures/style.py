@@ -1,0 +1,176 @@
+"""How figures look: one style, a mark for each sampler, small multiples by task and model, three formats."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
+from math import ceil
+from pathlib import Path
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from matplotlib import rc_context, rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from powerbench.report.summary import SAMPLERS, Results, Summary, labels, sampler_rank
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+INK = str(rc_params_from_file(STYLE, use_default_template=False)["text.color"])
+"""The one colour of text and axes; the page replaces it by its own, light or dark."""
+OKABE_ITO = (INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9")
+"""Okabe and Ito 2008; ink for black, and without the yellow that vanishes on white."""
+Line = Literal["-", "--", ":", "-."]
+LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+MARKERS = "osD^vPX"
+FORMATS = ("png", "svg", "pdf")
+
+C = TypeVar("C", bound="Marked")
+
+
+class Drawing(NamedTuple):
+    """A figure on disk, as `<name>.png`, `.svg` and `.pdf`."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Path
+
+
+class Mark(NamedTuple):
+    """How one sampler is drawn, in every panel."""
+
+    colour: str
+    line: Line
+    marker: str
+
+
+class Marked:
+    """What has a label and a mark in a legend."""
+
+    label: str
+    mark: Mark
+
+
+class Curve(Marked):
+    """One run in one panel."""
+
+    def __init__(self, results: Results, label: str, mark: Mark) -> None:
+        self.results, self.label, self.mark = results, label, mark
+
+    @property
+    def summary(self) -> Summary:
+        """Its run's."""
+        return self.results.summary
+
+
+class Panel(NamedTuple, Generic[C]):
+    """A part of a figure: of one task and model, as a rule."""
+
+    title: str
+    curves: Sequence[C]
+
+
+def curves(results: Sequence[Results]) -> list[Curve]:
+    """Runs with their labels and marks."""
+    summaries = [r.summary for r in results]
+    names = labels(summaries)
+    looks = marks(zip(names, (s.sampler for s in summaries), strict=True))
+    return [Curve(r, name, looks[name]) for r, name in zip(results, names, strict=True)]
+
+
+def title(summary: Summary) -> str:
+    """Of a run's panel."""
+    return f"{summary.task} · {summary.model}"
+
+
+def panels(found: Iterable[Curve]) -> list[Panel[Curve]]:
+    """The runs of each task and model together."""
+    grouped: dict[str, list[Curve]] = {}
+    for curve in found:
+        grouped.setdefault(title(curve.summary), []).append(curve)
+    return [Panel(name, each) for name, each in grouped.items()]
+
+
+def marks(runs: Iterable[tuple[str, str]]) -> dict[str, Mark]:
+    """A mark for each (label, sampler): a known sampler has the same colour in every report."""
+    ordered = sorted(set(runs), key=lambda run: (sampler_rank(run[1]), run[0]))
+    first = {sampler: label for label, sampler in reversed(ordered)}
+    own = {
+        first[sampler]: (colour, LINES[0])
+        for sampler, colour in zip(SAMPLERS, OKABE_ITO, strict=False)
+        if sampler in first
+    }
+    spare = cycle([look for look in _looks() if look not in own.values()])
+    looks = {label: own[label] if label in own else next(spare) for label, _ in ordered}
+    shapes = zip(looks.items(), cycle(MARKERS), strict=False)
+    return {label: Mark(*look, marker) for (label, look), marker in shapes}
+
+
+def _looks() -> list[tuple[str, Line]]:
+    return [(colour, line) for line in LINES for colour in OKABE_ITO]
+
+
+def multiples(
+    found: Sequence[Panel[C]],
+    plot: Callable[[Axes, Sequence[C]], str],
+    x: str,
+    y: str,
+    width: float = 3.3,
+) -> Figure:
+    """Small multiples with one legend.
+
+    plot: fills a panel, and says how many it shows. width: of a panel, inches.
+    """
+    columns = 2 if len(found) == 4 else min(3, len(found))
+    rows = ceil(len(found) / columns)
+    with rc_context(fname=STYLE):
+        figure = Figure(figsize=(width * columns + 0.3, 2.5 * rows + 0.5), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, panel in zip(grid.flat, found, strict=False):
+            note = plot(axes, panel.curves)
+            head(axes, panel.title, note)
+            axes.set_xlabel(x)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(y)
+        for axes in grid.flat[len(found) :]:
+            axes.set_visible(False)
+        add_legend(figure, in_order(found), round(0.6 * width * columns))
+    return figure
+
+
+def head(axes: Axes, name: str, note: str) -> None:
+    """A panel's title, and below it what it shows and of how many."""
+    axes.set_title(name, pad=18)
+    axes.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=8)
+
+
+def in_order(found: Sequence[Panel[C]]) -> list[tuple[str, Mark]]:
+    """The marks of a figure, in the order in which samplers are listed."""
+    every = {curve.label: curve.mark for panel in found for curve in panel.curves}
+    return sorted(every.items(), key=lambda each: (sampler_rank(each[0].split()[0]), each[0]))
+
+
+def add_legend(figure: Figure, entries: Sequence[tuple[str, Mark]], widest: int) -> None:
+    """One legend above all panels. widest: the most entries in a row."""
+    figure.legend(
+        [Line2D([], [], color=m.colour, linestyle=m.line) for _, m in entries],
+        [label for label, _ in entries],
+        loc="outside upper left",
+        ncols=ceil(len(entries) / ceil(len(entries) / widest)),
+        handlelength=1.6,
+    )
+
+
+def span(values: Iterable[int]) -> str:
+    """How many, where it differs: `12 to 16`."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawing:
+    """Write a figure in every format: the same runs give the same files."""
+    with rc_context(fname=STYLE):
+        figure.savefig(folder / f"{name}.png", facecolor="white")
+        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    return Drawing(name, title, caption, folder / f"{name}.svg")

@@ -1,0 +1,65 @@
+"""Runs that differ in one number of their sampler's settings: the points of a curve (Figure 6)."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from powerbench.report.summary import Results, Summary, rank
+
+LEAST = 3
+"""Values of a setting from which on its runs are a curve."""
+
+
+class Point(NamedTuple):
+    """One run of a series."""
+
+    x: float
+    results: Results
+
+
+class Series(NamedTuple):
+    """A sampler on a task with a model, by the values of one of its settings."""
+
+    task: str
+    model: str
+    sampler: str
+    setting: str
+    points: tuple[Point, ...]
+    """In ascending order."""
+
+
+def series(results: Sequence[Results]) -> list[Series]:
+    """All there are, of the settings that runs change: a sampler's main run is a point of each."""
+    grouped = defaultdict(list)
+    for each in sorted(results, key=lambda r: rank(r.summary)):
+        s = each.summary
+        grouped[s.task, s.model, s.sampler].append(each)
+    found = []
+    for (task, model, sampler), runs in grouped.items():
+        changed = dict.fromkeys(k for r in runs for k in r.summary.changes)
+        for setting in changed:
+            points = _points(runs, setting)
+            if len({p.x for p in points}) >= LEAST:
+                found.append(Series(task, model, sampler, setting, tuple(points)))
+    return found
+
+
+def _points(runs: Sequence[Results], setting: str) -> list[Point]:
+    """Those that change nothing but this setting, if it is a number, and have responses."""
+    points = [
+        Point(float(r.summary.settings[setting]), r)
+        for r in runs
+        if set(r.summary.changes) <= {setting}
+        and _is_number(r.summary.settings.get(setting))
+        and r.samples
+        and _rest(r.summary, setting) == _rest(runs[0].summary, setting)
+    ]
+    return sorted(points, key=lambda p: p.x)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _rest(summary: Summary, setting: str) -> dict[str, Any]:
+    return {k: v for k, v in summary.settings.items() if k != setting}

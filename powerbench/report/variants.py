@@ -1,0 +1,54 @@
+"""What a run changes of its sampler: the settings that its sampler's yaml has otherwise.
+
+A run whose settings are its yaml's, such as alpha=4 for all samplers, is a sampler's main one. Others are
+its variants: points of a curve against alpha, or departures left out.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from powerbench.compose import conf_dir
+
+
+def changes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampler's settings that differ from its yaml's, whose references are to this configuration.
+
+    config: a run's. A sampler without a yaml here has changed nothing.
+    """
+    own = config["sampler"]
+    default = _yaml(str(own["name"]))
+    if default is None:
+        return {}
+    whole = OmegaConf.create({**config, "sampler": default})
+    found = {}
+    for key, value in own.items():
+        try:
+            if key in whole.sampler and whole.sampler[key] != value:
+                found[key] = value
+        except OmegaConfBaseException:  # refers to what this configuration does not have
+            continue
+    return found
+
+
+def written(settings: Mapping[str, Any]) -> str:
+    """Settings as one writes them: `alpha=2, top_k=null`."""
+    return ", ".join(f"{key}={_word(value)}" for key, value in settings.items())
+
+
+def _word(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@cache
+def _yaml(sampler: str) -> DictConfig | None:
+    file = conf_dir() / "sampler" / f"{sampler}.yaml"
+    if not file.is_file():
+        return None
+    loaded = OmegaConf.load(file)
+    return loaded if isinstance(loaded, DictConfig) else None

@@ -1,0 +1,95 @@
+"""Best-of-n is exact over all subsets, and is set beside a chain at equal tokens.
+
+Run: pytest tests/report/test_matched.py
+"""
+
+from itertools import combinations, product
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from fabricate import STEPS, sample, write_run
+
+from powerbench.report.matched import at, curve, table
+from powerbench.report.summary import Results
+from powerbench.report.table import text
+from powerbench.stats import best_of
+from powerbench.types import Cost, Sample, Score
+
+RANKED = [
+    [(-3.0, 1.0), (-1.0, 0.0), (-2.0, 1.0), (-5.0, 0.0)],
+    [(-1.0, 1.0), (-1.0, 0.0), (-1.0, 0.0), (-2.0, 1.0), (-0.5, 0.25)],
+    [(0.0, 1.0)],
+]
+
+
+@pytest.mark.parametrize(("ranked", "n"), [(r, n) for r in RANKED for n in range(1, len(r) + 1)])
+def test_best_of_n_is_the_mean_over_every_subset(ranked: list[tuple[float, float]], n: int) -> None:
+    """Of equal scores each is as likely to be taken: by enumeration."""
+    found = []
+    for subset in combinations(ranked, n):
+        best = max(score for score, _ in subset)
+        found.append(fmean(value for score, value in subset if score == best))
+    assert best_of(n, ranked) == pytest.approx(fmean(found), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_best_of_more_than_there_are_is_refused(n: int) -> None:
+    with pytest.raises(ValueError, match="n must be between 1 and 2"):
+        best_of(n, RANKED[0][:2])
+
+
+def plain(tmp_path: Path) -> Results:
+    """Four replicates of two problems, 10 tokens each: the likeliest is right on p0 and wrong on p1."""
+    samples, scores = [], {}
+    for i, r in product(range(2), range(4)):
+        samples.append(sample(f"p{i}", r, length=10, logp=-5.0 + r))
+        scores[f"p{i}", r] = Score(correct=(r == 3) == (i == 0))
+    return Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+
+
+def chain(tmp_path: Path, decoded: int) -> Results:
+    """One response to each of two problems, both right."""
+    samples: list[Sample] = [
+        sample(f"p{i}", length=10, steps=STEPS, cost=Cost(decoded, 7, 1.0, 9.0)) for i in range(2)
+    ]
+    scores = {(f"p{i}", 0): Score(correct=True) for i in range(2)}
+    return Results.read(write_run(tmp_path / "power-1", samples, scores))
+
+
+def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -> None:
+    found = curve(plain(tmp_path))
+    assert [b.n for b in found] == [1, 2, 3, 4]
+    assert [b.tokens for b in found] == [10, 20, 30, 40]
+    assert found[0].problems == {"p0": [0.25], "p1": [0.75]}
+    assert found[1].problems == {"p0": [0.5], "p1": [0.5]}
+    assert found[3].problems == {"p0": [1.0], "p1": [0.0]}
+
+
+def test_equal_tokens_lie_between_two_whole_numbers(tmp_path: Path) -> None:
+    found = curve(plain(tmp_path))
+    between = at(25, found)
+    assert between is not None and between.problems["p0"] == pytest.approx([(0.5 + 0.75) / 2])
+    whole, fewer = at(40, found), at(3, found)
+    assert whole is not None and whole.problems["p0"] == [1.0]
+    assert fewer is not None and fewer.problems == found[0].problems
+    assert at(41, found) is None
+
+
+def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
+    samples = [sample("p0", r) for r in range(3)]
+    run = write_run(
+        tmp_path / "greedy-1", samples, {("p0", r): Score(correct=True) for r in range(3)}
+    )
+    assert curve(Results.read(run)) == []
+
+
+def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
+    other = plain(tmp_path)
+    (row,) = table([other, chain(tmp_path, 20)]).rows
+    assert text(row[5]) == "best of 2.0 low_temp"
+    assert text(row[6]).startswith("0.500 [")
+    assert text(row[7]).startswith("+0.500 [")
+    (row,) = table([other, chain(tmp_path / "more", 90)]).rows
+    assert text(row[5]) == "best of 9.0 low_temp (there are 4)"
+    assert (row[6], row[7]) == (None, None)
