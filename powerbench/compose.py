@@ -104,7 +104,11 @@ def options(group: str) -> dict[str, str]:
     """The names in a group and their one-line descriptions (each yaml's first comment)."""
     found, folder = {}, conf_dir() / group
     for file in sorted(folder.rglob("*.yaml")):
-        comments = [x for x in file.read_text().splitlines() if x.startswith("# ") and "@" not in x]
+        comments = [
+            x
+            for x in file.read_text().splitlines()
+            if x.startswith("# ") and not x.startswith("# @")
+        ]
         name = file.relative_to(folder).with_suffix("").as_posix()
         found[name] = comments[0][2:] if comments else ""
     return found

@@ -10,9 +10,13 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from powerbench.errors import require
+from powerbench.report import lengths
 from powerbench.report.measured import confidence, logp_per_token
 from powerbench.report.selection import select
-from powerbench.report.summary import Results
+from powerbench.report.summary import Results, Summary
+from powerbench.report.table import Table, records
+from powerbench.report.tables import cost
+from powerbench.report.tables import results as results_table
 from powerbench.shard import WHOLE, Shard
 from powerbench.store import Run, SampleKey
 
@@ -129,12 +133,16 @@ class WandbTracker:
         plain = asdict(summary) | {"pass_at_k": None}
         self._run.summary.update({k: v for k, v in plain.items() if v is not None})
         for point in summary.pass_at_k:
-            self._run.log({"k": point.k, "pass@k": point.mean})
+            low, high = point.interval
+            self._run.log(
+                {"k": point.k, "pass@k": point.mean, "pass@k, low": low, "pass@k, high": high}
+            )
         self._run.log(
             {
                 "log-likelihood per token": wandb.Histogram(logp_per_token(samples)),
                 "confidence": wandb.Histogram(confidence(samples)),
                 "responses": _table(results, wandb.Table),
+                **{table.name: _plain(table, wandb.Table) for table in _tables(summary)},
             }
         )
         if summary.pass_at_k:
@@ -151,6 +159,18 @@ class WandbTracker:
             )
         self._run.finish()
         self._run = None
+
+
+def _tables(summary: Summary) -> list[Table]:
+    """The report's tables of one run."""
+    tables = (results_table([summary]), cost([summary]), lengths.table([summary]))
+    return [table for table in tables if table.rows]
+
+
+def _plain(table: Table, make: Callable[..., Any]) -> Any:
+    rows = records(table)
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    return make(columns=heads, data=[[row.get(head) for head in heads] for row in rows])
 
 
 def _mode(asked: str) -> str:

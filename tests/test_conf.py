@@ -16,7 +16,9 @@ from powerbench.compose import GROUPS, compose, conf_dir, expand, options
 from powerbench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-CHOICES = [(g, name) for g in GROUPS if g != "experiment" for name in options(g)]
+PARTIAL = ("experiment", "edition", "without")
+"""Groups that set what others hold."""
+CHOICES = [(g, name) for g in GROUPS if g not in PARTIAL for name in options(g)]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -35,11 +37,31 @@ def test_every_yaml_composes_and_instantiates(
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_job_of_every_experiment_composes(name: str) -> None:
     jobs = expand([f"experiment={name}"], multirun=False).overrides
-    assert len(jobs) > 1
+    edition = name.partition("/")[2].partition("_")[0]
     for overrides in jobs:
         job = compose(overrides)
         job.build("sampler")
-        assert job.config.runs == f"runs/{name}"
+        assert job.config.runs == f"runs/{edition}"
+    assert options("experiment")[name]
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((conf_dir() / "experiment").iterdir()), ids=lambda f: f.name
+)
+def test_every_artefact_has_two_editions_and_a_target(folder: Path) -> None:
+    assert {"mini.yaml", "paper.yaml"} <= {file.name for file in folder.iterdir()}
+    makefile = (ROOT / "Makefile").read_text()
+    assert f" {folder.name}" in makefile.partition("ARTEFACTS :=")[2].partition("\n")[0]
+
+
+def test_the_paper_edition_has_the_papers_settings() -> None:
+    for overrides in expand(["experiment=table1/paper"], multirun=False).overrides:
+        config = compose(overrides).config
+        assert (config.max_tokens, config.blocks, config.steps, config.alpha) == (3072, 16, 10, 4.0)
+        assert (config.limit, config.replicates) == (None, 1)
+    humaneval = compose(["experiment=fig7_9/paper", "task=humaneval"]).config
+    assert (humaneval.alpha, humaneval.replicates) == (1.67, 16)
+    assert compose(["experiment=fig7_9/paper", "task=gpqa_diamond"]).config.alpha == 4.0
 
 
 def test_a_sweep_may_set_what_only_its_values_have() -> None:
@@ -50,7 +72,8 @@ def test_a_sweep_may_set_what_only_its_values_have() -> None:
     ]
     assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True).overrides) == 2
     assert (
-        "task=math500" in expand(["experiment=mini", "task=math500"], multirun=False).overrides[0]
+        "task=math500"
+        in expand(["experiment=table1/mini", "task=math500"], multirun=False).overrides[0]
     )
 
 

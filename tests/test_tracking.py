@@ -38,12 +38,36 @@ def test_an_offline_run_holds_summary_curves_and_responses(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     tracker = WandbTracker()
-    tracker.start(run, group="mini", shard=WHOLE)
+    tracker.start(run, group="table1/mini", shard=WHOLE)
     tracker.log({"tokens/s": 12.0})
     tracker.finish(Results.read(run))
     read = inspect(run)
-    for expected in ("tokens/s", "pass@k", "responses", "confidence", "logp", "decoded_per_token"):
-        assert expected in read
+    names = ("tokens/s", "pass@k", "pass@k, high", "responses", "confidence", "logp", "cost")
+    for expected in (*names, "decoded_per_token"):
+        assert f'"{expected}"' in read
+    assert '"experiment": "table1/mini"' in read
+
+
+def test_the_reports_tables_and_the_pass_at_k_curve_are_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    tracker, results = WandbTracker(), Results.read(run)
+    tracker.start(run, group="table1/mini", shard=WHOLE)
+    tracker.finish(results)
+    kept = {
+        file.name.split("_")[0]: json.loads(file.read_text())
+        for file in run.path.rglob("*.table.json")
+    }
+    row = dict(zip(kept["results"]["columns"], kept["results"]["data"][0], strict=True))
+    value = results.summary.value
+    assert value is not None
+    assert (row["value"], row["value, high"]) == (value.mean, value.interval.high)
+    assert (row["problems"], row["replicates"]) == (4, 2)
+    assert kept["cost"]["data"] and len(kept["responses"]["data"]) == 8
+    (curve,) = (table for name, table in kept.items() if "pass@k" in name)
+    means = [point.mean for point in results.summary.pass_at_k]
+    assert [each[-1] for each in curve["data"]] == pytest.approx(means)
 
 
 def test_a_shard_is_a_run_of_its_own_responses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
