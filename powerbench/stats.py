@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -126,13 +127,20 @@ def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
     """
     if not 1 <= n <= len(ranked):
         raise ValueError(f"n must be between 1 and {len(ranked)}, got {n}")
-    ordered = sorted(ranked)
-    expected = 0.0
-    for _, tied in groupby(enumerate(ordered), key=lambda each: each[1][0]):
-        places = [(i, value) for i, (_, value) in tied]
-        chance = sum(math.comb(i, n - 1) for i, _ in places) / math.comb(len(ordered), n)
-        expected += chance * float(np.mean([value for _, value in places]))
+    chances, expected = _chances(len(ranked), n), 0.0
+    places = zip(chances, sorted(ranked), strict=True)
+    for _, tied in groupby(places, key=lambda each: each[1][0]):
+        chance, total, count = 0.0, 0.0, 0
+        for own, (_, value) in tied:
+            chance, total, count = chance + own, total + value, count + 1
+        expected += chance * total / count
     return expected
+
+
+@lru_cache(maxsize=1024)
+def _chances(size: int, n: int) -> list[float]:
+    """Of each rank, from the lowest: to be the highest among n of so many."""
+    return [math.comb(i, n - 1) / math.comb(size, n) for i in range(size)]
 
 
 def normal(mean: float, standard_error: float, n: int, level: float = 0.95) -> Estimate:

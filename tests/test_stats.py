@@ -3,13 +3,23 @@
 Run: pytest tests/test_stats.py
 """
 
+import math
 from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from powerbench.stats import Count, Interval, clustered, pass_at_k, pass_at_k_curve, wilson
+from powerbench.stats import (
+    Count,
+    Estimate,
+    Interval,
+    clustered,
+    pass_at_k,
+    pass_at_k_curve,
+    student,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
@@ -123,3 +133,33 @@ def test_one_problem_says_nothing_about_others() -> None:
 def test_a_problem_with_too_few_replicates_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be between 1 and n=3, got 4"):
         pass_at_k_curve([Count(4, 1), Count(3, 1)], ks=[4], seed=0)
+
+
+@pytest.mark.parametrize("problems", [2, 7, 40])
+def test_students_interval_is_scipys(problems: int) -> None:
+    """Over problems: replicates are averaged first, whatever their number."""
+    rng = np.random.default_rng(problems)
+    values = {f"p{i}": rng.normal(50, 9, size=1 + i % 3).tolist() for i in range(problems)}
+    found = student(values)
+    expected = reference.ttest_1samp([np.mean(v) for v in values.values()], 0)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.n == problems
+
+
+def test_students_interval_of_one_problem_tells_nothing() -> None:
+    assert student({"p": [3.0, 5.0]}) == Estimate(4.0, Interval(-math.inf, math.inf), 1)
+    with pytest.raises(ValueError, match="at least one"):
+        student({"p": []})
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_bands_of_pass_at_k_cover_the_truth(k: int) -> None:
+    """400 times 40 problems of 8 responses, each problem solved with a chance drawn from Beta(1, 2)."""
+    rng, covered = np.random.default_rng(k), 0
+    exact = 1 - 2 / (k + 2)  # 1 - E (1 - p)^k
+    for seed in range(400):
+        chances = rng.beta(1, 2, size=40)
+        counts = [Count(8, int(rng.binomial(8, p))) for p in chances]
+        (point,) = pass_at_k_curve(counts, [k], seed, resamples=400)
+        covered += point.interval.low <= exact <= point.interval.high
+    assert 0.90 <= covered / 400 <= 0.98

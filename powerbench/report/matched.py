@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import product
+from itertools import count, takewhile
 from math import floor
 from typing import NamedTuple
 
@@ -37,40 +37,52 @@ def is_chain(results: Results) -> bool:
     return "steps" in results.summary.settings or results.summary.acceptance is not None
 
 
-def curve(results: Results) -> list[BestOf]:
-    """Best-of-n for n = 1 ... R, R the most decided responses that a problem has: exact, over all subsets.
+class Best:
+    """Best-of-n of a run's decided responses, for any n up to the most that a problem has: exact.
 
-    Of the problems that have R; empty if R is 1, or if all responses of every problem are equally likely (but
-    for rounding), as greedy ones are.
+    Of the problems that have so many.
     """
-    ranked = defaultdict(list)
-    for key, score in results.scores.items():
-        if score.value is not None:
-            ranked[key.problem].append((results.samples[key].logp, score.value))
-    most = max(map(len, ranked.values()), default=0)
-    full = {problem: found for problem, found in ranked.items() if len(found) == most}
-    if most < 2 or all(len({round(logp, 2) for logp, _ in found}) == 1 for found in full.values()):
-        return []
-    cost = decoded(results)
-    return [_best_of(n, n * cost, full) for n in range(1, most + 1)]
 
+    def __init__(self, results: Results) -> None:
+        ranked = defaultdict(list)
+        for key, score in results.scores.items():
+            if score.value is not None:
+                ranked[key.problem].append((results.samples[key].logp, score.value))
+        self.most = max(map(len, ranked.values()), default=0)
+        self.tokens = decoded(results)
+        """Decoded a response, mean."""
+        self._full = {p: found for p, found in ranked.items() if len(found) == self.most}
 
-def at(tokens: float, best: Sequence[BestOf]) -> BestOf | None:
-    """Best-of-n for a number of tokens between two whole n: the one or the other by chance, so that the
-    mean is right. None where even the largest n costs less; n = 1 where it costs more.
-    """
-    share = tokens / best[0].tokens
-    if share > best[-1].n:
-        return None
-    share = max(1.0, share)
-    low = best[floor(share) - 1]
-    high = best[min(floor(share), len(best) - 1)]
-    weight = share - floor(share)
-    mixed = {
-        problem: [(1 - weight) * low.problems[problem][0] + weight * high.problems[problem][0]]
-        for problem in low.problems
-    }
-    return BestOf(low.n, max(tokens, best[0].tokens), clustered(mixed), mixed)
+    @property
+    def means_something(self) -> bool:
+        """Whether there is something to choose from: greedy responses differ by rounding alone."""
+        alike = (len({round(logp, 2) for logp, _ in found}) == 1 for found in self._full.values())
+        return self.most > 1 and not all(alike)
+
+    def of(self, n: int) -> BestOf:
+        """Over all subsets of n responses."""
+        problems = {problem: [best_of(n, found)] for problem, found in self._full.items()}
+        return BestOf(n, n * self.tokens, clustered(problems), problems)
+
+    def curve(self) -> list[BestOf]:
+        """For every n up to 16, then for its powers of two, and for the largest."""
+        powers = takewhile(lambda n: n < self.most, (2**i for i in count(5)))
+        return [self.of(n) for n in sorted({*range(1, min(16, self.most) + 1), *powers, self.most})]
+
+    def at(self, tokens: float) -> BestOf | None:
+        """For a number of tokens between two whole n: the one or the other by chance, so that the mean is
+        right. None where even the largest n costs less; n = 1 where it costs more.
+        """
+        share = max(1.0, tokens / self.tokens)
+        if share > self.most:
+            return None
+        low, high = self.of(floor(share)), self.of(min(floor(share) + 1, self.most))
+        weight = share - floor(share)
+        mixed = {
+            problem: [(1 - weight) * value + weight * high.problems[problem][0]]
+            for problem, (value,) in low.problems.items()
+        }
+        return BestOf(low.n, share * self.tokens, clustered(mixed), mixed)
 
 
 COLUMNS = (
@@ -89,31 +101,27 @@ def table(results: Sequence[Results]) -> Table:
     """Every main run of chains beside every main run of a plain sampler of its task and model."""
     shown = [r for r in main(results) if r.summary.value is not None]
     named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
-    curves = {id(r): curve(r) for r in shown if not is_chain(r)}
+    plain = [(Best(r), name, r.summary) for r, name in named if not is_chain(r)]
     rows = []
-    for (chain, name), (plain, other) in product(named, named):
-        same = (chain.summary.task, chain.summary.model) == (
-            plain.summary.task,
-            plain.summary.model,
-        )
-        if not (same and is_chain(chain) and curves.get(id(plain)) and decoded(chain)):
-            continue
-        best = curves[id(plain)]
-        found = at(decoded(chain), best)
-        share = decoded(chain) / best[0].tokens
-        difference = compare(found.problems, values(chain)) if found else None
-        rows.append(
-            (
-                chain.summary.task,
-                chain.summary.model,
-                name,
-                decoded(chain),
-                chain.summary.value,
-                _instead(share, other, best[-1].n),
-                found.value if found else None,
-                signed(difference) if difference else None,
+    for chain, name in named:
+        for best, other, s in plain:
+            same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
+            if not (same and is_chain(chain) and best.means_something and decoded(chain)):
+                continue
+            found = best.at(decoded(chain))
+            difference = compare(found.problems, values(chain)) if found else None
+            rows.append(
+                (
+                    s.task,
+                    s.model,
+                    name,
+                    decoded(chain),
+                    chain.summary.value,
+                    _instead(decoded(chain) / best.tokens, other, best.most),
+                    found.value if found else None,
+                    signed(difference) if difference else None,
+                )
             )
-        )
     return Table("matched", "The same tokens, spent otherwise", COLUMNS, rows, by=2)
 
 
@@ -121,8 +129,3 @@ def _instead(share: float, sampler: str, most: int) -> Shown:
     short = f" (there are {most})" if share > most else ""
     shown = f"best of {max(1.0, share):.1f} {sampler}{short}"
     return Shown(shown, {"sampler instead": sampler, "n instead": max(1.0, share)})
-
-
-def _best_of(n: int, tokens: float, full: dict[str, list[tuple[float, float]]]) -> BestOf:
-    problems = {problem: [best_of(n, ranked)] for problem, ranked in full.items()}
-    return BestOf(n, tokens, clustered(problems), problems)

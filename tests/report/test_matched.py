@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from fabricate import STEPS, sample, write_run
 
-from powerbench.report.matched import at, curve, table
+from powerbench.report.matched import Best, table
 from powerbench.report.summary import Results
 from powerbench.report.table import text
 from powerbench.stats import best_of
@@ -58,7 +58,7 @@ def chain(tmp_path: Path, decoded: int) -> Results:
 
 
 def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -> None:
-    found = curve(plain(tmp_path))
+    found = Best(plain(tmp_path)).curve()
     assert [b.n for b in found] == [1, 2, 3, 4]
     assert [b.tokens for b in found] == [10, 20, 30, 40]
     assert found[0].problems == {"p0": [0.25], "p1": [0.75]}
@@ -67,13 +67,13 @@ def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -
 
 
 def test_equal_tokens_lie_between_two_whole_numbers(tmp_path: Path) -> None:
-    found = curve(plain(tmp_path))
-    between = at(25, found)
+    best = Best(plain(tmp_path))
+    between = best.at(25)
     assert between is not None and between.problems["p0"] == pytest.approx([(0.5 + 0.75) / 2])
-    whole, fewer = at(40, found), at(3, found)
+    whole, fewer = best.at(40), best.at(3)
     assert whole is not None and whole.problems["p0"] == [1.0]
-    assert fewer is not None and fewer.problems == found[0].problems
-    assert at(41, found) is None
+    assert fewer is not None and fewer.problems == best.of(1).problems
+    assert best.at(41) is None
 
 
 def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "greedy-1", samples, {("p0", r): Score(correct=True) for r in range(3)}
     )
-    assert curve(Results.read(run)) == []
+    assert not Best(Results.read(run)).means_something
 
 
 def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:

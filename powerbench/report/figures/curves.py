@@ -20,8 +20,7 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
-from powerbench.report.matched import curve as best_of_n
-from powerbench.report.matched import is_chain
+from powerbench.report.matched import Best, is_chain
 from powerbench.report.published import published
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main
@@ -29,6 +28,10 @@ from powerbench.stats import Estimate
 
 NAMES = {"alpha": "α", "steps": "Metropolis–Hastings steps a block"}
 """What the axes of some settings say."""
+
+
+SMALL = "."
+"""Marks the points of best-of-n."""
 
 
 class Dots(Marked):
@@ -188,18 +191,12 @@ def _costs(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> list[Dots]:
         return [
             Dots(c.label, c.mark, [_cost(p, in_flops) for p in points], [v for v in values if v])
         ]
-    best = [] if is_chain(c.results) else best_of_n(c.results)
-    if len(best) < 2:
+    best = Best(c.results)
+    if is_chain(c.results) or not best.means_something:
         return [Dots(c.label, c.mark, [_cost(s, in_flops)], [value])]
-    each = _cost(s, in_flops)
-    return [
-        Dots(
-            c.label,
-            c.mark._replace(marker="."),
-            [b.n * each for b in best],
-            [b.value for b in best],
-        )
-    ]
+    each, found = _cost(s, in_flops), best.curve()
+    mark = c.mark._replace(marker=SMALL)
+    return [Dots(c.label, mark, [b.n * each for b in found], [b.value for b in found])]
 
 
 def _cost(summary: Summary, in_flops: bool) -> float:
@@ -210,10 +207,10 @@ def _cost(summary: Summary, in_flops: bool) -> float:
 def _compute(axes: Axes, shown: Sequence[Dots]) -> str:
     for dots in shown:
         x, mean = dots.x, [y.mean for y in dots.y]
-        if dots.mark.marker == ".":
+        if dots.mark.marker == SMALL:
             low, high = zip(*(y.interval for y in dots.y), strict=True)
             axes.fill_between(x, low, high, color=dots.mark.colour, alpha=0.10, linewidth=0)
-            axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line, lw=1, marker=".", ms=3)
+            axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line, lw=1, marker=SMALL, ms=3)
             continue
         axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line)
         _whiskers(axes, x, dots.y, dots.mark)

@@ -1,0 +1,135 @@
+"""Every figure is drawn where the runs allow it, in three formats, of the numbers that the runs hold.
+
+Run: pytest tests/report/test_figures.py
+"""
+
+from pathlib import Path
+
+import pytest
+from fabricate import STEPS, grid, verdicts, write_run
+
+from powerbench import records
+from powerbench.report.build import write_report
+from powerbench.report.figures import curves, responses
+from powerbench.report.figures.style import FORMATS, panels
+from powerbench.report.figures.style import curves as curves_of
+from powerbench.report.summary import Results, main
+from powerbench.store import Run
+from powerbench.types import Likelihood, Score
+
+SHARED = {"max_tokens": 128, "alpha": 4.0, "blocks": 4, "steps": 4}
+SIZE = {"parameters": 100, "multiplied": 100, "layers": 1, "attention": 8}
+
+
+def power(folder: Path, name: str, every: int = 2, **changed: float) -> Run:
+    samples = grid(6, 1, steps=STEPS)
+    return write_run(
+        folder / f"power-{name}",
+        samples,
+        verdicts(samples, every),
+        settings=SHARED | changed,
+        manifest={"model": {"size": SIZE}},
+        **SHARED,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Base with four replicates, power at three alphas and four numbers of steps, and a trained model."""
+    folder = tmp_path_factory.mktemp("runs")
+    samples = grid(6, 4)
+    base = write_run(
+        folder / "base-0", samples, verdicts(samples, 3), manifest={"model": {"size": SIZE}}
+    )
+    found = [base, power(folder, "4")]
+    found += [power(folder, f"a{alpha}", alpha=alpha) for alpha in (1.0, 8.0)]
+    found += [power(folder, f"s{steps}", every=1, steps=steps) for steps in (0, 1, 8)]
+    trained = write_run(folder / "trained" / "base-1", grid(3, 1), model="tiny-rl")
+    found.append(trained)
+    file = trained.likelihoods_file("tiny")
+    file.parent.mkdir()
+    with records.appending(file, print, lambda: None) as likelihoods:
+        for i in range(3):
+            likelihoods.write(Likelihood(f"p{i}", 0, False, (-1.0, -2.0 - i), (0.5, 1.5)))
+    return found
+
+
+def test_all_figures_are_drawn_in_all_formats(runs: list[Run], tmp_path: Path) -> None:
+    page = write_report(runs, tmp_path)
+    expected = {
+        "teaser",
+        "pass_at_k",
+        "log_likelihood",
+        "confidence",
+        "log_likelihood_under",
+        "confidence_under",
+        "against_alpha",
+        "against_steps",
+        "compute",
+        "chains",
+    }
+    files = {f.name for f in (tmp_path / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in expected for kind in FORMATS}
+    assert (tmp_path / "figures/compute.pdf").read_bytes().startswith(b"%PDF")
+    text = page.read_text()
+    assert text.count("<figure>") == len(expected)
+    for name in ("results", "matched", "cost", "lengths", "chains", "fidelity"):
+        assert (tmp_path / f"tables/{name}.csv").stat().st_size > 20
+        assert "\\toprule" in (tmp_path / f"tables/{name}.tex").read_text()
+
+
+def test_the_same_runs_give_the_same_figures(runs: list[Run], tmp_path: Path) -> None:
+    for out in ("one", "two"):
+        write_report(runs[::-1] if out == "two" else runs, tmp_path / out)
+    for kind in FORMATS:
+        for file in (tmp_path / "one/figures").glob(f"*.{kind}"):
+            assert file.read_bytes() == (tmp_path / "two/figures" / file.name).read_bytes(), (
+                file.name
+            )
+
+
+def test_responses_of_another_model_are_shown_under_the_one_that_scored_them(
+    runs: list[Run],
+) -> None:
+    results = main(list(map(Results.read, runs)))
+    ((likelihood, confidence),) = responses._under_others(results)
+    assert likelihood.title == "math500 · under tiny"
+    assert [s.label for s in likelihood.curves] == ["base", "power", "base of tiny-rl"]
+    assert likelihood.curves[2].values == [-1.5, -2.0, -2.5]
+    assert confidence.curves[2].values == [-1.0] * 3
+    assert likelihood.curves[0].values == pytest.approx([-0.5] * 24)
+
+
+def test_compute_shows_best_of_n_and_the_steps_of_a_chain(runs: list[Run]) -> None:
+    results = list(map(Results.read, runs))
+    by_steps = [s for s in curves.series(results) if s.setting == "steps"]
+    (panel,) = (p for p in panels(curves_of(main(results))) if p.title == "math500 · tiny")
+    base, chain = (curves._costs(c, by_steps, in_flops=True) for c in panel.curves)
+    cost = results[0].summary.flops
+    assert cost is not None
+    assert base[0].x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
+    assert len(chain[0].x) == 4 and chain[0].y[0].mean == 1.0  # no steps: every response is right
+
+
+def test_a_setting_with_two_values_is_no_curve(runs: list[Run], tmp_path: Path) -> None:
+    page = write_report(runs[:3], tmp_path)
+    assert not (tmp_path / "figures/against_alpha.png").exists()
+    assert "Against" not in page.read_text()
+
+
+def test_each_folder_of_runs_has_a_report_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from powerbench.cli import main as command
+
+    for name in ("mini", "paper"):
+        write_run(
+            tmp_path / name / "math500/tiny/base-1", grid(2, 1), {("p0", 0): Score(correct=True)}
+        )
+    command(["report", "--each", str(tmp_path)])
+    for name in ("mini", "paper"):
+        assert (tmp_path / name / "report/page.html").is_file()
+    assert not (tmp_path / "report").exists()
+    with pytest.raises(SystemExit):
+        command(["report", "--each", str(tmp_path), "--out", str(tmp_path)])
+    assert "--each writes into the runs' own folders" in capsys.readouterr().err
