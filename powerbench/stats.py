@@ -134,7 +134,8 @@ def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
         for own, (_, value) in tied:
             chance, total, count = chance + own, total + value, count + 1
         expected += chance * total / count
-    return expected
+    values = [value for _, value in ranked]
+    return min(max(expected, min(values)), max(values))  # rounding
 
 
 @lru_cache(maxsize=1024)

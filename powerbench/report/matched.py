@@ -94,6 +94,7 @@ COLUMNS = (
     Column("instead", "the likeliest as a whole of so many responses, for the same tokens"),
     Column("value instead [95%]", "exact over all subsets of the responses that there are"),
     Column("difference [95%]", "the chain's value less the other's, paired by problem"),
+    Column("problems", "that both have: of the other, those with the most decided responses"),
 )
 
 
@@ -120,6 +121,7 @@ def table(results: Sequence[Results]) -> Table:
                     _instead(decoded(chain) / best.tokens, other, best.most),
                     found.value if found else None,
                     signed(difference) if difference else None,
+                    difference.n if difference else None,
                 )
             )
     return Table("matched", "The same tokens, spent otherwise", COLUMNS, rows, by=2)

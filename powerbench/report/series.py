@@ -1,10 +1,11 @@
 """Runs that differ in one number of their sampler's settings: the points of a curve (Figure 6)."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from powerbench.report.summary import Results, Summary, rank
+from powerbench.report.summary import Results, rank
 
 LEAST = 3
 """Values of a setting from which on its runs are a curve."""
@@ -45,21 +46,18 @@ def series(results: Sequence[Results]) -> list[Series]:
 
 
 def _points(runs: Sequence[Results], setting: str) -> list[Point]:
-    """Those that change nothing but this setting, if it is a number, and have responses."""
-    points = [
-        Point(float(r.summary.settings[setting]), r)
-        for r in runs
-        if set(r.summary.changes) <= {setting}
-        and _is_number(r.summary.settings.get(setting))
-        and r.samples
-        and _rest(r.summary, setting) == _rest(runs[0].summary, setting)
-    ]
-    return sorted(points, key=lambda p: p.x)
+    """Those that change nothing but this setting, if it is a number, and have responses.
+
+    Of several sets that differ in what all samplers share, the one with the most runs.
+    """
+    alike: dict[str, list[Point]] = defaultdict(list)
+    for r in runs:
+        s = r.summary
+        value, rest = s.settings.get(setting), {k: v for k, v in s.settings.items() if k != setting}
+        if set(s.changes) <= {setting} and _is_number(value) and r.samples:
+            alike[json.dumps(rest, sort_keys=True)].append(Point(float(s.settings[setting]), r))
+    return sorted(max(alike.values(), key=len, default=[]), key=lambda p: p.x)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _rest(summary: Summary, setting: str) -> dict[str, Any]:
-    return {k: v for k, v in summary.settings.items() if k != setting}

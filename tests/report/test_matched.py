@@ -20,6 +20,7 @@ RANKED = [
     [(-3.0, 1.0), (-1.0, 0.0), (-2.0, 1.0), (-5.0, 0.0)],
     [(-1.0, 1.0), (-1.0, 0.0), (-1.0, 0.0), (-2.0, 1.0), (-0.5, 0.25)],
     [(0.0, 1.0)],
+    [(-i / 7, 1.0) for i in range(9)],
 ]
 
 
@@ -31,6 +32,7 @@ def test_best_of_n_is_the_mean_over_every_subset(ranked: list[tuple[float, float
         best = max(score for score, _ in subset)
         found.append(fmean(value for score, value in subset if score == best))
     assert best_of(n, ranked) == pytest.approx(fmean(found), abs=1e-12)
+    assert 0 <= best_of(n, ranked) <= 1
 
 
 @pytest.mark.parametrize("n", [0, 3])
@@ -92,4 +94,4 @@ def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
     assert text(row[7]).startswith("+0.500 [")
     (row,) = table([other, chain(tmp_path / "more", 90)]).rows
     assert text(row[5]) == "best of 9.0 low_temp (there are 4)"
-    assert (row[6], row[7]) == (None, None)
+    assert row[6:] == (None, None, None)

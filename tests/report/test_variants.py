@@ -83,3 +83,8 @@ def test_runs_that_differ_in_one_number_are_a_curve(tmp_path: Path) -> None:
     assert (found.sampler, found.setting) == ("power", "alpha")
     assert [p.x for p in found.points] == [1.0, 4.0, 8.0]
     assert found.points[1].results.summary.changes == {}
+    more = [*runs, power(tmp_path, "zero", steps=0)]
+    by_setting = {
+        s.setting: [p.x for p in s.points] for s in series([Results.read(r) for r in more])
+    }
+    assert by_setting == {"alpha": [1, 4, 8], "steps": [0, 4, 8]}

@@ -145,7 +145,11 @@ def _against(axes: Axes, shown: Sequence[Dots]) -> str:
             continue
         axes.plot(dots.x, [y.mean for y in dots.y], color=dots.mark.colour, ls=dots.mark.line)
         _whiskers(axes, dots.x, dots.y, dots.mark)
-    axes.set_xticks(sorted({x for dots in shown for x in dots.x}))
+    places = sorted({x for dots in shown for x in dots.x})
+    if places[0] > 0 and places[-1] >= 8 * places[0]:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.set_ylim(0, 1.02)
     return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
 
