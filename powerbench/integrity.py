@@ -14,7 +14,7 @@ from powerbench.errors import UserError, one_line
 from powerbench.provenance import difference, digest_of
 from powerbench.records import Damaged, Line
 from powerbench.store import VERDICTS, Run, SampleKey, repeats
-from powerbench.types import Problem, Sample, Score
+from powerbench.types import Likelihood, Problem, Sample, Score
 
 BACK = 60.0
 """Seconds by which the clock may run back before it is mentioned: those of two machines differ."""
@@ -43,6 +43,8 @@ class Health:
     samples: int
     """Intact ones; likewise what follows."""
     verdicts: int
+    likelihoods: int
+    """Under other models."""
     unfinished: int
     """Chains with a checkpoint."""
     findings: tuple[Finding, ...]
@@ -73,14 +75,15 @@ class Records:
     """A file of records of a run."""
 
     path: Path
-    kind: type[Problem] | type[Sample] | type[Verdict]
+    kind: type[Problem] | type[Sample] | type[Verdict] | type[Likelihood]
 
     @property
     def name(self) -> str:
         """Within the run folder."""
-        return f"scores/{self.path.name}" if self.kind is Verdict else self.path.name
+        inside = self.kind in (Verdict, Likelihood)
+        return f"{self.path.parent.name}/{self.path.name}" if inside else self.path.name
 
-    def scan(self, seen: Places) -> Iterator[Problem | Sample | Verdict | Bad]:
+    def scan(self, seen: Places) -> Iterator[Problem | Sample | Verdict | Likelihood | Bad]:
         """The records and the bad lines, in their order; adds samples to `seen`, of which none is to be
         there already."""
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.kind)
@@ -100,7 +103,7 @@ class Records:
             yield record
 
 
-def key_of(record: Problem | Sample | Verdict) -> SampleKey | None:
+def key_of(record: Problem | Sample | Verdict | Likelihood) -> SampleKey | None:
     """What only one line may be about; None where the last of several counts."""
     match record:
         case Sample():
@@ -135,6 +138,16 @@ def verdicts_of(run: Run) -> list[Records]:
     return [Records(file, Verdict) for file in files if VERDICTS.fullmatch(file.name)]
 
 
+def likelihoods_of(run: Run) -> list[Records]:
+    """The files of its responses' likelihoods under other models."""
+    return [Records(run.likelihoods_file(model), Likelihood) for model in run.scored_by()]
+
+
+def files_of(run: Run) -> list[Records]:
+    """All files of a run that have records."""
+    return [problems_of(run), *samples_of(run), *verdicts_of(run), *likelihoods_of(run)]
+
+
 def chains_of(run: Run, finished: Places) -> Iterator[Chain]:
     """The checkpoints of a run's chains. finished: the samples that are there."""
     for path in sorted((run.path / "chains").glob("[!.]*.json")):
@@ -160,7 +173,7 @@ def examine(run: Run) -> Health:
     """Read everything in a run folder, and say what is not as it should be."""
     findings = [*_head(run), *_torn(run)]
     counts, seen, places = Counter[type](), Places(), dict[str, int]()
-    for file in (problems_of(run), *samples_of(run), *verdicts_of(run)):
+    for file in files_of(run):
         last = float("-inf")
         for record in file.scan(seen):
             counts[type(record)] += 1
@@ -178,7 +191,8 @@ def examine(run: Run) -> Health:
     chains = list(chains_of(run, seen))
     findings += [chain.useless for chain in chains if chain.useless]
     unfinished = sum(chain.useless is None for chain in chains)
-    return Health(run, counts[Sample], counts[Verdict], unfinished, tuple(findings))
+    kinds = counts[Sample], counts[Verdict], counts[Likelihood]
+    return Health(run, *kinds, unfinished, tuple(findings))
 
 
 def lines(health: Health) -> Iterator[str]:
@@ -186,6 +200,7 @@ def lines(health: Health) -> Iterator[str]:
     path = health.run.path
     fate = f"{health.damaged} DAMAGED" if health.damaged else "sound"
     counts = f"{health.samples:,} samples, {health.verdicts:,} verdicts"
+    counts += f", {health.likelihoods:,} likelihoods" if health.likelihoods else ""
     chains = f", {health.unfinished:,} unfinished chains" if health.unfinished else ""
     yield f"{path}: {counts}{chains}: {fate}"
     for where, what, damage in health.findings:
@@ -206,7 +221,7 @@ def _back(sample: Sample, last: float) -> str:
 def _torn(run: Run) -> Iterator[Finding]:
     """Lines without an end, where no one is at work who may be writing them."""
     at_work = {writer.name for writer in run.writers() if writer.alive() is not False}
-    for file in (problems_of(run), *samples_of(run), *verdicts_of(run)):
+    for file in files_of(run):
         length = records.torn(file.path)
         if length and file.path.stem not in at_work:
             what = f"ends with a torn line of {length} bytes, which the next writer cuts off"

@@ -19,6 +19,7 @@ from powerbench.integrity import (
     Records,
     chains_of,
     key_of,
+    likelihoods_of,
     problems_of,
     samples_of,
     verdicts_of,
@@ -49,9 +50,10 @@ def mend(run: Run, tell: Tell, patience: float) -> None:
             seen = before
             with _writing(run, file, tell, patience):
                 _mend(file, seen, tell)
-    for file in verdicts_of(run):
+    for file in (*verdicts_of(run), *likelihoods_of(run)):
         if _bad(file, Places()):
-            with leased(run.path, f"scores-{file.path.stem}", str(file.path), tell, patience):
+            name = f"{file.path.parent.name}-{file.path.stem}"
+            with leased(run.path, name, str(file.path), tell, patience):
                 _mend(file, Places(), tell)
     for chain in chains_of(run, seen):
         if chain.useless is not None:

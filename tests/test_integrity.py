@@ -394,3 +394,20 @@ def test_one_damaged_run_keeps_no_other_from_being_checked(
     said = capsys.readouterr().out
     assert "1 DAMAGED" in said
     assert "zz-other: 6 samples, 6 verdicts: sound" in said
+
+
+def test_damaged_likelihoods_are_named_set_aside_and_made_again(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["rescore-likelihood", str(run.path), "model=toy", "model.seed=3", "model.name=other"]
+    main(command)
+    file = run.likelihoods_file("other")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b'"logp":[-', b'"logp":[+', 1))
+    code, said = verify(run, capsys)
+    assert code == 1
+    assert "6 samples" in said and "5 likelihoods" in said
+    assert "DAMAGED likelihoods/other.jsonl line 1" in said
+    assert verify(run, capsys, "--mend")[0] == 0
+    main(command)
+    assert sorted(file.read_bytes().splitlines()) == sorted(whole.splitlines())

@@ -56,7 +56,8 @@ def _points(runs: Sequence[Results], setting: str) -> list[Point]:
         value, rest = s.settings.get(setting), {k: v for k, v in s.settings.items() if k != setting}
         if set(s.changes) <= {setting} and _is_number(value) and r.samples:
             alike[json.dumps(rest, sort_keys=True)].append(Point(float(s.settings[setting]), r))
-    return sorted(max(alike.values(), key=len, default=[]), key=lambda p: p.x)
+    most: list[Point] = max(alike.values(), key=lambda points: len(points), default=[])
+    return sorted(most, key=lambda p: p.x)
 
 
 def _is_number(value: Any) -> bool:
