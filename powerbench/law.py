@@ -12,8 +12,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from powerbench.engines.toy import EOS, TabularModel, proposal
-from powerbench.types import Choose, Context, Draw, Ended, Extend, LogUniform, Request, Save, Tokens
+from powerbench.engines.toy import EOS, TabularModel, likeliest, proposal
+from powerbench.samplers.common import Response
+from powerbench.types import (
+    Choose,
+    Context,
+    Draw,
+    Ended,
+    Extend,
+    LogUniform,
+    Request,
+    Save,
+    Together,
+    Tokens,
+)
 
 Result = TypeVar("Result")
 Program = Callable[[], Generator[Request, Any, Result]]
@@ -32,6 +44,19 @@ def responses(model: TabularModel, horizon: int, prefix: Tokens = ()) -> Iterato
     p = model.p(prefix)
     for token in np.flatnonzero(p):
         yield from responses(model, horizon, (*prefix, int(token)))
+
+
+def held(model: TabularModel, x: Tokens, tau: float) -> Response:
+    """The response x as a chain with proposal temperature tau would hold it."""
+    rows = [model.p(x[:i]) for i in range(len(x))]
+    sharp = [row ** (1 / tau) for row in rows]
+    return Response(
+        x,
+        tuple(math.log(row[t]) for row, t in zip(rows, x, strict=True)),
+        tuple(math.log(row[t] / row.sum()) for row, t in zip(sharp, x, strict=True)),
+        tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in rows),
+        Ended.STOP if x[-1] == EOS else Ended.LENGTH,
+    )
 
 
 def loglikelihood(model: TabularModel, x: Tokens) -> float:
@@ -86,10 +111,12 @@ def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
             return None
         case Extend():
             return _extend(request, model, branch)
+        case Together():
+            return tuple(_extend(each, model, branch) for each in request.requests)
 
 
 def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
-    x, logp, logq, entropy, weight = request.prefix, [], [], [], 0.0
+    x, logp, logq, entropy, top, weight = request.prefix, [], [], [], [], 0.0
     ended = Ended.LENGTH
     while len(x) < request.until and ended is Ended.LENGTH:
         p = model.p(x)
@@ -99,13 +126,15 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
         logp.append(math.log(p[token]))
         logq.append(math.log(q[token]))
         entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        if request.top:
+            top.append(likeliest(p, request.top))
         weight += request.alpha * logp[-1] - logq[-1]
         if request.floor > weight:
             ended = Ended.FLOOR
         elif token in request.stops:
             ended = Ended.STOP
     new = x[request.keep :]
-    return Draw(new, tuple(logp), tuple(logq), tuple(entropy), ended)
+    return Draw(new, tuple(logp), tuple(logq), tuple(entropy), ended, top=tuple(top))
 
 
 @dataclass
@@ -149,7 +178,7 @@ class _LogUniform:
 
     def at_most(self, value: float) -> bool:
         """Whether log u <= value: both answers are branches unless the interval decides."""
-        split = min(1.0, math.exp(value))
+        split = math.exp(min(0.0, value))
         inside = (min(self.high, max(self.low, split)) - self.low) / (self.high - self.low)
         if inside in (0.0, 1.0):
             return inside == 1.0

@@ -9,7 +9,7 @@ drawn depends on a request and its key alone: so it is the same with any degree 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,8 +27,11 @@ from powerbench.types import (
     LogUniform,
     Outcome,
     Save,
+    Together,
     Tokens,
 )
+
+D = TypeVar("D", Draw, tuple[Draw, ...])
 
 REJECTED = Draw((), (), (), (), Ended.FLOOR)
 """What a twin is told of a proposal that is still being decoded."""
@@ -71,14 +74,21 @@ class Live:
         self._state = checkpoint.state if checkpoint else None
         self._chain = self._begun()
         self._saved: Checkpoint | None = None
-        self._draws: list[Draw] = []  # received since that state
-        self._waits: Extend | None = None
-        self._passed: Key | None = None
+        self._answers: list[Draw | tuple[Draw, ...]] = []  # received since that state
+        self._waits: Extend | Together | None = None
+        self._arrived: dict[Key, Draw] = {}  # of those waited for together
+        self._passed: list[Key] = []
         self._twin: Chain | None = None
 
     def start(self) -> Outcome | None:
         """Run up to the first request to the engine, or to the end."""
         return self._advance(None)
+
+    @property
+    def busy(self) -> int:
+        """Requests that the engine is at, or has been, for what the chain waits for and what may follow."""
+        waits = len(self._waits.requests) if isinstance(self._waits, Together) else 1
+        return waits + len(self.ahead)
 
     def waits_for(self, key: Key) -> bool:
         """Whether this is the draw that the chain itself waits for, not one made ahead."""
@@ -92,12 +102,19 @@ class Live:
         if key in self.ahead:
             self.ahead[key].draw = draw
             return None
+        if isinstance(self._waits, Together):
+            self._withdraw_passed()
+            self._arrived[key] = draw
+            if len(self._arrived) < len(self._waits.requests):
+                return None
+            draws = tuple(self._arrived.pop(each.key) for each in self._waits.requests)
+            return self._advance(self._take(draws))
         return self._advance(self._take(draw))
 
     def look_ahead(self) -> bool:
         """Start one more request ahead of its turn; False if none can be foretold."""
         last = next(reversed(self.ahead.values())).request if self.ahead else self._waits
-        if last is None or not last.proposal:
+        if not isinstance(last, Extend) or not last.proposal:
             return False
         self._twin = self._twin or self._replay()
         request = self._next(self._twin, REJECTED)
@@ -129,8 +146,11 @@ class Live:
                     if draw is None:
                         return None
                     answer = self._take(draw)
+                case Together():
+                    self._ask_together(request)
+                    return None
                 case Save():
-                    self._state, self._draws, answer = request.state, [], None
+                    self._state, self._answers, answer = request.state, [], None
                     self._saved = Checkpoint(
                         request.state, self.decoded, self.prefilled, self.speculated, self.spans
                     )
@@ -150,18 +170,32 @@ class Live:
             draw = None
             self._forget_ahead()
             self._submit(request)
-        if self._passed is not None:  # the engine has seen by now what the chain goes on from
-            self.engine.withdraw(self.number, self._passed)
-            self._passed = None
+        self._withdraw_passed()
         return draw
 
-    def _take(self, draw: Draw) -> Draw:
+    def _ask_together(self, request: Together) -> None:
+        """What they go on from is withdrawn with the first answer: by then they have it."""
+        self._waits = request
+        self._forget_ahead()
+        for each in request.requests:
+            self._submit(each)
+
+    def _withdraw_passed(self) -> None:
+        """The engine has seen by now what the chain goes on from."""
+        for key in self._passed:
+            self.engine.withdraw(self.number, key)
+        self._passed = []
+
+    def _take(self, answer: D) -> D:
+        """Note what an answer cost; draws that do not wait for each other are one answer."""
+        draws = answer if isinstance(answer, tuple) else (answer,)
+        self.decoded += sum(len(draw.tokens) for draw in draws)
+        self.prefilled += sum(draw.prefilled for draw in draws)
+        self._answers.append(answer)
         assert self._waits is not None
-        self.decoded += len(draw.tokens)
-        self.prefilled += draw.prefilled
-        self._draws.append(draw)
-        self._passed = self._waits.key
-        return draw
+        of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
+        self._passed = [each.key for each in of]
+        return answer
 
     def _submit(self, request: Extend) -> None:
         uniforms = self.stream.uniforms(request.key, request.until)
@@ -177,21 +211,30 @@ class Live:
     def _replay(self) -> Chain:
         """A second generator, at the request that this chain waits for."""
         twin = self._begun()
-        request = self._next(twin, None)
-        for draw in self._draws:
-            request = self._next(twin, draw)
+        request = self._upto(twin, None)
+        for answer in self._answers:
+            request = self._upto(twin, answer)
         assert request == self._waits
         return twin
 
     def _next(self, twin: Chain, answer: Answer) -> Extend | None:
-        """What the twin asks the engine for next; None at its end."""
+        """What the twin asks the engine for next; None at its end, or where it asks for several at once,
+        which ends it."""
+        request = self._upto(twin, answer)
+        if isinstance(request, Together):
+            twin.close()
+            return None
+        return request
+
+    def _upto(self, twin: Chain, answer: Answer) -> Extend | Together | None:
+        """The next request of the twin that is the engine's; None at its end."""
         while True:
             try:
                 request = twin.send(answer)
             except StopIteration:
                 return None
             match request:
-                case Extend():
+                case Extend() | Together():
                     return request
                 case Save():
                     answer = None

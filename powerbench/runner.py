@@ -72,8 +72,8 @@ class _Running(NamedTuple):
 def run_chains(
     starts: Iterable[Start], engine: Engine, meter: Meter, speculate: int = 0
 ) -> Iterator[Completed | Saved | None]:
-    """Run chains, at most `engine.width` at once, in the order given; yield each as it completes, and
-    where it stands whenever it comes to the end of a block.
+    """Run chains in the order given, as many as have `engine.width` requests at once; yield each as it
+    completes, and where it stands whenever it comes to the end of a block.
 
     speculate: start up to so many requests of a chain ahead of their turn while fewer than
         `engine.efficient_width` rows are busy. No chain's outcome depends on it.
@@ -98,7 +98,10 @@ def run_chains(
     try:
         while True:
             events.clear()
-            while len(live) < engine.width and (start := next(queue, None)) is not None:
+            while (
+                sum(each.chain.busy for each in live.values()) < engine.width
+                and (start := next(queue, None)) is not None
+            ):
                 chain = Live(
                     number, start.begin, start.prompt, start.stream, engine, start.checkpoint
                 )
@@ -131,7 +134,7 @@ def run_one(begin: Begin, prompt: Tokens, stream: Stream, engine: Engine) -> Out
 def _speculate(chains: list[Live], engine: Engine, most: int) -> None:
     """Fill the rows that cost next to nothing, the chains that look least far ahead first."""
     room = min(engine.efficient_width, engine.width)
-    room -= sum(1 + len(chain.ahead) for chain in chains)
+    room -= sum(chain.busy for chain in chains)
     for depth in range(most):
         for chain in chains:
             if room <= 0:

@@ -29,6 +29,7 @@ from powerbench.scoring import make_verifier
 from powerbench.shard import WHOLE, Shard, parse
 from powerbench.store import Run, SampleKey, Writing
 from powerbench.types import Checkpoint, Context, Outcome, Problem, Sample, Tokens
+from powerbench.verifiers.common import Answering
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Plan:
     """Whether unfinished chains are saved at the end of every block."""
     patience: float
     """Seconds without a beat after which a writer on another machine counts as dead."""
+    answer: Callable[[Problem, str], str | None] | None = None
+    """The answer that a response gives, for samplers that vote."""
 
     @property
     def title(self) -> str:
@@ -96,12 +99,18 @@ class Plan:
         """
         task = self.job.config.task.name
         stops = (*self.codec.stops, *self.task_stops)
+        problems = {problem.id: problem for problem in self.problems}
         for key in keys:
             prompt = self.prompts[key.problem]
-            context = Context(prompt, self.codec.eos, stops, self.task_stops)
+            answer = partial(self._answer, problems[key.problem]) if self.answer else None
+            context = Context(prompt, self.codec.eos, stops, self.task_stops, answer)
             stream = Stream(self.seed, task, key.problem, key.replicate)
             begin = partial(self.sampler.chain, context)
             yield Start(key, prompt, begin, stream, resume(key))
+
+    def _answer(self, problem: Problem, tokens: Tokens) -> str | None:
+        assert self.answer is not None
+        return self.answer(problem, self.codec.decode(tokens))
 
 
 def prepare(job: Job) -> Plan:
@@ -117,7 +126,14 @@ def prepare(job: Job) -> Plan:
     task = job.build("task")
     toys = isinstance(model, TabularModel), job.choices["engine"] == "toy"
     require(toys[0] == toys[1], "model=toy and engine=toy go together: set both, or neither")
-    verifier = make_verifier(job, model, _no_engine).name
+    verifier = make_verifier(job, model, _no_engine)
+    votes = getattr(sampler, "votes", False)
+    answers = verifier if votes and isinstance(verifier, Answering) else None
+    require(
+        answers is not None or not votes,
+        f"sampler={job.choices['sampler']} votes on answers, which verifier={job.choices['verifier']} "
+        f"cannot tell of task {task.name!r}; use it with a task of mathematics or multiple choice",
+    )
     everything: list[Problem] = task.problems(model.kind)
     require(bool(everything), f"task {task.name!r} has no problems")
     codec = model.codec()
@@ -137,8 +153,10 @@ def prepare(job: Job) -> Plan:
     settings = job.settings()
     del settings["shard"]  # the folder is that of all shards
     settings["model"]["name"] = model.name
-    settings["verifier"]["name"] = verifier
+    settings["verifier"]["name"] = verifier.name
     identity = _identity(settings, {**model.identity(), "stops": list(stops)}, everything)
+    if votes:  # the answers, and so what is returned, are as the verifier reads them
+        identity["verifier"] = verifier.name
     digest = digest_of(identity)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
@@ -166,6 +184,7 @@ def prepare(job: Job) -> Plan:
         shard=shard,
         checkpoints=bool(config.checkpoints),
         patience=float(config.patience),
+        answer=answers.answer if answers else None,
     )
 
 
@@ -207,6 +226,7 @@ def _sample(plan: Plan, done: Completed) -> Sample:
         prompt_tokens=len(plan.prompts[done.key.problem]),
         cost=done.cost,
         steps=outcome.steps,
+        rounds=outcome.rounds,
     )
 
 

@@ -1,6 +1,6 @@
 """The values that pass between tasks, samplers, engines, runner, verifiers and reports: data only."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -89,9 +89,14 @@ class Extend:
     alpha: float = 1.0
     floor: float = float("-inf")
     """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
+    slot: int = 0
+    """Which of the chain's responses `response` is, where it has several, such as replicas: an engine does
+    well to keep one of each in its cache."""
     proposal: bool = False
     """Whether the chain, answered with `Ended.FLOOR`, takes it for rejected and goes on from `response`.
     What it asks next is then known before the answer is, and may be started ahead."""
+    top: int = 0
+    """Report the so many likeliest next tokens of the base model at every new position."""
 
     @property
     def prefix(self) -> Tokens:
@@ -100,11 +105,30 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Asks for extensions that do not wait for each other: particles, candidates, replicas.
+
+    The answer is a tuple of their draws, in the same order.
+    """
+
+    requests: tuple[Extend, ...]
+    """At least one; their keys all differ."""
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Says that the chain can be started again from here. Nothing is drawn, and None is sent back."""
 
     state: Mapping[str, Any]
     """Plain data (JSON): what the sampler's `chain(context, state)` starts from."""
+
+
+class Ranked(NamedTuple):
+    """The likeliest next tokens at one position, likeliest first, ties by the lower token id."""
+
+    tokens: Tokens
+    logp: tuple[float, ...]
+    """Log-probability of each, nats, under the base model: temperature 1, whole vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +145,9 @@ class Draw:
     ended: Ended
     prefilled: int = 0
     """Tokens of context that had to be computed for this draw (not found in the cache)."""
+    top: tuple[Ranked, ...] = ()
+    """The likeliest tokens at each position, as many as the request's `top` or the whole vocabulary; empty
+    if it asked for none."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +161,9 @@ class Context:
     """All tokens that end a response, `eos` among them: the model's and the task's."""
     task_stops: Tokens = ()
     """Those of them that are the task's own, such as the line's end after a few-shot solution."""
+    answer: Callable[[Tokens], str | None] | None = None
+    """The answer that a response gives, equal answers as equal strings; None if it gives none. None in its
+    stead where the task's responses have no answers."""
 
 
 # -- what a chain returns, and what is stored -----------------------------------------------------
@@ -154,9 +184,23 @@ class Step(NamedTuple):
     accepted: bool
 
 
+class Round(NamedTuple):
+    """Several candidates, of which some went on: for the diagnostician."""
+
+    block: int
+    start: int
+    """Position, in tokens from the start of the response, from which the candidates depart."""
+    logp: tuple[float, ...]
+    """Log-likelihood (nats, whole response so far) of each."""
+    weights: tuple[float, ...]
+    """By which they were chosen, summing to one; or votes, or scores, if so the sampler says."""
+    kept: tuple[int, ...]
+    """Which went on, by their places in `logp`; more than once if copied."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a chain returns: its last state, and the steps that led there."""
+    """What a chain returns: its last state, and the steps or rounds that led there."""
 
     tokens: Tokens
     logp: float
@@ -165,10 +209,11 @@ class Outcome:
     """Entropy of the base model's next-token distributions, nats, summed over positions."""
     ended: Ended
     steps: tuple[Step, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
 
-Request = LogUniform | Choose | Save | Extend
-Answer = float | int | Draw | None
+Request = LogUniform | Choose | Save | Extend | Together
+Answer = float | int | Draw | tuple[Draw, ...] | None
 Chain = Generator[Request, Any, Outcome]
 """A sampler at work on one response: yields requests, is sent answers, returns an Outcome."""
 
@@ -228,6 +273,7 @@ class Sample:
     prompt_tokens: int
     cost: Cost
     steps: tuple[Step, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,21 @@ from powerbench.engines.toy import TabularModel, ToyEngine
 from powerbench.law import context_of, law
 from powerbench.rng import Stream
 from powerbench.runner import Completed, Meter, Saved, Start, run_chains, run_one
-from powerbench.samplers.common import Response
+from powerbench.samplers.common import Response, suffix
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
 from powerbench.store import SampleKey
-from powerbench.types import Chain, Checkpoint, Choose, Context, Ended, Extend, Outcome, Save
+from powerbench.types import (
+    Chain,
+    Checkpoint,
+    Choose,
+    Context,
+    Ended,
+    Extend,
+    Outcome,
+    Save,
+    Together,
+)
 
 MODEL = TabularModel(vocabulary=5)
 POWER = Power(max_tokens=12, blocks=3, steps=4)
@@ -267,3 +277,67 @@ def test_checkpoints_spare_what_was_done() -> None:
     assert len(saved) == 3  # the fourth block's end is the chain's
     spared = [decoded(None) - decoded(checkpoint) for checkpoint in saved]
     assert spared == [checkpoint.decoded for checkpoint in saved]
+
+
+def several(context: Context, together: bool, further: int = 4) -> Chain:
+    """Three particles extended by turns, the first of which then goes through further steps of its own."""
+    xs, steps = [Response()] * 3, []
+    for k in (1, 2):
+        asked = [
+            suffix(x, len(x), 4 * k, ("particle", k, i), context, tau=0.5) for i, x in enumerate(xs)
+        ]
+        if together:
+            draws = yield Together(tuple(asked))
+        else:
+            draws = []
+            for each in asked:
+                draws.append((yield each))
+        xs = [x.then(draw) for x, draw in zip(xs, draws, strict=True)]
+        for n in range(further):
+            xs[0], step = yield from POWER.step(xs[0], 4 * k, k, n, context)
+            steps.append(step)
+    return max(xs, key=lambda x: x.total).outcome(steps)
+
+
+@pytest.mark.parametrize("speculate", [0, 8])
+@pytest.mark.parametrize("width", [1, 2, 8, 50])
+def test_what_is_asked_for_together_is_what_is_asked_for_by_turns(
+    width: int, speculate: int
+) -> None:
+    def run(together: bool) -> tuple[dict[SampleKey, tuple[Outcome, int]], int]:
+        engine = Counting(MODEL, width=width)
+        begin = partial(several, ENDLESS, together)
+        them = [
+            Start(
+                SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0)
+            )
+            for i in range(5)
+        ]
+        done = run_chains(them, engine, Meter(), speculate)
+        found = {e.key: (e.outcome, e.cost.decoded) for e in done if isinstance(e, Completed)}
+        assert engine.step() == []
+        return found, engine.steps
+
+    at_once, fewer = run(True)
+    by_turns, steps = run(False)
+    assert at_once == by_turns and len(at_once) == 5
+    assert fewer < steps or width == 1
+
+
+def test_chains_with_many_requests_share_the_rows() -> None:
+    """No more chains at once than have work for the rows: three requests each, eight rows."""
+    most = 0
+
+    class Watched(ToyEngine):
+        def step(self) -> list[Finished]:
+            nonlocal most
+            most = max(most, len({chain for chain, _ in self._running}))
+            return super().step()
+
+    begin = partial(several, ENDLESS, True, 0)
+    them = [
+        Start(SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0))
+        for i in range(9)
+    ]
+    list(run_chains(them, Watched(MODEL, width=8), Meter()))
+    assert most == 3

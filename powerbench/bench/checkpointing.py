@@ -10,7 +10,8 @@ from unittest.mock import patch
 from powerbench.checkpoints import Checkpoints
 from powerbench.compose import compose
 from powerbench.runner import Meter
-from powerbench.samplers.common import Progress, Response
+from powerbench.samplers.blockwise import Progress
+from powerbench.samplers.common import Response
 from powerbench.session import generate, prepare
 from powerbench.store import Writing
 from powerbench.types import Checkpoint, Span, Step

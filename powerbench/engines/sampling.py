@@ -18,12 +18,15 @@ LOG2_E = math.log2(math.e)
 
 
 class Drawn(NamedTuple):
-    """One token per row, and its statistics: [R] each."""
+    """One token per row, and its statistics: [R] each. Beside them the likeliest tokens: [R, K] each."""
 
     token: torch.Tensor
     logp: torch.Tensor
     logq: torch.Tensor
     entropy: torch.Tensor
+    top: torch.Tensor
+    """int64: the K likeliest tokens of the base model, likeliest first, ties by the lower token id."""
+    top_logp: torch.Tensor
 
 
 def draw(
@@ -34,6 +37,7 @@ def draw(
     support: torch.Tensor | None = None,
     largest_k: int | None = None,
     greedy: bool = True,
+    top: int = 0,
 ) -> Drawn:
     """Draw a token per row by inverting the CDF of q at a uniform.
 
@@ -42,6 +46,7 @@ def draw(
 
     largest_k: the largest of `top_k`, and greedy: whether any tau may be 0; who knows them spares the
         device a question, or a pass over the logits.
+    top: how many of the likeliest tokens to report, K; at most V.
     """
     largest_k = int(top_k.max()) if largest_k is None else largest_k
     size = ROWS_AT_ONCE if logits.device.type == "cpu" else len(logits)
@@ -54,6 +59,7 @@ def draw(
             None if support is None else support[i : i + size],
             largest_k,
             greedy,
+            top,
         )
         for i in range(0, len(logits), size)
     ]
@@ -70,6 +76,7 @@ def _draw(
     support: torch.Tensor | None,
     largest_k: int,
     greedy: bool,
+    top: int,
 ) -> Drawn:
     # exp2 rather than exp: the CPU's exp is many times slower where its result is denormal
     logp = logits.float().log_softmax(1).clamp_(min=LEAST)
@@ -92,7 +99,22 @@ def _draw(
         logp.gather(1, token[:, None])[:, 0],
         torch.where(tau > 0, logq.float(), 0.0),
         entropy,
+        *_likeliest(logp, top),
     )
+
+
+def _likeliest(logp: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens and their log-probabilities: [R, count] each. logp float32 [R, V]."""
+    if count == 0:  # not a view, which would keep all of `logp`
+        empty = logp.new_empty((len(logp), 0))
+        return empty.long(), empty
+    # Ties need one order, or what is reported would depend on how many are asked for. No log p is
+    # positive, so its bits without the sign, read as an integer, grow as it falls.
+    keys = logp.abs().view(torch.int32).long()
+    keys <<= 32
+    keys |= torch.arange(logp.shape[1], device=logp.device)
+    tokens = keys.topk(count, dim=1, largest=False).indices
+    return tokens, logp.gather(1, tokens)
 
 
 def _invert(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from powerbench.engines.base import Finished
 from powerbench.errors import require_integer
-from powerbench.types import Draw, Ended, Extend, Key, Prompt, Tokens
+from powerbench.types import Draw, Ended, Extend, Key, Prompt, Ranked, Tokens
 
 EOS = 0
 
@@ -32,6 +32,14 @@ def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
         scaled = np.where(allowed, np.log(p) / request.tau, -np.inf)
     q = np.exp(scaled - scaled.max())
     return q / q.sum()
+
+
+def likeliest(p: np.ndarray, count: int) -> Ranked:
+    """The so many likeliest tokens (all, if there are fewer), given the base model's p [V]."""
+    tokens = np.argsort(-p, kind="stable")[:count]
+    with np.errstate(divide="ignore"):
+        logp = np.log(p[tokens])
+    return Ranked(tuple(tokens.tolist()), tuple(logp.tolist()))
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class _Running:
     logp: list[float] = field(default_factory=list)
     logq: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
+    top: list[Ranked] = field(default_factory=list)
     weight: float = 0.0
 
 
@@ -130,9 +139,8 @@ class ToyEngine:
                 del self._running[chain, key]
                 prefilled = len(run.prompt) + run.request.keep
                 columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
-                finished.append(
-                    Finished(chain, key, Draw(tuple(run.tokens), *columns, ended, prefilled))
-                )
+                draw = Draw(tuple(run.tokens), *columns, ended, prefilled, tuple(run.top))
+                finished.append(Finished(chain, key, draw))
         return finished
 
     def _decode(self, run: _Running) -> Ended | None:
@@ -148,6 +156,8 @@ class ToyEngine:
         run.logp.append(float(np.log(p[token])))
         run.logq.append(float(np.log(q[token])))
         run.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        if request.top:
+            run.top.append(likeliest(p, request.top))
         run.weight += request.alpha * run.logp[-1] - run.logq[-1]
         if request.floor > run.weight:
             return Ended.FLOOR

@@ -167,6 +167,7 @@ class VLLMEngine:
             support=request.support,
             alpha=request.alpha,
             floor=request.floor,
+            top=request.top,
         )
         params = SamplingParams(
             temperature=0.0,
@@ -211,7 +212,7 @@ class VLLMEngine:
     def _finish(self, name: str, record: "Record", ended: Ended) -> Finished:
         job = self.jobs.pop(name)
         prefilled = job.context - 1 - job.cached
-        return Finished(job.chain, job.key, Draw(*record, ended, prefilled))
+        return Finished(job.chain, job.key, Draw(*record[:-1], ended, prefilled, record.top))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """A worker method's answer. All tensor-parallel ranks know the same; the last one's is taken."""

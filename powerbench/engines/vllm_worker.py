@@ -15,6 +15,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from powerbench.engines.sampling import draw
+from powerbench.types import Ranked
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -36,6 +37,8 @@ class Order(NamedTuple):
     support: tuple[int, ...] | None
     alpha: float
     floor: float
+    top: int
+    """How many of the likeliest tokens to note at each position; 0: none."""
 
 
 class Record(NamedTuple):
@@ -45,6 +48,8 @@ class Record(NamedTuple):
     logp: tuple[float, ...]
     logq: tuple[float, ...]
     entropy: tuple[float, ...]
+    top: tuple[Ranked, ...]
+    """The likeliest tokens; empty if the order asks for none."""
 
 
 @dataclass
@@ -58,9 +63,12 @@ class _Row:
     """Token, log p, log q, entropy."""
     weights: list[float] = field(default_factory=lambda: [0.0])
     """The running weight before each token, and after the last."""
+    top: list[Ranked] = field(default_factory=list)
 
-    def note(self, token: float, logp: float, logq: float, entropy: float) -> None:
+    def note(self, top: Ranked, token: float, logp: float, logq: float, entropy: float) -> None:
         at = len(self.output)
+        if count := self.order.top:
+            self.top[at:] = [Ranked(top.tokens[:count], top.logp[:count])]
         self.drawn[at:] = [(token, logp, logq, entropy)]
         self.weights[at + 1 :] = [self.weights[at] + self.order.alpha * logp - logq]
 
@@ -69,11 +77,11 @@ class _Row:
 
     def record(self) -> Record:
         drawn = self.drawn[: len(self.output)]
-        token, *statistics = zip(*drawn, strict=True) if drawn else ((),) * 4
+        token, logp, logq, entropy = zip(*drawn, strict=True) if drawn else ((),) * 4
         tokens = tuple(int(t) for t in token)
         if tokens != tuple(self.output):
             raise RuntimeError(f"vLLM took tokens {self.output}, but {tokens} were drawn")
-        return Record(tokens, *statistics)
+        return Record(tokens, logp, logq, entropy, tuple(self.top[: len(tokens)]))
 
 
 class InverseCDF(LogitsProcessor):  # type: ignore[misc]
@@ -109,10 +117,13 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
             _support(rows, logits),
             largest_k=min(max(top_ks), logits.shape[1]),
             greedy=min(taus) == 0,
+            top=min(max(row.order.top for row in rows), logits.shape[1]),
         )
-        table = torch.stack([column.double() for column in drawn], dim=1).tolist()
-        for row, values in zip(rows, table, strict=True):
-            row.note(*values)
+        *columns, top, top_logp = drawn
+        table = torch.stack([column.double() for column in columns], dim=1).tolist()
+        ranked = map(Ranked, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
+        for row, values, likeliest in zip(rows, table, ranked, strict=True):
+            row.note(likeliest, *values)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))
 
     def _row(

@@ -1,11 +1,26 @@
 """What samplers share: the protocol, the response under construction, and checks of settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeVar
 
 from powerbench.errors import require, require_integer
-from powerbench.types import Chain, Context, Draw, Ended, Extend, Outcome, Save, Step, Tokens
+from powerbench.types import (
+    Chain,
+    Context,
+    Draw,
+    Ended,
+    Extend,
+    Key,
+    Outcome,
+    Request,
+    Round,
+    Step,
+    Together,
+    Tokens,
+)
+
+Name = TypeVar("Name")
 
 
 class Sampler(Protocol):
@@ -20,6 +35,7 @@ class Sampler(Protocol):
         """The algorithm: a generator that yields requests and returns an Outcome.
 
         A sampler that yields `Save(state)` takes such a state as a second argument, and goes on from it.
+        One that reads `context.answer` has a class attribute `votes`, which is true.
         """
         ...
 
@@ -52,43 +68,36 @@ class Response:
             draw.ended,
         )
 
-    def outcome(self, steps: Sequence[Step] = ()) -> Outcome:
+    @property
+    def total(self) -> float:
+        """Log-likelihood under the base model, nats."""
+        return sum(self.logp)
+
+    def outcome(self, steps: Sequence[Step] = (), rounds: Sequence[Round] = ()) -> Outcome:
         """The response as a chain's result."""
-        return Outcome(self.tokens, sum(self.logp), sum(self.entropy), self.ended, tuple(steps))
+        entropy = sum(self.entropy)
+        return Outcome(self.tokens, self.total, entropy, self.ended, tuple(steps), tuple(rounds))
 
+    def state(self) -> dict[str, Any]:
+        """As plain data, for a `Save`."""
+        return {
+            "tokens": list(self.tokens),
+            "logp": list(self.logp),
+            "logq": list(self.logq),
+            "entropy": list(self.entropy),
+            "ended": self.ended.value,
+        }
 
-class Progress(NamedTuple):
-    """Where a blockwise chain stands between two blocks."""
-
-    block: int
-    """The block to come."""
-    x: Response
-    steps: list[Step]
-
-    def saved(self) -> Save:
-        x = self.x
-        return Save(
-            {
-                "block": self.block,
-                "tokens": list(x.tokens),
-                "logp": list(x.logp),
-                "logq": list(x.logq),
-                "entropy": list(x.entropy),
-                "ended": x.ended.value,
-                "steps": [list(step) for step in self.steps],
-            }
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> "Response":
+        """What `state` gave."""
+        return cls(
+            tuple(state["tokens"]),
+            tuple(state["logp"]),
+            tuple(state["logq"]),
+            tuple(state["entropy"]),
+            Ended(state["ended"]),
         )
-
-
-def progress(state: Mapping[str, Any] | None) -> Progress:
-    """What `Progress.saved` saved; the beginning, if nothing was."""
-    if state is None:
-        return Progress(0, Response(), [])
-    tokens, logp, logq, entropy = (
-        tuple(state[name]) for name in ("tokens", "logp", "logq", "entropy")
-    )
-    x = Response(tokens, logp, logq, entropy, Ended(state["ended"]))
-    return Progress(state["block"], x, [Step(*step) for step in state["steps"]])
 
 
 def weight(drawn: Draw | Response, alpha: float, start: int = 0, stop: int | None = None) -> float:
@@ -104,6 +113,44 @@ def weights_only_fall(alpha: float, tau: float) -> bool:
     tau <= 1 <= alpha * tau. (The tolerance is for tau = 1/alpha in floating point.)
     """
     return tau <= 1 and alpha * tau >= 1 - 1e-12
+
+
+def suffix(
+    x: Response,
+    keep: int,
+    until: int,
+    key: Key,
+    context: Context,
+    *,
+    tau: float,
+    top_k: int | None = None,
+    alpha: float = 1.0,
+    floor: float = float("-inf"),
+    slot: int = 0,
+    proposal: bool = False,
+    top: int = 0,
+) -> Extend:
+    """Asks for a response like x up to its first `keep` tokens, drawn anew from there on."""
+    return Extend(
+        key=key,
+        response=x.tokens,
+        keep=keep,
+        until=until,
+        stops=context.stops,
+        tau=tau,
+        top_k=top_k,
+        alpha=alpha,
+        floor=floor,
+        slot=slot,
+        proposal=proposal,
+        top=top,
+    )
+
+
+def together(asked: Mapping[Name, Extend]) -> Generator[Request, Any, dict[Name, Draw]]:
+    """Asks for all of these at once, if there are any; their draws under the same names."""
+    draws = (yield Together(tuple(asked.values()))) if asked else ()
+    return dict(zip(asked, draws, strict=True))
 
 
 def ancestral(context: Context, max_tokens: int, tau: float, top_k: int | None = None) -> Chain:
@@ -135,41 +182,3 @@ def require_alpha(alpha: float) -> None:
 
 def require_temperature(name: str, tau: float | None) -> None:
     require(tau is None or tau > 0, f"sampler.{name} must be > 0 (or null for 1/alpha), got {tau}")
-
-
-def require_blocks(max_tokens: int, blocks: int) -> None:
-    require_integer("sampler.blocks", blocks, 1)
-    require(
-        max_tokens % blocks == 0,
-        f"sampler.blocks={blocks} must divide max_tokens={max_tokens} (paper: 16 blocks of 192)",
-    )
-
-
-def require_steps(steps: int) -> None:
-    require_integer("sampler.steps", steps, 0)
-
-
-class Blockwise(Protocol):
-    """The settings that the Metropolis-Hastings samplers have in common."""
-
-    @property
-    def max_tokens(self) -> int: ...
-    @property
-    def alpha(self) -> float: ...
-    @property
-    def blocks(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def proposal_temperature(self) -> float | None: ...
-    @property
-    def top_k(self) -> int | None: ...
-
-
-def require_blockwise(sampler: Blockwise) -> None:
-    require_length(sampler.max_tokens)
-    require_alpha(sampler.alpha)
-    require_blocks(sampler.max_tokens, sampler.blocks)
-    require_steps(sampler.steps)
-    require_temperature("proposal_temperature", sampler.proposal_temperature)
-    require_top_k(sampler.top_k)

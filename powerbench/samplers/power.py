@@ -11,15 +11,9 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from powerbench.samplers.common import (
-    Progress,
-    Response,
-    progress,
-    require_blockwise,
-    weight,
-    weights_only_fall,
-)
-from powerbench.types import Chain, Choose, Context, Ended, Extend, Key, LogUniform, Request, Step
+from powerbench.samplers.blockwise import SuffixMove, algorithm1, require_blockwise
+from powerbench.samplers.common import Response
+from powerbench.types import Chain, Choose, Context, Request, Step
 
 
 @dataclass(frozen=True)
@@ -57,60 +51,16 @@ class Power:
 
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
         """Algorithm 1, from its start or from a saved state."""
-        first, x, steps = progress(state)
-        block = self.max_tokens // self.blocks
-        for k in range(first, self.blocks):
-            horizon = (k + 1) * block
-            if not x.finished:
-                x = x.then((yield self._propose(x, len(x), horizon, ("extend", k), context)))
-            for n in range(self.steps):
-                x, step = yield from self.step(x, horizon, k, n, context)
-                steps.append(step)
-            if x.finished and self.stop_at_eos:
-                break
-            yield Progress(k + 1, x, steps).saved()
-        return x.outcome(steps)
+        return algorithm1(self, self.step, context, state)
 
     def step(
         self, x: Response, horizon: int, k: int, n: int, context: Context
     ) -> Generator[Request, Any, tuple[Response, Step]]:
-        """Step n of block k: Metropolis-Hastings for p(x)^alpha on responses of at most `horizon`.
-
-        Accepts x' with probability min(1, [p(x')^alpha q(x | x')] / [p(x)^alpha q(x' | x)]): the
-        kept prefix cancels, and each suffix contributes its weight, sum of alpha * log p - log q.
-        """
+        """Step n of block k: Metropolis-Hastings for p(x)^alpha on responses of at most `horizon`."""
         m = yield Choose(("restart", k, n), (1 / horizon,) * horizon)
-        current = sum(x.logp)
         if m >= len(x):  # past EOS there is one continuation only: the proposal is x itself
-            return x, Step(k, m, current, None, 0, False)
-        threshold = (yield LogUniform(("accept", k, n))) + weight(x, self.alpha, start=m)
-        y = yield self._propose(x, m, horizon, ("propose", k, n), context, floor=threshold)
-        if y.ended is Ended.FLOOR:
-            return x, Step(k, m, current, None, len(y.tokens), False)
-        accepted = threshold <= weight(y, self.alpha)
-        proposed = sum(x.logp[:m]) + sum(y.logp)
-        step = Step(k, m, current, proposed, len(y.tokens), accepted)
-        return (x.then(y, keep=m) if accepted else x), step
-
-    def _propose(
-        self,
-        x: Response,
-        m: int,
-        horizon: int,
-        key: Key,
-        context: Context,
-        floor: float = float("-inf"),
-    ) -> Extend:
-        only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
-        return Extend(
-            key=key,
-            response=x.tokens,
-            keep=m,
-            until=horizon,
-            stops=context.stops,
-            tau=self.tau,
-            top_k=self.top_k,
-            alpha=self.alpha,
-            floor=floor if only_falls else float("-inf"),
-            proposal=key[0] == "propose",
-        )
+            return x, Step(k, m, x.total, None, 0, False)
+        move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
+        proposal = yield from move.propose(x, m, horizon, (k, n), context)
+        y = yield proposal.request
+        return move.judge(x, proposal, y, k)

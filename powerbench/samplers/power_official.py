@@ -9,13 +9,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from powerbench.samplers.common import (
-    Progress,
-    Response,
-    progress,
-    require_blockwise,
-    weight,
-)
+from powerbench.samplers.blockwise import Progress, progress, require_blockwise
+from powerbench.samplers.common import Response, weight
 from powerbench.types import Chain, Choose, Context, Ended, Extend, Key, LogUniform, Request, Step
 
 

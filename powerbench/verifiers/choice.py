@@ -45,6 +45,11 @@ class ChoiceVerifier:
         reason = "the right letter" if correct else "another letter"
         return Score(correct=correct, extracted=letter, reason=reason, by="letter")
 
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The letter, if it names one."""
+        boxed = last_boxed(text)
+        return None if boxed is None else named(boxed, problem.meta.get("options", ()))
+
     def close(self) -> None:
         """Nothing is held between calls."""
 

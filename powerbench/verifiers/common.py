@@ -1,7 +1,7 @@
 """What verifiers share: the protocol, and what they ask of a problem."""
 
 import os
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from powerbench.errors import UserError, require
 from powerbench.types import Problem, Score
@@ -20,7 +20,10 @@ class CannotScore(UserError):  # noqa: N818
 
 
 class Verifier(Protocol):
-    """A judge of responses. Its fields are settings."""
+    """A judge of responses. Its fields are settings.
+
+    One whose responses give answers, which can be told without judging them, is `Answering` as well.
+    """
 
     @property
     def name(self) -> str:
@@ -43,6 +46,19 @@ class Verifier(Protocol):
 
     def close(self) -> None:
         """Release what `score` holds: processes, connections. Scoring again is allowed."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What a verifier can add: the answers of responses, for samplers that vote."""
+
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The answer that a response gives; None if it gives none.
+
+        Answers that `score` takes for equal are equal strings as far as is cheap. Computed in this process,
+        in a few hundredths of a second at most, whatever the response is; never raises.
+        """
         ...
 
 

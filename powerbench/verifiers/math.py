@@ -8,6 +8,7 @@ from powerbench.types import Problem, Score
 from powerbench.verifiers import graders
 from powerbench.verifiers.boxed import last_boxed
 from powerbench.verifiers.common import LONGEST, MOST_MB, asked, cores
+from powerbench.verifiers.spelling import canonical
 from powerbench.verifiers.worker import Pool, WorkerError
 
 GRADERS = {"default": graders.default, "official": graders.official}
@@ -67,6 +68,11 @@ class MathVerifier:
         except WorkerError as failure:
             return Score(extracted=boxed, reason=str(failure), by="worker process")
         return replace(score, extracted=boxed)
+
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """What is boxed, as `spelling.canonical` spells it, whichever the mode."""
+        boxed = last_boxed(text)
+        return canonical(boxed) or None if boxed is not None else None
 
     def close(self) -> None:
         self._pool.close()

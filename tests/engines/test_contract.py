@@ -53,6 +53,55 @@ def test_a_draw_is_what_the_plain_model_says(engine_under_test: Subject, setting
             assert below - 1e-4 <= u[request.keep + i] <= cdf + 1e-4
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_likeliest_tokens_are_the_plain_models_at_temperature_1(
+    engine_under_test: Subject, setting: str
+) -> None:
+    request = replace(SETTINGS[setting], top=5)
+    draw = run(engine_under_test.make(2), {0: (PROMPT, request, uniforms(1))})[0]
+    first = len(PROMPT) + request.keep
+    logp = engine_under_test.logp(PROMPT + request.prefix + draw.tokens)[first - 1 : -1]
+    assert len(draw.top) == len(draw.tokens)
+    for row, ranked in zip(logp, draw.top, strict=True):
+        assert len(set(ranked.tokens)) == 5
+        assert list(ranked.logp) == sorted(ranked.logp, reverse=True)
+        assert ranked.logp == pytest.approx(row[list(ranked.tokens)], abs=1e-4)
+        assert ranked.logp == pytest.approx(np.sort(row)[::-1][:5], abs=1e-4)
+
+
+def test_each_request_is_told_as_many_of_the_likeliest_tokens_as_it_asks_for(
+    engine_under_test: Subject,
+) -> None:
+    whole = engine_under_test.vocabulary
+    tops = [0, 1, 3, 0, 10**6]
+    plain = {c: (PROMPT[c:], replace(EXTEND, until=5 + c), uniforms(c)) for c in range(len(tops))}
+    asking = {c: (p, replace(e, top=tops[c]), u) for c, (p, e, u) in plain.items()}
+    expected = run(engine_under_test.make(5), plain)
+    together = run(engine_under_test.make(5), asking)
+    for chain, top in enumerate(tops):
+        draw = together[chain]
+        assert draw.tokens == expected[chain].tokens
+        assert draw.logp == pytest.approx(expected[chain].logp, abs=1e-4)
+        assert len(draw.top) == (len(draw.tokens) if top else 0)
+        assert all(len(ranked.tokens) == len(ranked.logp) for ranked in draw.top)
+        assert {len(ranked.tokens) for ranked in draw.top} == ({min(top, whole)} if top else set())
+        for ranked, token, logp in zip(draw.top, draw.tokens, draw.logp, strict=top > 0):
+            assert top < whole or sorted(ranked.tokens) == list(range(whole))
+            if token in ranked.tokens:
+                assert ranked.logp[ranked.tokens.index(token)] == pytest.approx(logp, abs=1e-6)
+
+
+def test_the_likeliest_tokens_end_where_the_draw_does(engine_under_test: Subject) -> None:
+    engine, u = engine_under_test.make(2), uniforms(2)
+    free = run(engine, {0: (PROMPT, replace(EXTEND, top=2), u)})[0]
+    engine.withdraw(0)
+    stopped = replace(EXTEND, top=2, stops=(free.tokens[4],))
+    fallen = replace(EXTEND, top=2, tau=0.25, alpha=4.0, floor=-1.0)
+    for draw in run(engine, {1: (PROMPT, stopped, u), 2: (PROMPT, fallen, u)}).values():
+        assert draw.ended is not Ended.LENGTH
+        assert len(draw.top) == len(draw.tokens) < len(free.tokens)
+
+
 def test_a_stop_token_ends_a_draw_and_belongs_to_it(engine_under_test: Subject) -> None:
     engine, u = engine_under_test.make(1), uniforms(2)
     free = run(engine, {0: (PROMPT, EXTEND, u)})[0]

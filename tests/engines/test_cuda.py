@@ -102,6 +102,26 @@ def test_graphs_survive_a_cache_that_grows() -> None:
     assert np.abs(rows[range(len(rows)), drawn.tokens] - drawn.logp).max() < 1e-3
 
 
+def test_graphs_report_the_likeliest_tokens_of_every_request() -> None:
+    """Those recorded before a request asked for more are void: what they write to has moved."""
+    subject, u = engine("llama"), np.random.default_rng(1).random(40)
+    for chain, top in enumerate((0, 3, 0, 20, 5)):
+        both = {
+            2 * chain: ((1, 2 + chain), replace(EXTEND, top=top), u),
+            2 * chain + 1: ((5, 6, 7), EXTEND, u),
+        }
+        draws = run(subject, both)
+        assert draws[2 * chain + 1].top == ()
+        drawn = draws[2 * chain]
+        rows = plain_logp("llama", (1, 2 + chain, *drawn.tokens))[1:-1]
+        for row, ranked in zip(rows, drawn.top, strict=top > 0):
+            expected = np.sort(row)[::-1][:top]
+            assert np.abs(expected - ranked.logp).max() < 1e-3
+            assert np.abs(row[list(ranked.tokens)] - ranked.logp).max() < 1e-3
+        for each in both:
+            subject.withdraw(each)
+
+
 def test_deterministic_mode_does_not_depend_on_the_batch() -> None:
     u = {c: np.random.default_rng(c).random(40) for c in range(9)}
     wide = HFEngine(TinyModel("llama"), 40, 40, 9, device="cuda", deterministic=True)

@@ -207,6 +207,41 @@ def test_tokens_far_less_likely_than_their_neighbours_keep_their_share() -> None
     assert drawn.token.tolist() == [10, 20, 500]
 
 
+def test_of_equally_likely_tokens_the_lower_id_comes_first_however_many_are_asked_for() -> None:
+    logits = torch.zeros(9, 600).to(torch.bfloat16)
+    logits[:, 400:550:50] = 1.0
+    u, ones, none = torch.full((9,), 0.5).double(), torch.ones(9), torch.zeros(9).long()
+    order = [400, 450, 500, *range(400), *range(401, 450)]
+    for top in (1, 2, 5, 40, 300):
+        drawn = draw(logits, u, ones, none, top=top)
+        assert drawn.top.tolist() == [order[:top]] * 9
+        expected = logits[0].float().log_softmax(0)[order[:top]]
+        assert drawn.top_logp.tolist() == [expected.tolist()] * 9
+
+
+@pytest.mark.parametrize(("until", "top"), [(12, 7), (30, 7), (30, 1)])
+def test_room_made_for_more_likeliest_tokens_or_longer_responses_disturbs_none_at_work(
+    until: int, top: int
+) -> None:
+    u, request = np.random.default_rng(4).random(64), Extend((0,), (), 0, 20, stops=(), top=2)
+    alone = run(HFEngine(TinyModel("llama"), 12, 24, 3), {0: ((5, 6), request, u)})[0]
+    engine = HFEngine(TinyModel("llama"), 12, 24, 3)
+    engine.submit(0, (5, 6), request, u)
+    for _ in range(8):
+        assert engine.step() == []
+    more = replace(request, until=until, top=top)
+    draws = run(engine, {1: ((7, 8), replace(request, top=0), u), 2: ((9, 1), more, u)})
+    while 0 not in draws:
+        draws |= {each.chain: each.draw for each in engine.step()}
+    assert draws[0].tokens == alone.tokens
+    assert [ranked.tokens for ranked in draws[0].top] == [ranked.tokens for ranked in alone.top]
+    for now, before in zip(draws[0].top, alone.top, strict=True):
+        assert now.logp == pytest.approx(before.logp, abs=1e-4)
+    rows = plain_logp("llama", (9, 1, *draws[2].tokens))[1:-1]
+    for row, ranked in zip(rows, draws[2].top, strict=True):
+        assert ranked.logp == pytest.approx(np.sort(row)[::-1][:top], abs=1e-4)
+
+
 @pytest.mark.parametrize("setting", [{"width": 0}, {"prefill_tokens": 0}])
 def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
@@ -316,6 +351,24 @@ def test_deterministic_mode_does_not_depend_on_what_was_cached() -> None:
     fresh = run(engine, {0: (prompt, more, u)})[0]
     assert (cached.prefilled, fresh.prefilled) == (0, 18)
     assert replace(cached, prefilled=0) == replace(fresh, prefilled=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_deterministic_mode_reports_the_same_likeliest_tokens_in_any_batch(
+    dtype: torch.dtype,
+) -> None:
+    """In bfloat16 many tokens are equally likely."""
+    u, engines = np.random.default_rng(0).random(24), []
+    for width in (5, 1):
+        engines.append(HFEngine(TinyModel("llama", dtype), 12, 24, width, deterministic=True))
+    requests = {
+        c: ((5, 6, c), Extend((0,), (), 0, 24, stops=(), top=top), u)
+        for c, top in enumerate((9, 0, 200, 30, 1))
+    }
+    together = run(engines[0], requests)
+    for chain, request in requests.items():
+        alone = run(engines[1], {chain: request})[chain]
+        assert replace(alone, prefilled=0) == replace(together[chain], prefilled=0)
 
 
 def test_memory_is_planned_from_what_is_free(

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_chains import chain_law, transition
 
 from powerbench.engines.toy import TabularModel
 from powerbench.law import context_of, law, loglikelihood, power_law, responses, total_variation
 from powerbench.samplers.base import Base
-from powerbench.samplers.common import Response
 from powerbench.samplers.greedy import Greedy
 from powerbench.samplers.low_temp import LowTemp
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
-from powerbench.types import Ended, Request, Tokens
+from powerbench.types import Extend, Ranked, Request, Tokens
 
 HORIZON = 3
 MODELS = [TabularModel(seed=seed) for seed in range(3)]
@@ -32,49 +32,6 @@ CLEAN = {  # power_official without a single departure
     "eos_only": False,
     "eos_in_prompt": False,
 }
-
-
-def state(model: TabularModel, x: Tokens, tau: float) -> Response:
-    """The response x as a chain with proposal temperature tau would hold it."""
-    p = [model.p(x[:i]) for i in range(len(x))]
-    q = [row ** (1 / tau) / (row ** (1 / tau)).sum() for row in p]
-    return Response(
-        x,
-        tuple(math.log(row[t]) for row, t in zip(p, x, strict=True)),
-        tuple(math.log(row[t]) for row, t in zip(q, x, strict=True)),
-        tuple(0.0 for _ in x),
-        Ended.STOP if x[-1] == 0 else Ended.LENGTH,
-    )
-
-
-def transition(
-    model: TabularModel, sampler: Power | PowerOfficial, horizon: int
-) -> tuple[list[Tokens], np.ndarray]:
-    """The states and the exact transition matrix [S, S] of one step of the shipped kernel."""
-    states = list(responses(model, horizon))
-    if isinstance(sampler, PowerOfficial):  # it can cut a response short, without EOS: more states
-        states += [x for h in range(1, horizon) for x in responses(model, h) if x[-1] != 0]
-        states = list(dict.fromkeys(states))
-    index = {x: i for i, x in enumerate(states)}
-    matrix = np.zeros((len(states), len(states)))
-
-    def after(x: Response) -> Generator[Request, Any, Tokens]:
-        y, _ = yield from sampler.step(x, horizon, 0, 0, context_of(model))
-        return y.tokens
-
-    for x in states:
-        start = state(model, x, sampler.tau)
-        for y, probability in law(lambda start=start: after(start), model).items():
-            matrix[index[x], index[y]] += probability
-    return states, matrix
-
-
-def chain_law(sampler: Any, model: TabularModel) -> dict[Tokens, float]:
-    def program() -> Generator[Request, Any, Tokens]:
-        outcome = yield from sampler.chain(context_of(model))
-        return outcome.tokens
-
-    return law(program, model)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"model{m.seed}")
@@ -166,7 +123,12 @@ def test_the_whole_chain_tends_to_the_power_distribution() -> None:
 @pytest.mark.parametrize(("model", "bias"), [*zip(MODELS, (0.776, 0.788, 0.064), strict=True)])
 def test_the_official_kernel_is_biased_by_a_known_amount(model: TabularModel, bias: float) -> None:
     """One step away from p^alpha it is `bias` off in total variation; in the long run it only shortens."""
-    states, matrix = transition(model, PowerOfficial(HORIZON, 4.0, blocks=1), HORIZON)
+    states = list(
+        responses(model, HORIZON)
+    )  # and those cut short without EOS, which only it reaches
+    states += [x for h in range(1, HORIZON) for x in responses(model, h) if x[-1] != 0]
+    official = PowerOfficial(HORIZON, 4.0, blocks=1)
+    states, matrix = transition(model, official, HORIZON, dict.fromkeys(states))
     law_of = power_law(model, 4.0, HORIZON)
     target = np.array([law_of.get(x, 0.0) for x in states])
     assert 0.5 * np.abs(target @ matrix - target).sum() == pytest.approx(bias, abs=1e-3)
@@ -242,3 +204,20 @@ def test_eos_in_the_prompt_empties_the_official_response() -> None:
 
 def test_loglikelihood_is_that_of_the_table() -> None:
     assert loglikelihood(PAPER_EXAMPLE, (1, 2)) == pytest.approx(math.log(4 / 9))
+
+
+@pytest.mark.parametrize("top", [0, 2, 9])
+def test_an_enumerated_draw_reports_the_tables_likeliest_tokens(top: int) -> None:
+    model = TabularModel(vocabulary=4, seed=1)
+
+    def program() -> Generator[Request, Any, tuple[Tokens, tuple[Ranked, ...]]]:
+        draw = yield Extend(("draw",), (), keep=0, until=3, stops=(0,), top=top)
+        return draw.tokens, draw.top
+
+    for tokens, reported in law(program, model):
+        assert len(reported) == (len(tokens) if top else 0)
+        for i, ranked in enumerate(reported):
+            p = model.p(tokens[:i])
+            best = sorted(range(4), key=lambda token: -p[token])[:top]
+            assert ranked.tokens == tuple(best)
+            assert ranked.logp == pytest.approx(np.log(p[best]))

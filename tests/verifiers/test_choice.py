@@ -135,3 +135,19 @@ def test_no_response_makes_it_hang() -> None:
 def test_a_problem_without_options_is_refused() -> None:
     with pytest.raises(UserError, match="verifier 'choice' needs 'options', which problem 7 lacks"):
         ChoiceVerifier().score(Problem("7", Prompt(""), "2", {"subject": "Algebra"}), r"\boxed{A}")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{A}, no: \fbox{(b)}", "B"),
+        (r"\boxed{Option B}", "B"),
+        (r"A: \boxed{A}, or \boxed{5}", None),
+        ("The answer is A.", None),
+    ],
+)
+def test_the_answer_is_the_letter_that_is_judged(text: str, answer: str | None) -> None:
+    assert (
+        ChoiceVerifier().answer(Problem("1", Prompt(""), "A", {"options": OPTIONS}), text) == answer
+    )
+    assert ChoiceVerifier().answer(Problem("7", Prompt(""), "2"), text) is None

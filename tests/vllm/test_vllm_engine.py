@@ -84,7 +84,7 @@ def test_steps_that_vllm_repeats_leave_no_trace(options: dict[str, int | bool]) 
     alone, requests = engine(1), {}
     for chain in range(12):  # floors lie just below, where the token of a repeated step would fall
         prompt, u = PROMPT[chain:] + PROMPT[:chain], uniforms(chain)
-        request = replace(EXTEND, until=40 if chain < 4 else 1, alpha=2.0 * (chain % 2))
+        request = replace(EXTEND, until=40 if chain < 4 else 1, alpha=2.0 * (chain % 2), top=3)
         draw = run(alone, {chain: (prompt, request, u)})[chain]
         weights = np.cumsum(request.alpha * np.array(draw.logp) - np.array(draw.logq))
         requests[chain] = (prompt, replace(request, floor=weights.min() - 1e-3), u)
@@ -94,6 +94,8 @@ def test_steps_that_vllm_repeats_leave_no_trace(options: dict[str, int | bool]) 
         rows = logp(saved("llama")[1], x)[len(PROMPT) - 1 : -1]
         assert len(x) == len(PROMPT) + requests[chain][1].until
         np.testing.assert_allclose(draw.logp, rows[range(len(rows)), draw.tokens], atol=1e-4)
+        reported = [ranked.logp for ranked in draw.top]
+        np.testing.assert_allclose(reported, np.sort(rows)[:, :-4:-1], atol=1e-4)
     assert held(crowded) == 0
 
 

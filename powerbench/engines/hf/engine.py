@@ -121,7 +121,9 @@ class HFEngine:
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         require(request.until > request.keep, f"nothing to decode: until={request.until}")
         long = self.switch is not None and len(prompt) + self.max_tokens > self.switch
-        self.rows.shelve(chain, self._kept(chain), prompt + request.response, long)
+        if request.keep < len(request.response):  # else the response goes on where it is
+            current = prompt + request.response
+            self.rows.shelve((chain, request.slot), self._kept(chain), current, long)
         self.waiting.append(_Job(chain, prompt, request, uniforms, long))
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
@@ -153,6 +155,7 @@ class HFEngine:
                 settings = Settings(
                     largest_k=max(self._top_k(request) for request in requests),
                     greedy=any(request.tau == 0 for request in requests),
+                    top=max(self._top(request) for request in requests),
                     supports=[request.support for request in requests],
                 )
                 self.forward.decode(lanes, long, settings, self.steps_per_look)
@@ -162,6 +165,7 @@ class HFEngine:
     # -- admission ------------------------------------------------------------------------------
 
     def _admit(self) -> None:
+        self._go_on()
         postponed: deque[_Job] = deque()
         while self.waiting:
             free = [lane for lane in range(self.width) if lane not in self.jobs]
@@ -171,8 +175,21 @@ class HFEngine:
             if self._is_worth_waiting(job):
                 postponed.append(job)
                 continue
-            self._start(job, [lane for lane in free if lane not in self.kept] or free)
+            own = [lane for lane in self._kept(job.chain) if lane in free]
+            unkept = [lane for lane in free if lane not in self.kept]
+            self._start(job, unkept or sorted(own) or free)
         self.waiting.extendleft(reversed(postponed))
+
+    def _go_on(self) -> None:
+        """Start what only continues a response in the lane where that ends: of particles with one ancestor the
+        first, for the others have to copy. All others come later, lest they take that lane."""
+        waiting, self.waiting = self.waiting, deque()
+        for job in waiting:
+            lanes = self._in_place(job)
+            if lanes:
+                self._start(job, lanes)
+            else:
+                self.waiting.append(job)
 
     def _is_worth_waiting(self, job: _Job) -> bool:
         """Whether a row now being filled will hold more of this chain's prompt than any does yet."""
@@ -183,7 +200,8 @@ class HFEngine:
     def _start(self, job: _Job, free: Sequence[int]) -> None:
         request, known = job.request, job.known
         self._reserve(len(job.prompt) + request.until, request)
-        lane = self.rows.place(job.chain, known, job.long, free, self._kept(job.chain))
+        shelf = job.chain, request.slot
+        lane = self.rows.place(shelf, known, job.long, free, self._kept(job.chain))
         self.kept.pop(lane, None)
         self.jobs[lane] = job
         job.prefilled = len(known) - 1 - len(self.rows[lane].tokens)
@@ -194,6 +212,15 @@ class HFEngine:
             self.filling.add(lane)
         else:
             self.lanes.active[lane] = True
+
+    def _in_place(self, job: _Job) -> list[int]:
+        """The free lane in which a response of this chain ends that the request only continues, if there is
+        one."""
+        there = [lane for lane in self._kept(job.chain) if lane not in self.jobs]
+        if not there or job.request.keep < len(job.request.response):
+            return []
+        body = list(job.known[:-1])
+        return [lane for lane in there if self.rows[lane].starts(body, job.long)][:1]
 
     def _reserve(self, length: int, request: Extend) -> None:
         if length > self.cache.capacity:
@@ -209,11 +236,14 @@ class HFEngine:
                     f"engine.width"
                 ) from error
             self.forward.forget()
-        if self.lanes.reserve(request.until, len(request.stops)):
+        if self.lanes.reserve(request.until, len(request.stops), self._top(request)):
             self.forward.forget()
 
     def _top_k(self, request: Extend) -> int:
         return min(request.top_k or 0, self.vocabulary)
+
+    def _top(self, request: Extend) -> int:
+        return min(request.top, self.vocabulary)
 
     def _kept(self, chain: int) -> list[int]:
         return [lane for lane, (owner, _) in self.kept.items() if owner == chain]
@@ -246,7 +276,8 @@ class HFEngine:
             self.rows[lane].tokens = [*job.known, *read.tokens[:-1]]
             self._release(lane)
             self.kept[lane] = job.chain, job.request.key
-            finished.append(Finished(job.chain, job.request.key, Draw(*read, job.prefilled)))
+            draw = Draw(*read[:-1], prefilled=job.prefilled, top=read.top)
+            finished.append(Finished(job.chain, job.request.key, draw))
         return finished
 
     def _release(self, lane: int) -> None:

@@ -26,6 +26,8 @@ class Settings(NamedTuple):
 
     largest_k: int
     greedy: bool
+    top: int
+    """The most of the likeliest tokens that any of them asks for."""
     supports: Sequence[Tokens | None]
 
 
@@ -47,7 +49,7 @@ class Forward:
         self.lm, self.cache, self.lanes = lm, cache, lanes
         self.switch, self.deterministic = switch, deterministic
         self.device = lanes.device
-        self.graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[tuple[int, int, bool, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None  # memory that the graphs share: they never run at once
         self.every = torch.arange(lanes.width, device=self.device)  # graphs read it: it must stay
 
@@ -104,7 +106,8 @@ class Forward:
                 torch.nn.functional.pad(column, (0, short)) for column in (uniforms, tau, top_k)
             )
         support = self._support(settings.supports, logits)
-        drawn = draw(logits, uniforms, tau, top_k, support, settings.largest_k, settings.greedy)
+        largest_k, greedy, top, _ = settings
+        drawn = draw(logits, uniforms, tau, top_k, support, largest_k, greedy, top)
         self.lanes.advance(rows, type(drawn)(*(column[: len(rows)] for column in drawn)))
 
     def _batch(self, rows: torch.Tensor, positions: torch.Tensor, leading: bool) -> Batch:
@@ -119,7 +122,7 @@ class Forward:
     def _graph(self, width: int, settings: Settings) -> torch.cuda.CUDAGraph:
         """A recorded step of the first `width` lanes (or all, if fewer): idle ones take nothing in."""
         width = min(width, self.lanes.width)
-        name = width, settings.largest_k, settings.greedy
+        name = width, settings.largest_k, settings.greedy, settings.top
         if name not in self.graphs:
             rows = self.every[:width]
             settings = settings._replace(supports=())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from powerbench.engines.sampling import Drawn
-from powerbench.types import Ended, Extend
+from powerbench.types import Ended, Extend, Ranked
 
 
 class Read(NamedTuple):
@@ -21,6 +21,7 @@ class Read(NamedTuple):
     logq: tuple[float, ...]
     entropy: tuple[float, ...]
     ended: Ended
+    top: tuple[Ranked, ...]
 
 
 class Lanes:
@@ -36,20 +37,22 @@ class Lanes:
         self.tau, self.alpha, self.floor, self.weight = doubles
         self.active, self.stopped, self.fell = flags
         self.stops = torch.full((width, 1), -1, device=device)
-        self._allocate(length)
+        self.tops = [0] * width  # how many of the likeliest tokens are asked for
+        self._allocate(length, top=0)
 
-    def reserve(self, length: int, stops: int) -> bool:
-        """Make room for responses of `length` tokens and so many stop tokens; whether tensors moved."""
+    def reserve(self, length: int, stops: int, top: int) -> bool:
+        """Make room for responses of `length` tokens, so many stop tokens, and so many of the likeliest
+        tokens at each position; whether tensors moved."""
         moved = False
         if (short := stops - self.stops.shape[1]) > 0:
             self.stops = torch.nn.functional.pad(self.stops, (0, short), value=-1)
             moved = True
-        if length > self.length:
-            old = self.uniforms, *self.drawn
-            kept = self.length
-            self._allocate(length)
-            for new, before in zip((self.uniforms, *self.drawn), old, strict=True):
-                new[:, :kept] = before[:, :kept]
+        if length > self.length or top > self.top:
+            old = self.uniforms, *self.drawn, *self.ranked
+            self._allocate(max(length, self.length), max(top, self.top))
+            tables = self.uniforms, *self.drawn, *self.ranked
+            for new, before in zip(tables, old, strict=True):
+                new[tuple(map(slice, before.shape))] = before
             moved = True
         return moved
 
@@ -70,6 +73,7 @@ class Lanes:
         self.stops[lane] = torch.tensor(stops, device=self.device)
         new = torch.from_numpy(np.ascontiguousarray(uniforms[request.keep : request.until]))
         self.uniforms[lane, request.keep : request.until] = new.to(self.device)
+        self.tops[lane] = request.top
 
     def settings(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """uniforms, tau and top_k of the next token of these lanes: [R] each."""
@@ -80,8 +84,12 @@ class Lanes:
         """Take in one drawn token for each of these lanes; those that are over take nothing."""
         active, position = self.active[rows], self.position[rows]
         index = torch.where(active, position + 1 - self.start[rows], self.length)
-        for buffer, column in zip(self.drawn, drawn, strict=True):
+        *columns, top, top_logp = drawn
+        for buffer, column in zip(self.drawn, columns, strict=True):
             buffer[rows, index] = column.to(buffer.dtype)
+        if count := top.shape[1]:
+            for buffer, column in zip(self.ranked, (top, top_logp), strict=True):
+                buffer[rows, index, :count] = column
         gain = self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
         weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
         fell = active & (weight < self.floor[rows])
@@ -99,25 +107,33 @@ class Lanes:
         return self._integers, self._doubles, self._flags
 
     def read(self, lanes: list[int]) -> list[Read]:
-        """What these lanes have drawn, in one transfer per column."""
+        """What these lanes have drawn: one transfer per column, and two per lane for likeliest tokens."""
         rows = torch.tensor(lanes, device=self.device)
         columns = [buffer[rows].cpu() for buffer in self.drawn]
         first, after = self.first[rows].tolist(), (self.position + 1 - self.start)[rows].tolist()
         fell, stopped = self.fell[rows].tolist(), self.stopped[rows].tolist()
         reads = []
-        for i in range(len(lanes)):
+        for i, lane in enumerate(lanes):
             tokens, logp, logq, entropy = (
                 tuple(column[i, first[i] : after[i]].tolist()) for column in columns
             )
             ended = Ended.FLOOR if fell[i] else Ended.STOP if stopped[i] else Ended.LENGTH
-            reads.append(Read(tokens, logp, logq, entropy, ended))
+            top = self._ranked(lane, slice(first[i], after[i]))
+            reads.append(Read(tokens, logp, logq, entropy, ended, top))
         return reads
 
-    def _allocate(self, length: int) -> None:
-        def table(dtype: torch.dtype) -> torch.Tensor:
-            """One column per position of a response, and one for what no lane takes in."""
-            return torch.zeros((self.width, length + 1), dtype=dtype, device=self.device)
+    def _ranked(self, lane: int, new: slice) -> tuple[Ranked, ...]:
+        if (count := self.tops[lane]) == 0:
+            return ()
+        tokens, logp = (buffer[lane, new, :count].tolist() for buffer in self.ranked)
+        return tuple(Ranked(tuple(t), tuple(p)) for t, p in zip(tokens, logp, strict=True))
 
-        self.length = length
+    def _allocate(self, length: int, top: int) -> None:
+        def table(dtype: torch.dtype, *entry: int) -> torch.Tensor:
+            """One column per position of a response, and one for what no lane takes in."""
+            return torch.zeros((self.width, length + 1, *entry), dtype=dtype, device=self.device)
+
+        self.length, self.top = length, top
         self.uniforms = table(torch.float64)
         self.drawn = table(torch.int64), *(table(torch.float32) for _ in range(3))
+        self.ranked = table(torch.int64, top), table(torch.float32, top)

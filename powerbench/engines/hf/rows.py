@@ -1,7 +1,7 @@
 """What the rows of the cache hold, and how a request gets what it needs without computing it.
 
-The first `width` rows are *lanes*, where requests decode; each chain at work has a *shelf* besides, which
-keeps its current response while proposals that depart from it decode. A rejected proposal so costs a copy
+The first `width` rows are *lanes*, where requests decode; each response at work has a *shelf*
+besides, which keeps it while proposals that depart from it decode. A rejected proposal so costs a copy
 of its suffix, never a recomputation.
 """
 
@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from powerbench.engines.hf.cache import KVCache
+
+Shelf = tuple[int, int]
+"""Names a shelf: the chain, and which of its responses (`Extend.slot`)."""
 
 SLACK = 2
 """How far above the lowest free lane a request may be put for the sake of what a lane holds."""
@@ -26,6 +29,12 @@ class Row:
         """How many of these tokens, from the first, the row holds."""
         return common(self.tokens, tokens) if self.long == long else 0
 
+    def starts(self, tokens: list[int], long: bool) -> bool:
+        """Whether the row holds them all. Most rows that do not are told by the last one."""
+        end = len(tokens)
+        ends_alike = self.long == long and self.tokens[end - 1 : end] == tokens[-1:]
+        return ends_alike and self.tokens[:end] == tokens
+
 
 class Rows:
     """`width` lanes, then as many shelves, over one cache."""
@@ -33,24 +42,29 @@ class Rows:
     def __init__(self, cache: KVCache, width: int) -> None:
         self.cache, self.width = cache, width
         self.rows = [Row() for _ in range(2 * width)]
-        self.shelves: dict[int, int] = {}  # by chain
+        self.shelves: dict[Shelf, int] = {}
 
     def __getitem__(self, row: int) -> Row:
         return self.rows[row]
 
-    def shelve(self, chain: int, lanes: Iterable[int], current: Sequence[int], long: bool) -> None:
-        """See to it that a chain's shelf holds as much of its current tokens as any of its lanes."""
+    def shelve(self, name: Shelf, lanes: Iterable[int], current: Sequence[int], long: bool) -> None:
+        """See to it that a response's shelf holds as much of its current tokens as any of its chain's lanes."""
         best = max(lanes, key=lambda lane: self.rows[lane].common(current, long), default=None)
         if best is None:
             return
-        shelf = self._shelf(chain)
+        shelf = self._shelf(name)
         if shelf is None:
             return
         held = self.rows[shelf].common(current, long)
         self._copy(best, shelf, held, self.rows[best].common(current, long))
 
     def place(
-        self, chain: int, known: Sequence[int], long: bool, free: Sequence[int], near: Iterable[int]
+        self,
+        name: Shelf,
+        known: Sequence[int],
+        long: bool,
+        free: Sequence[int],
+        near: Iterable[int],
     ) -> int:
         """Choose one of the free lanes (ascending) for these tokens; give it what any row holds of them.
 
@@ -63,13 +77,14 @@ class Rows:
             (lane for lane in free if lane <= free[0] + SLACK),
             key=lambda lane: (self.rows[lane].common(body, long), -lane),
         )
-        shelf = self.shelves.get(chain)
-        own = [lane, *near, *([] if shelf is None else [shelf])]
-        source = max(own, key=lambda row: self.rows[row].common(body, long))
-        if self.rows[source].common(body, long) < len(body):
-            every = range(len(self.rows))
-            source = max(every, key=lambda row: self.rows[row].common(body, long))
-        held = self.rows[lane].common(body, long)
+        held, source = self.rows[lane].common(body, long), lane
+        if held < len(body):
+            shelf = self.shelves.get(name)
+            own = [lane, *near, *([] if shelf is None else [shelf])]
+            source = max(own, key=lambda row: self.rows[row].common(body, long))
+            if self.rows[source].common(body, long) < len(body):
+                every = range(len(self.rows))
+                source = max(every, key=lambda row: self.rows[row].common(body, long))
         self._copy(source, lane, held, max(held, self.rows[source].common(body, long)))
         self.rows[lane].long = long
         return lane
@@ -79,18 +94,19 @@ class Rows:
         return max(row.common(known, long) for row in self.rows)
 
     def release(self, chain: int) -> None:
-        """A chain is over: its shelf is another's. What rows hold stays, for whoever shares it."""
-        self.shelves.pop(chain, None)
+        """A chain is over: its shelves are others'. What rows hold stays, for whoever shares it."""
+        for name in [name for name in self.shelves if name[0] == chain]:
+            del self.shelves[name]
 
-    def _shelf(self, chain: int) -> int | None:
-        if chain not in self.shelves:
+    def _shelf(self, name: Shelf) -> int | None:
+        if name not in self.shelves:
             taken = set(self.shelves.values())
             free = (row for row in range(self.width, 2 * self.width) if row not in taken)
             shelf = next(free, None)
             if shelf is None:
                 return None
-            self.shelves[chain] = shelf
-        return self.shelves[chain]
+            self.shelves[name] = shelf
+        return self.shelves[name]
 
     def _copy(self, source: int, target: int, start: int, stop: int) -> None:
         """Copy positions start..stop; the target's tokens end there."""

@@ -1,0 +1,32 @@
+"""What samplers that vote share: what responses answer, and which answer wins."""
+
+from collections.abc import Sequence
+
+from powerbench.errors import UserError
+from powerbench.samplers.common import Response
+from powerbench.types import Context
+
+
+def answers(context: Context, responses: Sequence[Response]) -> list[str | None]:
+    """What each response answers. Raises UserError if the task's responses have no answers."""
+    if context.answer is None:
+        raise UserError("a vote needs answers, and this task's responses have none")
+    return [context.answer(x.tokens) for x in responses]
+
+
+def tally(given: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
+    """Total weight of each answer, in the order in which they were first given; a response without an answer or
+    of weight zero has no vote."""
+    votes: dict[str, float] = {}
+    for answer, weight in zip(given, weights, strict=True):
+        if answer is not None and weight > 0:
+            votes[answer] = votes.get(answer, 0.0) + weight
+    return votes
+
+
+def winner(votes: dict[str, float]) -> str | None:
+    """The answer with the most votes; of several, the one given first; None if there is no vote.
+
+    Responses are drawn alike and independently, so the first of several is as fair as a coin.
+    """
+    return max(votes, key=votes.__getitem__, default=None)

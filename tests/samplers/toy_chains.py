@@ -1,0 +1,121 @@
+"""What the samplers' tests share: kernels as exact matrices, laws of whole chains, and chains run on the toy
+engine."""
+
+import json
+import math
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from powerbench.engines.toy import TabularModel, ToyEngine
+from powerbench.law import context_of, law, responses
+from powerbench.rng import Stream
+from powerbench.runner import Completed, Meter, Start, run_chains, run_one
+from powerbench.samplers.common import Response, Sampler
+from powerbench.store import SampleKey
+from powerbench.types import Chain, Context, Ended, Outcome, Request, Save, Step, Tokens
+
+ENDLESS = Context((), eos=99, stops=(99,))
+"""Nothing stops: every response has the full length."""
+
+
+class Stepping(Protocol):
+    """A sampler that makes Metropolis-Hastings steps."""
+
+    @property
+    def tau(self) -> float: ...
+    def step(
+        self, x: Response, horizon: int, k: int, n: int, context: Context
+    ) -> Generator[Request, Any, tuple[Response, Step]]: ...
+
+
+def state(model: TabularModel, x: Tokens, tau: float) -> Response:
+    """The response x as a chain with proposal temperature tau would hold it."""
+    p = [model.p(x[:i]) for i in range(len(x))]
+    q = [row ** (1 / tau) / (row ** (1 / tau)).sum() for row in p]
+    return Response(
+        x,
+        tuple(math.log(row[t]) for row, t in zip(p, x, strict=True)),
+        tuple(math.log(row[t]) for row, t in zip(q, x, strict=True)),
+        tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in p),
+        Ended.STOP if x[-1] == 0 else Ended.LENGTH,
+    )
+
+
+def transition(
+    model: TabularModel,
+    sampler: Stepping,
+    horizon: int,
+    states: Iterable[Tokens] | None = None,
+) -> tuple[list[Tokens], np.ndarray]:
+    """The states (default: all responses of at most `horizon` tokens) and the exact transition matrix [S, S] of
+    one step of the shipped kernel."""
+    states = list(states or responses(model, horizon))
+    index = {x: i for i, x in enumerate(states)}
+    matrix = np.zeros((len(states), len(states)))
+
+    def after(x: Response) -> Generator[Request, Any, Tokens]:
+        y, _ = yield from sampler.step(x, horizon, 0, 0, context_of(model))
+        return y.tokens
+
+    for x in states:
+        start = state(model, x, sampler.tau)
+        for y, probability in law(lambda start=start: after(start), model).items():
+            matrix[index[x], index[y]] += probability
+    return states, matrix
+
+
+def chain_law(
+    sampler: Sampler, model: TabularModel, context: Context | None = None
+) -> dict[Tokens, float]:
+    """The exact law of the response that a sampler's whole chain returns."""
+
+    def program() -> Generator[Request, Any, Tokens]:
+        outcome = yield from sampler.chain(context or context_of(model))
+        return outcome.tokens
+
+    return law(program, model)
+
+
+def completed(
+    sampler: Sampler,
+    model: TabularModel,
+    width: int = 8,
+    count: int = 20,
+    context: Context | None = None,
+    speculate: int = 0,
+) -> dict[SampleKey, Completed]:
+    """What so many chains return and cost, on the toy engine."""
+
+    def starts() -> Iterator[Start]:
+        begin = partial(sampler.chain, context or context_of(model))
+        for i in range(count):
+            yield Start(SampleKey(f"p{i}", 0), (), begin, Stream(0, "task", f"p{i}", 0))
+
+    done = run_chains(starts(), ToyEngine(model, width=width), Meter(), speculate)
+    return {each.key: each for each in done if isinstance(each, Completed)}
+
+
+def resumed(
+    sampler: Any, model: TabularModel, context: Context = ENDLESS
+) -> tuple[Outcome, list[Outcome]]:
+    """What a chain returns, and what it returns when it goes on from each of its saved states, as read back
+    from JSON."""
+    stream, states = Stream(0, "task", "p", 0), []
+
+    def saving() -> Chain:
+        chain, answer = sampler.chain(context), None
+        while True:
+            try:
+                request = chain.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(request, Save):
+                states.append(json.loads(json.dumps(request.state)))
+            answer = yield request
+
+    whole = run_one(saving, (), stream, ToyEngine(model))
+    again = [partial(sampler.chain, context, saved) for saved in states]
+    return whole, [run_one(begin, (), stream, ToyEngine(model)) for begin in again]
