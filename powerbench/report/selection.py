@@ -8,7 +8,7 @@ from powerbench.report.summary import Results
 from powerbench.store import SampleKey
 
 MOST = 4000
-"""Responses that are shown of all runs of a report together: some 10 MB of page."""
+"""Responses that are shown of all runs of a report together: some 20 MB of page."""
 
 
 @dataclass(frozen=True)

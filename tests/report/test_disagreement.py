@@ -10,7 +10,7 @@ from fabricate import grid, sample, verdicts, write_run, write_scores
 
 from powerbench.report.build import write_report
 from powerbench.report.disagreement import SHOWN, compare, disagree, line
-from powerbench.report.page import page_data
+from powerbench.report.page_data import page_data
 from powerbench.report.selection import select
 from powerbench.report.summary import Results
 from powerbench.types import Score
@@ -61,7 +61,7 @@ def test_the_report_shows_both_and_lists_where_they_disagree(tmp_path: Path) -> 
     assert text.count("(units)") == SHOWN
     assert f"- and {29 - SHOWN} more, on the page" in text
     results = [Results.read(run)]
-    (first, second, *_) = page_data(results, select(results))["responses"]
+    (first, second, *_) = page_data(results, select(results)).chunks[0]["responses"]
     assert first["others"] == [
         {"verifier": "strict", "verdict": "correct", "reason": "same", "disagrees": False}
     ]

@@ -6,18 +6,27 @@ Run: pytest tests/report/test_report_files.py
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fabricate import STEPS, grid, sample, summarise, verdicts, write_run
 
 from powerbench.errors import UserError
 from powerbench.report.build import write_report
-from powerbench.report.page import embed, verdict
+from powerbench.report.page_data import embed, verdict
 from powerbench.report.tables import results as results_table
 from powerbench.store import Run
 from powerbench.types import Score
 
-FIGURES = ("teaser", "pass_at_k", "log_likelihood", "confidence", "compute", "chains")
+FIGURES = (
+    "teaser",
+    "pass_at_k",
+    "log_likelihood",
+    "confidence",
+    "compute",
+    "compute_likelihood",
+    "chains",
+)
 FORMATS = ("png", "svg", "pdf")
 HOSTILE = "</script><b>bold</b><script>throw 1</script><!-- & \u2028 {{ 7 * 7 }}"
 
@@ -32,9 +41,11 @@ def row(out: Path, sampler: str) -> dict[str, str]:
     return dict(zip(headings, line, strict=True))
 
 
-def data(page: Path) -> dict[str, list[dict[str, object]]]:
-    """The JSON inside the page."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+def data(page: Path, name: str = "index") -> dict[str, Any]:
+    """A piece of the JSON inside the page: its index, or chunk-0, chunk-1, ..."""
+    found = re.search(
+        rf'<script type="application/json" id="{name}">(.*?)</script>', page.read_text()
+    )
     assert found is not None
     return json.loads(found[1])
 
@@ -114,9 +125,9 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_prompt_that_runs_share_is_held_once(written: Path) -> None:
-    content = data(written)
-    assert len(content["problems"]) == 3
-    assert len(content["responses"]) == 12
+    index, chunk = data(written), data(written, "chunk-0")
+    assert len(index["problems"]) == len(chunk["problems"]) == 3
+    assert len(index["responses"]) == len(chunk["responses"]) == 12
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -130,10 +141,11 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     page = write_report([run], tmp_path / "out")
     text = page.read_text()
     assert "<b>bold" not in text and "<script>throw" not in text
-    assert text.count("</script>") == 2  # the data's, and the script's own
-    (response,) = data(page)["responses"]
+    assert text.count("</script>") == 3  # the index's, the chunk's, and the script's own
+    chunk = data(page, "chunk-0")
+    (response,) = chunk["responses"]
     assert response["text"] == response["extracted"] == response["reason"] == HOSTILE
-    assert data(page)["problems"][0]["prompt"] == HOSTILE
+    assert chunk["problems"]["0"]["prompt"] == HOSTILE
 
 
 def test_embedded_json_round_trips() -> None:
