@@ -1,5 +1,5 @@
-"""The command line: powerbench run | status | score | rescore-likelihood | report | export | verify |
-list | doctor.
+"""The command line: powerbench run | status | score | rescore-likelihood | report | compare | export |
+verify | list | doctor.
 
 Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -95,6 +94,18 @@ def _parser_main(arguments: list[str]) -> None:
         help="a report for each folder that runs were made in (runs=...), within it",
     )
     reporting.set_defaults(command=lambda a: report(a.runs, a.out, a.published, a.each))
+    comparing = _add(
+        commands, "compare", "put samplers side by side at equal tokens and at equal wall-clock"
+    )
+    comparing.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    comparing.add_argument(
+        "--tokens", type=float, help="decoded for a problem (default: what the costliest decodes)"
+    )
+    comparing.add_argument(
+        "--seconds", type=float, help="for a problem (default: what the slowest takes)"
+    )
+    comparing.add_argument("--out", type=Path, help="a folder for the tables as CSV and LaTeX")
+    comparing.set_defaults(command=lambda a: compare(a.runs, a.tokens, a.seconds, a.out))
     looking = _add(commands, "status", "how far runs are, on this machine and on others")
     looking.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     looking.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often")
@@ -202,20 +213,32 @@ def report(paths: Sequence[Path], out: Path | None, published: bool, each: bool)
         print(f"report: {page.with_name('report.md')}\npage:   {page}")
 
 
+def compare(
+    paths: Sequence[Path], tokens: float | None, seconds: float | None, out: Path | None
+) -> None:
+    """Print the samplers of the given runs side by side, and write the tables if there is a place for them."""
+    from powerbench.display import print_any
+    from powerbench.report.build import write_tables
+    from powerbench.report.compare import tables
+    from powerbench.report.summary import Results, rank
+    from powerbench.store import find_runs
+
+    results = sorted(map(Results.read, find_runs(paths)), key=lambda r: rank(r.summary))
+    found = [table for table in tables(results, tokens, seconds) if table.rows]
+    for table in found:
+        print_any(console(), table)
+    if out is not None:
+        write_tables(found, out)
+        print(f"tables: {out}")
+
+
 def show_published(out: Path | None) -> None:
     """Print the paper's Table 1, and write it if there is a place for it."""
+    from powerbench.display import print_any
     from powerbench.report.published import table as published_table
     from powerbench.report.published import write_published
 
-    found = published_table()
-    for model in found.groups():
-        table = Table(title=model.title, title_justify="left", box=SIMPLE)
-        for i, column in enumerate(found.heads()):
-            two_lines = column.heading.replace(" (", "\n(")
-            table.add_column(two_lines, justify="right" if i else "left", overflow="fold")
-        for cells in model.rows:
-            table.add_row(*cells)
-        console().print(table)
+    print_any(console(), published_table())
     for file in write_published(out) if out else []:
         print(file)
 

@@ -1,7 +1,7 @@
 """What a person sees while a run works: a live line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from powerbench.process import teller
 from powerbench.report.summary import Summary
+from powerbench.report.table import Table as TableOfValues
 from powerbench.report.tables import results
 from powerbench.runner import Meter
 
@@ -112,15 +113,24 @@ def board(
 
 def print_table(console: Console, summaries: Sequence[Summary]) -> None:
     """The table of runs, one block for each task and model: the report has more columns."""
-    found = results(summaries)
+    print_any(console, results(summaries), TERMINAL_COLUMNS)
+
+
+def print_any(console: Console, found: TableOfValues, only: Collection[str] = ()) -> None:
+    """A table, one block for each of its groups. only: the columns to show beside the names; all, if empty."""
+    heads = found.heads()
     for group in found.groups():
-        heads = found.heads()
-        shown = [i for i in found.used([group])[1:] if heads[i].heading in TERMINAL_COLUMNS]
-        task, model, _ = group.names
-        table = Table(title=f"{task} · {model}", title_justify="left", box=SIMPLE)
-        table.add_column("sampler")
+        table = Table(title=" · ".join(group.names[:2]), title_justify="left", box=SIMPLE)
+        shown = [
+            i
+            for i in found.used([group])
+            if i < found.names or not only or heads[i].heading in only
+        ]
         for i in shown:
-            table.add_column(heads[i].heading, justify="right")
-        for label, *cells in group.rows:
-            table.add_row(label, *(cells[i - 1] for i in shown))
+            two_lines = heads[i].heading.replace(" (", "\n(")
+            table.add_column(
+                two_lines, justify="left" if i < found.names else "right", overflow="fold"
+            )
+        for row in group.rows:
+            table.add_row(*(row[i] for i in shown))
         console.print(table)

@@ -138,6 +138,16 @@ def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
     return min(max(expected, min(values)), max(values))  # rounding
 
 
+def distinct(counts: Sequence[int], n: int) -> float:
+    """How many kinds are expected among n things drawn without replacement, given how many there are of each.
+
+    Rarefaction (Hurlbert 1971, Ecology 52:577): sum over kinds of 1 - C(N - c, n) / C(N, n).
+
+    Raises ValueError unless 1 <= n <= the number of things.
+    """
+    return sum(pass_at_k(sum(counts), count, n) for count in counts)
+
+
 @lru_cache(maxsize=1024)
 def _chances(size: int, n: int) -> list[float]:
     """Of each rank, from the lowest: to be the highest among n of so many."""

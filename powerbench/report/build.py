@@ -19,7 +19,7 @@ from powerbench.report.figures import draw
 from powerbench.report.figures.style import Drawing
 from powerbench.report.page import render
 from powerbench.report.selection import Selection, select
-from powerbench.report.summary import Results, labels, rank
+from powerbench.report.summary import Results, labels, main, rank
 from powerbench.report.table import Table, as_csv, as_latex, markdown
 from powerbench.store import Run
 
@@ -44,9 +44,11 @@ class Report:
     def tables(self) -> list[Table]:
         """All that hold anything, in the order in which they are read."""
         summaries = [r.summary for r in self.results]
+        own = [r.summary for r in main(self.results)]
         named = zip(self.results, labels(summaries), strict=True)
         every = [
-            tables.results(summaries),
+            tables.results(own),
+            tables.variants([s for s in summaries if all(s is not each for each in own)]),
             published.beside(summaries),
             pairs.table(self.results),
             matched.table(self.results),

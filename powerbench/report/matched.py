@@ -1,4 +1,4 @@
-"""The same tokens spent otherwise: best-of-n of a plain sampler beside each chain, at equal cost."""
+"""The same tokens spent otherwise: best-of-n of a plain sampler beside each costlier one, at equal cost."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -32,9 +32,10 @@ def decoded(results: Results) -> float:
     return results.summary.decoded / max(1, results.summary.responses)
 
 
-def is_chain(results: Results) -> bool:
-    """Whether its sampler makes steps."""
-    return "steps" in results.summary.settings or results.summary.acceptance is not None
+def is_plain(results: Results) -> bool:
+    """Whether it decodes nothing but its responses, each token once."""
+    cost = results.summary.decoded_per_token
+    return cost is not None and cost < 1 + 1e-9
 
 
 class Best:
@@ -58,6 +59,10 @@ class Best:
         """Whether there is something to choose from: greedy responses differ by rounding alone."""
         alike = (len({round(logp, 2) for logp, _ in found}) == 1 for found in self._full.values())
         return self.most > 1 and not all(alike)
+
+    def values(self) -> Values:
+        """The values of every response of the problems that have the most."""
+        return {problem: [value for _, value in found] for problem, found in self._full.items()}
 
     def of(self, n: int) -> BestOf:
         """Over all subsets of n responses."""
@@ -88,26 +93,26 @@ class Best:
 COLUMNS = (
     Column("task"),
     Column("model"),
-    Column("chain"),
+    Column("sampler"),
     Column("tokens", "decoded a response, rejected proposals included", ",.0f"),
-    Column("value [95%]", "of the chain"),
+    Column("value [95%]", "of the sampler"),
     Column("instead", "the likeliest as a whole of so many responses, for the same tokens"),
     Column("value instead [95%]", "exact over all subsets of the responses that there are"),
-    Column("difference [95%]", "the chain's value less the other's, paired by problem"),
+    Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
     Column("problems", "that both have: of the other, those with the most decided responses"),
 )
 
 
 def table(results: Sequence[Results]) -> Table:
-    """Every main run of chains beside every main run of a plain sampler of its task and model."""
+    """Every main run of a costlier sampler beside every plain one of its task and model."""
     shown = [r for r in main(results) if r.summary.value is not None]
     named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
-    plain = [(Best(r), name, r.summary) for r, name in named if not is_chain(r)]
+    plain = [(Best(r), name, r.summary) for r, name in named if is_plain(r)]
     rows = []
-    for chain, name in named:
+    for chain, name in ((r, name) for r, name in named if not is_plain(r)):
         for best, other, s in plain:
             same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
-            if not (same and is_chain(chain) and best.means_something and decoded(chain)):
+            if not (same and best.means_something and decoded(chain)):
                 continue
             found = best.at(decoded(chain))
             difference = compare(found.problems, values(chain)) if found else None

@@ -1,5 +1,6 @@
 """One run as numbers: each with its interval or its n, computed from the run folder alone."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,24 @@ from powerbench.types import Problem, Score
 
 T = TypeVar("T")
 
-SAMPLERS = ("greedy", "base", "low_temp", "power", "power_official")
+SAMPLERS = (
+    "greedy",
+    "base",
+    "low_temp",
+    "power",
+    "power_official",
+    "max_swap",
+    "entropy_cut",
+    "multiple_try",
+    "parallel_tempering",
+    "power_smc",
+    "scalable_power",
+    "beam",
+    "best_of_n",
+    "self_consistency",
+    "deepconf",
+    "deepconf_online",
+)
 """The order in which samplers are shown; others follow by name."""
 
 
@@ -70,6 +88,8 @@ class Summary:
     """Mean response length, tokens, with its 95% interval over problems."""
     logp: float | None
     """Log-likelihood per token under the base model, nats: mean over responses."""
+    logp_interval: Estimate | None
+    """The same as a mean over problems, with its 95% interval."""
     confidence: float | None
     """Minus the entropy per token, nats: mean over responses (the paper's section 5.3)."""
     decoded: int
@@ -147,10 +167,11 @@ class Results:
             length_controlled=self._length_controlled(),
             undecided=sum(score.value is None for score in self.scores.values()),
             unscored=len(samples) - len(self.scores),
-            length=student(_by_problem({k: s.tokens for k, s in self.samples.items()}))
-            if samples
-            else None,
+            length=_over_problems({k: s.tokens for k, s in self.samples.items()}),
             logp=_mean(logp_per_token(samples)),
+            logp_interval=_over_problems(
+                {k: s.logp / s.tokens for k, s in self.samples.items() if s.tokens}
+            ),
             confidence=_mean(confidence(samples)),
             decoded=sum(s.decoded for s in samples),
             decoded_per_token=_ratio(
@@ -216,8 +237,16 @@ def sampler_rank(sampler: str) -> tuple[int, str]:
 
 
 def rank(summary: Summary) -> tuple[Any, ...]:
-    """Sorts runs as they are shown: by task, model, sampler, folder."""
-    return (summary.task, summary.model, sampler_rank(summary.sampler), summary.run)
+    """Sorts runs as they are shown: by task, model, sampler, then what they change of it, then by folder."""
+    changed = [(k, *_by_size(v)) for k, v in sorted(summary.changes.items())]
+    own = sampler_rank(summary.sampler)
+    return (summary.task, summary.model, own, len(changed), changed, summary.run)
+
+
+def _by_size(value: Any) -> tuple[float, str]:
+    """Numbers by their size, and whatever else by how it is written."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (float(value) if number else math.inf, str(value))
 
 
 def labels(summaries: Sequence[Summary]) -> list[str]:
@@ -294,6 +323,10 @@ def _by_problem(values: Mapping[SampleKey, T]) -> dict[str, list[T]]:
     for key, value in values.items():
         grouped[key.problem].append(value)
     return grouped
+
+
+def _over_problems(values: Mapping[SampleKey, float]) -> Estimate | None:
+    return student(_by_problem(values)) if values else None
 
 
 def _mean(values: Iterable[float]) -> float | None:

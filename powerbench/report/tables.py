@@ -160,6 +160,11 @@ def results(summaries: Sequence[Summary]) -> Table:
     return _table("results", "Results", RESULTS, summaries)
 
 
+def variants(summaries: Sequence[Summary]) -> Table:
+    """The same of runs with settings of their own."""
+    return _table("variants", "Variants", RESULTS, summaries)
+
+
 def cost(summaries: Sequence[Summary]) -> Table:
     """What runs cost."""
     return _table("cost", "Cost", COST, summaries)

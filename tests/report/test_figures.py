@@ -15,14 +15,14 @@ from powerbench.report.figures.style import FORMATS, panels
 from powerbench.report.figures.style import curves as curves_of
 from powerbench.report.summary import Results, main
 from powerbench.store import Run
-from powerbench.types import Likelihood, Score
+from powerbench.types import Cost, Likelihood, Score
 
 SHARED = {"max_tokens": 128, "alpha": 4.0, "blocks": 4, "steps": 4}
 SIZE = {"parameters": 100, "multiplied": 100, "layers": 1, "attention": 8}
 
 
 def power(folder: Path, name: str, every: int = 2, **changed: float) -> Run:
-    samples = grid(6, 1, steps=STEPS)
+    samples = grid(6, 1, steps=STEPS, cost=Cost(40, 7, 1.0, 100.0))
     return write_run(
         folder / f"power-{name}",
         samples,
@@ -66,6 +66,7 @@ def test_all_figures_are_drawn_in_all_formats(runs: list[Run], tmp_path: Path) -
         "against_alpha",
         "against_steps",
         "compute",
+        "compute_likelihood",
         "chains",
     }
     files = {f.name for f in (tmp_path / "figures").iterdir()}
@@ -104,11 +105,11 @@ def test_compute_shows_best_of_n_and_the_steps_of_a_chain(runs: list[Run]) -> No
     results = list(map(Results.read, runs))
     by_steps = [s for s in curves.series(results) if s.setting == "steps"]
     (panel,) = (p for p in panels(curves_of(main(results))) if p.title == "math500 · tiny")
-    base, chain = (curves._costs(c, by_steps, in_flops=True) for c in panel.curves)
+    base, chain = (curves._values(c, by_steps, in_flops=True) for c in panel.curves)
     cost = results[0].summary.flops
     assert cost is not None
-    assert base[0].x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
-    assert len(chain[0].x) == 4 and chain[0].y[0].mean == 1.0  # no steps: every response is right
+    assert base.x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
+    assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
 
 
 def test_a_setting_with_two_values_is_no_curve(runs: list[Run], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
-from powerbench.report.matched import Best, is_chain
+from powerbench.report.matched import Best, is_plain
 from powerbench.report.published import published
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main
@@ -163,44 +163,65 @@ COMPUTE = (
     "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1; lines "
     "with large dots: a chain at several numbers of steps. 95% intervals over problems.",
 )
+LIKELIHOOD = (
+    "compute_likelihood",
+    "Log-likelihood against compute",
+    "Log-likelihood per token under the base model, mean over responses, against what a problem costs. 95% "
+    "intervals over problems.",
+)
 
 
 def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
     """Each sampler as a curve or a point: in FLOPs, or in tokens where these are not known."""
-    shown = [c for c in curves(main(results)) if c.summary.value is not None and c.summary.decoded]
+    shown = [c for c in curves(main(results)) if c.summary.decoded]
     if not shown:
         return []
     in_flops = all(c.summary.flops for c in shown)
-    by_steps = [
-        s
-        for s in series(results)
-        if s.setting == "steps" and all(p.results.summary.value for p in s.points)
-    ]
-    found = [
-        Panel(panel.title, [d for c in panel.curves for d in _costs(c, by_steps, in_flops)])
-        for panel in panels(shown)
-    ]
     axis = "FLOPs a problem" if in_flops else "tokens decoded a problem"
-    return [save(multiples(found, _compute, axis, "value"), folder, *COMPUTE)]
-
-
-def _costs(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> list[Dots]:
-    """A run with what comes of it: best-of-n of a plain sampler, its steps of a chain."""
-    s, value = c.summary, c.summary.value
-    assert value is not None
-    own = [x for x in by_steps if (x.task, x.model, x.sampler) == (s.task, s.model, s.sampler)]
-    if own and not s.changes:
-        points = [p.results.summary for p in own[0].points]
-        values = [p.value for p in points]
-        return [
-            Dots(c.label, c.mark, [_cost(p, in_flops) for p in points], [v for v in values if v])
+    by_steps = [s for s in series(results) if s.setting == "steps"]
+    drawings = []
+    valued = [c for c in shown if c.summary.value is not None]
+    if valued:
+        found = [
+            Panel(panel.title, [_values(c, by_steps, in_flops) for c in panel.curves])
+            for panel in panels(valued)
         ]
+        drawings.append(save(multiples(found, _compute, axis, "value"), folder, *COMPUTE))
+    likely = [c for c in shown if c.summary.logp is not None]
+    if likely:
+        found = [
+            Panel(panel.title, [_likelihoods(c, by_steps, in_flops) for c in panel.curves])
+            for panel in panels(likely)
+        ]
+        figure = multiples(found, _likelihood, axis, "log p (nats / token)")
+        drawings.append(save(figure, folder, *LIKELIHOOD))
+    return drawings
+
+
+def _values(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
+    """A run with what comes of it: best-of-n of a plain sampler, a chain at several numbers of steps."""
+    runs = [s for s in _at_several_steps(c, by_steps) if s.value is not None]
     best = Best(c.results)
-    if is_chain(c.results) or not best.means_something:
-        return [Dots(c.label, c.mark, [_cost(s, in_flops)], [value])]
-    each, found = _cost(s, in_flops), best.curve()
-    mark = c.mark._replace(marker=SMALL)
-    return [Dots(c.label, mark, [b.n * each for b in found], [b.value for b in found])]
+    if len(runs) == 1 and is_plain(c.results) and best.means_something:
+        each, found = _cost(c.summary, in_flops), best.curve()
+        mark = c.mark._replace(marker=SMALL)
+        return Dots(c.label, mark, [b.n * each for b in found], [b.value for b in found])
+    return Dots(
+        c.label, c.mark, [_cost(s, in_flops) for s in runs], [s.value for s in runs if s.value]
+    )
+
+
+def _likelihoods(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
+    runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval is not None]
+    x = [_cost(s, in_flops) for s in runs]
+    return Dots(c.label, c.mark, x, [s.logp_interval for s in runs if s.logp_interval])
+
+
+def _at_several_steps(c: Curve, by_steps: Sequence[Series]) -> list[Summary]:
+    """A run, or all of the series of steps that it is of."""
+    s = c.summary
+    own = [x for x in by_steps if (x.task, x.model, x.sampler) == (s.task, s.model, s.sampler)]
+    return [p.results.summary for p in own[0].points] if own and not s.changes else [s]
 
 
 def _cost(summary: Summary, in_flops: bool) -> float:
@@ -209,6 +230,17 @@ def _cost(summary: Summary, in_flops: bool) -> float:
 
 
 def _compute(axes: Axes, shown: Sequence[Dots]) -> str:
+    _against_cost(axes, shown)
+    axes.set_ylim(0, 1.02)
+    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
+
+
+def _likelihood(axes: Axes, shown: Sequence[Dots]) -> str:
+    _against_cost(axes, shown)
+    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
+
+
+def _against_cost(axes: Axes, shown: Sequence[Dots]) -> None:
     for dots in shown:
         x, mean = dots.x, [y.mean for y in dots.y]
         if dots.mark.marker == SMALL:
@@ -225,16 +257,13 @@ def _compute(axes: Axes, shown: Sequence[Dots]) -> str:
         if len(ticks) < 3:
             ticks = _round(min(places), max(places), (1, 1.5, 2, 3, 4, 5, 7))
         axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.set_xticklabels(
-            [
-                f"{t:.1e}".replace(".0e", "e").replace("e+", "e") if t >= 1e5 else f"{t:g}"
-                for t in ticks
-            ]
-        )
+        axes.set_xticklabels([_short(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(0, 1.02)
-    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
+
+
+def _short(x: float) -> str:
+    return f"{x:.1e}".replace(".0e", "e").replace("e+", "e") if x >= 1e5 else f"{x:g}"
 
 
 def _round(low: float, high: float, digits: Sequence[float]) -> list[float]:
@@ -253,7 +282,8 @@ def _whiskers(
     axes: Axes, x: Sequence[float], y: Sequence[Estimate], mark: Mark, marker: str | None = None
 ) -> None:
     means = np.array([each.mean for each in y])
-    low = np.maximum(0, means - [each.interval.low for each in y])
-    high = np.maximum(0, [each.interval.high for each in y] - means)
+    ends = np.array([each.interval for each in y]).reshape(-1, 2)
+    ends = np.where(np.isfinite(ends), ends, means[:, None])  # one problem tells nothing of others
+    low, high = np.maximum(0, means - ends[:, 0]), np.maximum(0, ends[:, 1] - means)
     shape = mark.marker if marker is None else marker
     axes.errorbar(x, means, (low, high), color=mark.colour, ls="none", elinewidth=0.9, marker=shape)
