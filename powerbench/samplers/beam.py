@@ -1,0 +1,103 @@
+"""Beam search, a baseline: the likeliest response that can be found by keeping W prefixes at a time.
+
+Each step extends every unfinished beam by one token, in all ways, and keeps the W beams with the largest
+score, log p(x) / length^penalty; finished ones compete with the rest. The result is the best beam once no
+other can overtake it, or at T tokens. Law: no randomness; with penalty 0, the exact argmax of p over
+responses of up to T tokens if W is as large as the number of prefixes, and greedy's response if W = 1.
+Cost, tokens decoded per response token: W at most.
+
+A greedy draw of one token reports the W likeliest next ones, which is all that can stay among W beams; which
+of them goes on is for the search. (Wu et al. 2016, arXiv 1609.08144, for the length penalty's place.)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from powerbench.errors import require, require_integer
+from powerbench.samplers.common import Response, require_length, suffix
+from powerbench.samplers.population import record
+from powerbench.types import Chain, Context, Draw, Ended, Save, Together
+
+SAVED_EVERY = 64
+"""Tokens."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """width: W. length_penalty: 0 for none; at 1 beams compare by log p per token."""
+
+    max_tokens: int
+    width: int = 4
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_length(self.max_tokens)
+        require_integer("sampler.width", self.width, 1)
+        require(
+            self.length_penalty >= 0,
+            f"sampler.length_penalty must be >= 0, got {self.length_penalty}",
+        )
+
+    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
+        beams = [Response.of_state(each) for each in state["beams"]] if state else [Response()]
+        for length in range(state["length"] if state else 0, self.max_tokens):
+            going = [i for i, x in enumerate(beams) if not x.finished]
+            asked = (
+                suffix(
+                    beams[i],
+                    length,
+                    length + 1,
+                    ("beam", length, i),
+                    context,
+                    tau=0.0,
+                    top=self.width,
+                )
+                for i in going
+            )
+            draws = dict(zip(going, (yield Together(tuple(asked))), strict=True))
+            beams = self._best(beams, draws, context)
+            if self._decided(beams):
+                break
+            if (length + 1) % SAVED_EVERY == 0:
+                yield Save({"length": length + 1, "beams": [x.state() for x in beams]})
+        scores = [self._score(x.total, len(x)) for x in beams]
+        return beams[0].outcome(rounds=[record(0, 0, beams, scores, [0])])
+
+    def _best(
+        self, beams: Sequence[Response], draws: Mapping[int, Draw], context: Context
+    ) -> list[Response]:
+        """The W best of the finished beams and of the extensions of the others, best first."""
+        found: list[tuple[float, int, int | None, float]] = []
+        for i, x in enumerate(beams):
+            if i not in draws:
+                found.append((self._score(x.total, len(x)), i, None, 0.0))
+                continue
+            total, (ranked,) = x.total, draws[i].top
+            for token, logp in zip(ranked.tokens, ranked.logp, strict=True):
+                if isfinite(logp):
+                    found.append((self._score(total + logp, len(x) + 1), i, token, logp))
+        found.sort(key=lambda each: -each[0])
+        return [
+            beams[i] if token is None else extended(beams[i], token, logp, draws[i], context)
+            for _, i, token, logp in found[: self.width]
+        ]
+
+    def _score(self, total: float, length: int) -> float:
+        return float(total / length**self.length_penalty)
+
+    def _decided(self, beams: Sequence[Response]) -> bool:
+        """Whether the best is finished, and no other can overtake it: log p only falls."""
+        best = self._score(beams[0].total, len(beams[0]))
+        return beams[0].finished and all(
+            x.finished or self._score(x.total, self.max_tokens) <= best for x in beams
+        )
+
+
+def extended(x: Response, token: int, logp: float, draw: Draw, context: Context) -> Response:
+    """x and one more token, at the position of a greedy draw that reported it."""
+    ended = Ended.STOP if token in context.stops else Ended.LENGTH
+    return Response(
+        (*x.tokens, token), (*x.logp, logp), (*x.logq, 0.0), (*x.entropy, *draw.entropy), ended
+    )

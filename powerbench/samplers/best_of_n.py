@@ -1,0 +1,65 @@
+"""Best of n: the highest-scoring of n independent responses, the plain baseline of samplers that choose.
+
+Law: the maximum of n draws. With F the distribution function of the score, P(x) = p(x) / P(score = score(x))
+* (F(score(x))^n - F(score(x)-)^n). Cost: n tokens decoded per response token.
+"""
+
+from dataclasses import dataclass
+
+from powerbench.errors import require, require_integer
+from powerbench.samplers.common import Response, require_length, require_top_k, suffix
+from powerbench.samplers.population import record
+from powerbench.types import Chain, Context, Together
+
+SCORES = ("total", "per_token")
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """Its one round shows the scores as weights.
+
+    score: what the best has most of, under the base model: "total" log-likelihood, or its mean "per_token",
+        which does not favour short responses. Of equals, the first.
+    temperature: of the draws; 1 is the model as it is.
+    top_k: truncates the draws.
+    """
+
+    max_tokens: int
+    n: int = 16
+    score: str = "total"
+    temperature: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        require_length(self.max_tokens)
+        require_integer("sampler.n", self.n, 1)
+        require(
+            self.score in SCORES,
+            f"sampler.score must be one of {', '.join(SCORES)}, got {self.score}",
+        )
+        require(self.temperature > 0, f"sampler.temperature must be > 0, got {self.temperature}")
+        require_top_k(self.top_k)
+
+    def chain(self, context: Context) -> Chain:
+        empty = Response()
+        draws = yield Together(
+            tuple(
+                suffix(
+                    empty,
+                    0,
+                    self.max_tokens,
+                    ("response", i),
+                    context,
+                    tau=self.temperature,
+                    top_k=self.top_k,
+                )
+                for i in range(self.n)
+            )
+        )
+        responses = [empty.then(draw) for draw in draws]
+        scores = [self._score(x) for x in responses]
+        best = scores.index(max(scores))
+        return responses[best].outcome(rounds=[record(0, 0, responses, scores, [best])])
+
+    def _score(self, x: Response) -> float:
+        return x.total if self.score == "total" else x.total / len(x)
