@@ -13,7 +13,8 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
-.PHONY: help setup setup-cluster reproduce artefacts $(ARTEFACTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
+EXPERIMENTS := $(ARTEFACTS) frontier
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +51,9 @@ fig6: fig6_alpha fig6_steps
 lengths: fig4
 multiplier teaser: table1
 
-$(ARTEFACTS): setup
+frontier:    ## every sampler: accuracy and log-likelihood against compute
+
+$(EXPERIMENTS): setup
 	@failed=0; for file in conf/experiment/$@/$(PRESET)*.yaml; do \
 		$(BIN)/powerbench run experiment=$@/$$(basename $$file .yaml) $(ARGS) || failed=1; \
 	done; \
