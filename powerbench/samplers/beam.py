@@ -6,8 +6,8 @@ other can overtake it, or at T tokens. Law: no randomness; with penalty 0, the e
 responses of up to T tokens if W is as large as the number of prefixes, and greedy's response if W = 1.
 Cost, tokens decoded per response token: W at most.
 
-A greedy draw of one token reports the W likeliest next ones, which is all that can stay among W beams; which
-of them goes on is for the search. (Wu et al. 2016, arXiv 1609.08144, for the length penalty's place.)
+A greedy draw of one token reports the W likeliest next ones, which is all that can stay among W beams; the
+token drawn is not used.
 """
 
 from collections.abc import Mapping, Sequence

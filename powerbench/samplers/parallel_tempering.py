@@ -6,50 +6,22 @@ neighbours. The top rung is returned. Law: each step leaves the product of the r
 the top rung tends to what `power` tends to; for K = 1 it is `power`. Cost, tokens decoded per response token:
 at most K * N_MCMC * T / (4 B), and what scoring costs.
 
-A move needs log q of the current suffix at its rung's temperature. After an exchange only log p is known: one
-token is drawn there at each position whose log q is needed, and log p / tau - log q of it is the log of q's
-normaliser. That costs a token a position, all at once, and needs nothing special of an engine. The paper's
-ladder and number of steps are not known to us.
+A move needs log q of the current suffix at its rung's temperature; after an exchange that is found out
+(`replicas.scored`), at a token a position. The paper's ladder and number of steps are not known to us.
 """
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.blockwise import SuffixMove, require_blockwise
-from powerbench.samplers.common import Response, suffix, together
-from powerbench.samplers.population import record
-from powerbench.types import (
-    Chain,
-    Choose,
-    Context,
-    Extend,
-    Key,
-    LogUniform,
-    Request,
-    Round,
-    Save,
-    Step,
-)
-
-
-class Replica(NamedTuple):
-    """A response on a rung."""
-
-    slot: int
-    """Which of the chain's responses it is, on whatever rung."""
-    x: Response = Response()
-    scored: int = 0
-    """From this position on, log q is that of its present rung."""
-
-    def ask(self, keep: int, until: int, move: SuffixMove, key: Key, context: Context) -> Extend:
-        """Asks for tokens after the first `keep`, drawn as a move of its rung draws them."""
-        return suffix(
-            self.x, keep, until, key, context, tau=move.tau, top_k=move.top_k, slot=self.slot
-        )
+from powerbench.samplers.common import Response, together
+from powerbench.samplers.population import record, recorded
+from powerbench.samplers.replicas import Replica, extended, scored
+from powerbench.types import Chain, Choose, Context, LogUniform, Request, Round, Save, Step
 
 
 @dataclass(frozen=True)
@@ -102,11 +74,11 @@ class ParallelTempering:
         if state is not None:
             first, steps = state["block"], [Step(*each) for each in state["steps"]]
             replicas = [Replica(r, Response.of_state(x), at) for r, x, at in state["replicas"]]
-            rounds = [Round(k, at, *map(tuple, rest)) for k, at, *rest in state["exchanges"]]
+            rounds = recorded(state["exchanges"])
         block = self.max_tokens // self.blocks
         for k in range(first, self.blocks):
             horizon = (k + 1) * block
-            replicas = yield from self._extended(replicas, horizon, k, context)
+            replicas = yield from extended(replicas, self.moves, horizon, k, context)
             for n in range(self.steps):
                 replicas, step = yield from self.move(replicas, horizon, k, n, context)
                 replicas, exchanges = yield from self.exchange(replicas, k, n)
@@ -114,7 +86,7 @@ class ParallelTempering:
                 rounds += exchanges
             if replicas[-1].x.finished and self.stop_at_eos:
                 break
-            rungs = [(slot, x.state(), scored) for slot, x, scored in replicas]
+            rungs = [(slot, x.state(), since) for slot, x, since in replicas]
             saved = {"replicas": rungs, "steps": [*steps], "exchanges": [*rounds]}
             yield Save({"block": k + 1, **saved})
         return replicas[-1].x.outcome(steps, rounds)
@@ -126,7 +98,7 @@ class ParallelTempering:
         restarts = []
         for r in range(len(replicas)):
             restarts.append((yield Choose(("restart", k, n, r), (1 / horizon,) * horizon)))
-        replicas = yield from self._scored(replicas, restarts, k, n, context)
+        replicas = yield from scored(replicas, self.moves, restarts, (k, n), context)
         steps, proposals = [], {}
         for r, (m, (slot, x, _)) in enumerate(zip(restarts, replicas, strict=True)):
             steps.append(Step(k, m, x.total, None, 0, False))
@@ -163,35 +135,3 @@ class ParallelTempering:
                 pair, kept = (below.x, above.x), (0 if accepted else 1,)
                 rounds.append(record(k, 0, pair, (chance, 1 - chance), kept))
         return replicas, rounds
-
-    def _extended(
-        self, replicas: list[Replica], horizon: int, k: int, context: Context
-    ) -> Generator[Request, Any, list[Replica]]:
-        """Every response that is not finished, drawn on to the horizon at its rung's temperature."""
-        asked = {
-            r: each.ask(len(each.x), horizon, self.moves[r], ("extend", k, r), context)
-            for r, each in enumerate(replicas)
-            if not each.x.finished
-        }
-        longer = list(replicas)
-        for r, draw in (yield from together(asked)).items():
-            longer[r] = longer[r]._replace(x=longer[r].x.then(draw))
-        return longer
-
-    def _scored(
-        self, replicas: list[Replica], restarts: list[int], k: int, n: int, context: Context
-    ) -> Generator[Request, Any, list[Replica]]:
-        """The same responses, with their rungs' log q from the restarts on."""
-        asked = {
-            (r, i): each.ask(i, i + 1, self.moves[r], ("score", k, n, r, i), context)
-            for r, (m, each) in enumerate(zip(restarts, replicas, strict=True))
-            for i in range(m, each.scored)
-        }
-        logq = [list(each.x.logq) for each in replicas]
-        for (r, i), drawn in (yield from together(asked)).items():
-            tau = self.moves[r].tau
-            logq[r][i] = drawn.logq[0] + (replicas[r].x.logp[i] - drawn.logp[0]) / tau
-        return [
-            each._replace(x=replace(each.x, logq=tuple(q)), scored=min(m, each.scored))
-            for each, q, m in zip(replicas, logq, restarts, strict=True)
-        ]

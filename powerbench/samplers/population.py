@@ -1,12 +1,12 @@
 """What samplers with several responses at once share: weights, resampling, and the record of a round."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from powerbench.samplers.common import Response
-from powerbench.types import Choose, Key, Request, Round
+from powerbench.types import Choose, Key, Request, Round, Save
 
 ROUNDING = 1e-12
 """Places of u that are closer than this are one."""
@@ -86,3 +86,34 @@ def recorded(saved: Sequence[Sequence[Any]]) -> list[Round]:
         Round(block, start, tuple(logp), tuple(weights), tuple(kept))
         for block, start, logp, weights, kept in saved
     ]
+
+
+class Population(NamedTuple):
+    """The particles after some checks of their weights."""
+
+    checks: int
+    particles: tuple[Response, ...]
+    log_weights: tuple[float, ...]
+    """Of each particle, nats, since the last resampling."""
+    log_z: float = 0.0
+    """Sum over resamplings of the log of the mean weight."""
+    resampled: int = 0
+    """Position, in tokens, of the last resampling."""
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def log_estimate(self) -> float:
+        """Log of the estimate of the mass sum_x p(x)^alpha, nats."""
+        return self.log_z + log_mean(self.log_weights)
+
+    def saved(self) -> Save:
+        return Save({**self._asdict(), "particles": [x.state() for x in self.particles]})
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> "Population":
+        """What `saved` saved."""
+        particles = tuple(Response.of_state(x) for x in state["particles"])
+        log_weights = tuple(state["log_weights"])
+        rounds = tuple(recorded(state["rounds"]))
+        now = cls(**{**state, "particles": particles})
+        return now._replace(log_weights=log_weights, rounds=rounds)

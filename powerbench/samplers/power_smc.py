@@ -9,7 +9,7 @@ early. It departs from the paper in that the weights are looked at every `interv
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import (
@@ -21,42 +21,11 @@ from powerbench.samplers.common import (
     together,
     weight,
 )
-from powerbench.samplers.population import effective, log_mean, normalised, record, resample
-from powerbench.types import Chain, Choose, Context, Request, Round, Save
+from powerbench.samplers.population import Population, effective, normalised, record, resample
+from powerbench.types import Chain, Choose, Context, Request
 
 SAVES = 16
 """States hold all particles: at most about so many are saved on the way to max_tokens."""
-
-
-class Population(NamedTuple):
-    """The particles after some checks of their weights."""
-
-    checks: int
-    particles: tuple[Response, ...]
-    log_weights: tuple[float, ...]
-    """Of each particle, nats, since the last resampling."""
-    log_z: float = 0.0
-    """Sum over resamplings of the log of the mean weight."""
-    resampled: int = 0
-    """Position, in tokens, of the last resampling."""
-    rounds: tuple[Round, ...] = ()
-
-    @property
-    def log_estimate(self) -> float:
-        """Log of the estimate of the mass sum_x p(x)^alpha, nats."""
-        return self.log_z + log_mean(self.log_weights)
-
-    def saved(self) -> Save:
-        return Save({**self._asdict(), "particles": [x.state() for x in self.particles]})
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any]) -> "Population":
-        """What `saved` saved."""
-        particles = tuple(Response.of_state(x) for x in state["particles"])
-        log_weights = tuple(state["log_weights"])
-        rounds = tuple(Round(b, at, *map(tuple, rest)) for b, at, *rest in state["rounds"])
-        now = cls(**{**state, "particles": particles})
-        return now._replace(log_weights=log_weights, rounds=rounds)
 
 
 @dataclass(frozen=True)

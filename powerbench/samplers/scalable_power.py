@@ -9,14 +9,13 @@ Law: with `weights=distinct` it tends to p^alpha on responses of up to T tokens 
 reaches to T; with `importance`, as L = K grows, whatever M is. As published it does not: candidates are drawn
 at temperature 1/alpha and each copy counts, so what is likely is preferred twice.
 Bias of the defaults, total variation from p^4 on a toy model with 9 blocks of up to 8 tokens (exact, in the
-tests; low temperature: .78): published .83, for any M; distinct .29, for any M, which L = 64 makes .10 and all
-candidates .0004: K = 8 is not what it comes from.
+tests; low temperature: .78): published .83, with M unlimited; distinct .29, with M = 8 as with M unlimited,
+.10 with L = 64, and .0004 with L unlimited, which is what K = 8 leaves out.
 
 Cost, tokens decoded per response token: L + K * M * H / B; 96 with the defaults.
 The paper states neither L nor H: public re-implementations have 32 or 64, and 192.
 """
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,8 @@ from powerbench.samplers.common import (
     require_top_k,
     suffix,
 )
-from powerbench.samplers.population import log_mean, normalised, record, recorded
+from powerbench.samplers.jackknife import jackknifed, plain
+from powerbench.samplers.population import record, recorded
 from powerbench.types import Chain, Choose, Context, Request, Round, Save, Together
 
 WEIGHTS = ("published", "distinct", "importance")
@@ -96,15 +96,7 @@ class ScalablePower:
     ) -> Generator[Request, Any, tuple[Response, Round]]:
         """Block k: x up to the horizon, and how it was chosen."""
         asked = (
-            suffix(
-                x,
-                len(x),
-                horizon,
-                ("candidate", k, i),
-                context,
-                tau=self.tau,
-                top_k=self.top_k,
-            )
+            suffix(x, len(x), horizon, ("candidate", k, i), context, tau=self.tau, top_k=self.top_k)
             for i in range(self.candidates)
         )
         drawn = [x.then(draw) for draw in (yield Together(tuple(asked)))]
@@ -139,26 +131,3 @@ class ScalablePower:
                     (self.alpha - 1) * sum(next(draws).logp) for _ in range(self.rollouts)
                 )
         return futures
-
-
-def plain(blocks: Sequence[float], futures: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Weights of the candidates, summing to one: exp(block) times the mean of exp(future), [K] and [K, M]."""
-    return normalised([w + log_mean(each) for w, each in zip(blocks, futures, strict=True)])
-
-
-def jackknifed(blocks: Sequence[float], futures: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """The same weights less their O(1/M) bias (the paper's jackknife; Quenouille 1956).
-
-    Each zeta is unbiased, their normalised weights are not: E[p_M] = p + c/M + O(1/M^2). With p_(-s) the
-    weights without every candidate's s-th rollout, M p_M - (M - 1) mean_s p_(-s) has no term c/M. It sums
-    to one but may be negative: it is cut at zero, and normalised again.
-    """
-    count = len(futures[0])
-    whole = plain(blocks, futures)
-    if count == 1:
-        return whole
-    without = [plain(blocks, [(*f[:s], *f[s + 1 :]) for f in futures]) for s in range(count)]
-    means = [math.fsum(each) / count for each in zip(*without, strict=True)]
-    cut = [max(0.0, count * p - (count - 1) * q) for p, q in zip(whole, means, strict=True)]
-    total = math.fsum(cut)
-    return tuple(p / total for p in cut)

@@ -24,7 +24,7 @@ from powerbench.types import Chain, Context, Together
 
 @dataclass(frozen=True)
 class SelfConsistency:
-    """n: 16 is our choice (the paper: 40, with most of the gain by 10 to 20).
+    """n: 16 is our choice (the paper: 40), as in `best_of_n`.
 
     temperature: 0.7 without truncation is the paper's setting for GPT-3.
     """

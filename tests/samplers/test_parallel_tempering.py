@@ -16,9 +16,10 @@ from toy_chains import ENDLESS, chain_law, completed, resumed, state
 from powerbench.engines.toy import TabularModel
 from powerbench.errors import UserError
 from powerbench.law import context_of, law, power_law, responses, total_variation
-from powerbench.samplers.parallel_tempering import ParallelTempering, Replica
+from powerbench.samplers.parallel_tempering import ParallelTempering
 from powerbench.samplers.power import Power
-from powerbench.types import Request, Tokens
+from powerbench.samplers.replicas import Replica
+from powerbench.types import Ended, Request, Tokens
 
 TOY = TabularModel(vocabulary=5)
 Rungs = tuple[Tokens, ...]
@@ -180,6 +181,18 @@ def test_the_record_follows_the_top_rung() -> None:
                 assert now == pytest.approx(steps[i + 1].current, abs=1e-3)
         assert now == pytest.approx(done.outcome.logp, abs=1e-3)
     assert exchanged > 10
+
+
+def test_a_chain_ends_after_the_block_in_which_the_top_rung_holds_eos() -> None:
+    model, ended = TabularModel(vocabulary=2, seed=4), set()
+    for done in completed(SAMPLER, model, count=60).values():
+        x, last = done.outcome, done.outcome.steps[-1].block
+        assert x.ended is Ended.STOP or len(x.tokens) == SAMPLER.max_tokens
+        assert len(x.tokens) <= 4 * (last + 1)
+        ended.add(last)
+    assert ended == {0, 1}
+    on = completed(replace(SAMPLER, stop_at_eos=False), model)
+    assert all(each.outcome.steps[-1].block == 2 for each in on.values())
 
 
 def test_the_ladder_rises_by_equal_ratios_unless_it_is_given() -> None:

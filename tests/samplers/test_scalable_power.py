@@ -21,8 +21,9 @@ from toy_chains import ENDLESS, chain_law, completed, resumed
 from powerbench.engines.toy import TabularModel
 from powerbench.errors import UserError
 from powerbench.law import loglikelihood, power_law, responses, total_variation
+from powerbench.samplers.jackknife import jackknifed, plain
 from powerbench.samplers.low_temp import LowTemp
-from powerbench.samplers.scalable_power import ScalablePower, jackknifed, plain
+from powerbench.samplers.scalable_power import ScalablePower
 from powerbench.types import Tokens
 
 MODEL = TabularModel(table=lambda x: [(0.6, 0.4), (0.3, 0.7)][len(x) % 2])
@@ -285,7 +286,7 @@ only by its future."""
 def test_the_published_settings_are_biased_by_a_known_amount(
     settings: dict[str, Any], exact: bool, bias: float
 ) -> None:
-    """Candidates make nearly all of it: any number of rollouts (`exact`) leaves the same, K < 9 adds little."""
+    """Candidates make nearly all of it: M unlimited (`exact`) leaves the same, and K < 9 adds little."""
     sampler = replace(PUBLISHED, **settings)
     assert total_variation(
         written(sampler, LATE, exact), power_law(LATE, 4.0, 16)
