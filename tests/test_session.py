@@ -17,7 +17,8 @@ from powerbench.cli import main
 from powerbench.compose import compose
 from powerbench.session import prepare
 from powerbench.store import Run, find_runs
-from powerbench.types import Sample
+from powerbench.types import Problem, Sample
+from powerbench.verifiers.math import MathVerifier
 
 TOY = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
 
@@ -258,3 +259,49 @@ def test_a_run_needs_nothing_that_the_environment_hides(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": root}
     subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
     assert len(find_runs([tmp_path / "runs"])) == 1
+
+
+def first_letter(self: MathVerifier, problem: Problem, text: str) -> str | None:
+    return text[:1] or None
+
+
+def test_a_vote_counts_the_answers_that_the_tasks_verifier_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MathVerifier, "answer", first_letter)
+    overrides = ["sampler=self_consistency", "sampler.n=9", "limit=4"]
+    run = toy_run(tmp_path, *overrides)
+    for sample in run.samples().values():
+        (votes,) = sample.rounds
+        assert len(votes.weights) == 9 and sum(votes.weights) == pytest.approx(1, abs=0.01)
+    plan = prepare(compose([*TOY, *overrides, f"runs={tmp_path}"]))
+    (start, *_) = plan.starts(plan.keys(), lambda key: None)
+    answer = start.begin.args[0].answer  # type: ignore[attr-defined]
+    assert (answer((1, 2, 0)), answer((2,)), answer((0,))) == ("a", "b", None)
+
+
+@pytest.mark.parametrize("sampler", ["self_consistency", "deepconf", "deepconf_online"])
+@pytest.mark.parametrize(
+    "task", ["humaneval", "instructions_mini", "math_mini verifier=judge_standin"]
+)
+def test_a_vote_without_answers_is_refused(
+    tmp_path: Path, sampler: str, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *TOY, f"sampler={sampler}", f"runs={tmp_path}", *f"task={task}".split()])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"sampler={sampler} votes on answers, which verifier=" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verifier_is_part_of_a_votes_identity_alone(tmp_path: Path) -> None:
+    def identity(*overrides: str) -> dict[str, object]:
+        return dict(prepare(compose([*TOY, f"runs={tmp_path}", *overrides])).manifest["identity"])
+
+    vote = "sampler=self_consistency"
+    assert identity(vote)["verifier"] == "math"
+    assert identity(vote) != identity(vote, "verifier=math_official")
+    assert "verifier" not in identity()
+    assert identity() == identity("verifier=math_official")

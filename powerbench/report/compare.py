@@ -14,7 +14,7 @@ from typing import NamedTuple
 from powerbench.errors import require
 from powerbench.report.matched import Best
 from powerbench.report.summary import Results, labels, main
-from powerbench.report.table import Cell, Column, Table
+from powerbench.report.table import Cell, Column, Shown, Table
 from powerbench.stats import Estimate, clustered, distinct, pass_at_k, student
 from powerbench.store import SampleKey
 
@@ -85,21 +85,34 @@ def _at(results: Sequence[Results], budget: Budget, given: float | None) -> Tabl
         if not cost or not s.responses:
             continue
         n = allowed / cost
-        value, passed = _bought(r, n)
-        rows.append((s.task, s.model, name, allowed, cost, n, value, passed, s.logp_interval))
+        value, passed, there = _bought(r, n)
+        shown = f"{n:.2f}" if there is None else f"{there} of {n:.2f}"
+        bought = Shown(shown, {"responses": n, "responses there are": there})
+        rows.append((s.task, s.model, name, allowed, cost, bought, value, passed, s.logp_interval))
     title = f"At equal {budget.name}"
     note = (
-        "A dash: the budget buys less than one response, or more than there are of a problem (make more "
-        "replicates)."
+        "A dash: the budget buys less than one response. `4 of 7.66`: it buys more than there are of a "
+        "problem, and those are taken; more replicates would tell."
     )
     return Table(f"compare_{budget.name}", title, _columns(budget), rows, by=2, note=note)
 
 
-def _bought(results: Results, n: float) -> tuple[Estimate | None, Estimate | None]:
-    """The value of the best of n, and pass@n; None where n is below one or above what there is."""
+class Bought(NamedTuple):
+    """What n responses of a problem are worth."""
+
+    value: Estimate | None
+    """Of the likeliest as a whole; None where n is below one."""
+    passed: Estimate | None
+    """Chance that any is right."""
+    there: int | None
+    """How many there are, if that is fewer than n: then these are of so many."""
+
+
+def _bought(results: Results, n: float) -> Bought:
     best = Best(results)
-    if not best.most or not 1 - 1e-9 <= n <= best.most:
-        return None, None
+    if not best.most or n < 1 - 1e-9:
+        return Bought(None, None, None)
+    there, n = (best.most if n > best.most else None), min(n, best.most)
     found = best.at(max(n, 1.0) * best.tokens)
     counts = {p: (len(v), round(sum(v))) for p, v in best.values().items()}
     passed = {
@@ -107,7 +120,8 @@ def _bought(results: Results, n: float) -> tuple[Estimate | None, Estimate | Non
         for problem, (size, right) in counts.items()
     }
     graded = results.summary.measure == "accuracy"
-    return found.value if found else None, clustered(passed) if graded else None
+    value = found.value if found else None
+    return Bought(value, clustered(passed) if graded else None, there)
 
 
 def _mixed(at: Callable[[int], float], n: float, most: int) -> float:

@@ -47,7 +47,7 @@ def draw(results: Sequence[Results], chains: Mapping[int, Chains], folder: Path)
         grid = figure.subplots(len(found), 3, squeeze=False)
         for row, panel in zip(grid, found, strict=True):
             _row(row, panel, chains)
-        add_legend(figure, in_order(found), 6)
+        add_legend(figure, in_order(found))
     return [save(figure, folder, *CAPTION)]
 
 

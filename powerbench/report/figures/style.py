@@ -1,5 +1,6 @@
 """How figures look: one style, a mark for each sampler, small multiples by task and model, three formats."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from math import ceil
@@ -22,6 +23,8 @@ Line = Literal["-", "--", ":", "-."]
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vPX"
 FORMATS = ("png", "svg", "pdf")
+LEGEND_ROW = 0.2
+"""Height of a row of a legend, inches."""
 
 C = TypeVar("C", bound="Marked")
 
@@ -101,8 +104,13 @@ def marks(runs: Iterable[tuple[str, str]]) -> dict[str, Mark]:
     }
     spare = cycle([look for look in _looks() if look not in own.values()])
     looks = {label: own[label] if label in own else next(spare) for label, _ in ordered}
-    shapes = zip(looks.items(), cycle(MARKERS), strict=False)
-    return {label: Mark(*look, marker) for (label, look), marker in shapes}
+    count = len(
+        MARKERS
+    )  # as many as colours: shifted by one each time, so that no pair comes twice
+    return {
+        label: Mark(*look, MARKERS[(i + i // count) % count])
+        for i, (label, look) in enumerate(looks.items())
+    }
 
 
 def _looks() -> list[tuple[str, Line]]:
@@ -121,9 +129,12 @@ def multiples(
     plot: fills a panel, and says how many it shows. width: of a panel, inches.
     """
     columns = 2 if len(found) == 4 else min(3, len(found))
-    rows = ceil(len(found) / columns)
+    rows, entries = ceil(len(found) / columns), in_order(found)
+    across = max(width, 6.0 if len(entries) > 6 and columns == 1 else 0.0) * columns + 0.3
+    lines = sum(1 + folded(label).count("\n") for label, _ in entries)
+    tall = LEGEND_ROW * ceil(lines / legend_columns(entries, across))
     with rc_context(fname=STYLE):
-        figure = Figure(figsize=(width * columns + 0.3, 2.5 * rows + 0.5), layout="constrained")
+        figure = Figure(figsize=(across, 2.5 * rows + 0.3 + tall), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, panel in zip(grid.flat, found, strict=False):
             note = plot(axes, panel.curves)
@@ -133,7 +144,7 @@ def multiples(
             axes.set_ylabel(y)
         for axes in grid.flat[len(found) :]:
             axes.set_visible(False)
-        add_legend(figure, in_order(found), round(0.6 * width * columns))
+        add_legend(figure, entries)
     return figure
 
 
@@ -149,13 +160,28 @@ def in_order(found: Sequence[Panel[C]]) -> list[tuple[str, Mark]]:
     return sorted(every.items(), key=lambda each: (sampler_rank(each[0].split()[0]), each[0]))
 
 
-def add_legend(figure: Figure, entries: Sequence[tuple[str, Mark]], widest: int) -> None:
-    """One legend above all panels. widest: the most entries in a row."""
+def legend_columns(entries: Sequence[tuple[str, Mark]], width: float) -> int:
+    """How many entries of a legend stand side by side in so many inches, in rows of like length."""
+    lines = (len(line) for label, _ in entries for line in folded(label).splitlines())
+    most = max(1, int(width / (0.5 + 0.07 * max(lines, default=1))))
+    return ceil(len(entries) / ceil(len(entries) / most)) if entries else 1
+
+
+def folded(label: str) -> str:
+    """A label in lines that a legend can hold."""
+    return textwrap.fill(label, 28)
+
+
+def add_legend(figure: Figure, entries: Sequence[tuple[str, Mark]]) -> None:
+    """One legend above all panels."""
     figure.legend(
-        [Line2D([], [], color=m.colour, linestyle=m.line) for _, m in entries],
-        [label for label, _ in entries],
+        [
+            Line2D([], [], color=m.colour, linestyle=m.line, marker=m.marker, markersize=3.5)
+            for _, m in entries
+        ],
+        [folded(label) for label, _ in entries],
         loc="outside upper left",
-        ncols=ceil(len(entries) / ceil(len(entries) / widest)),
+        ncols=legend_columns(entries, figure.get_figwidth()),
         handlelength=1.6,
     )
 
