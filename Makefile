@@ -60,8 +60,8 @@ $(EXPERIMENTS): setup
 	$(SCORED_$@) $(BIN)/powerbench report $(RUNS) && exit $$failed
 
 # Figure 4 shows the trained checkpoint's responses under the base model.
-GRPO := runs/paper/math500/qwen2.5-math-7b-grpo
-SCORED_fig4 = if [ -d $(GRPO) ]; then $(BIN)/powerbench rescore-likelihood $(GRPO) model=qwen2.5-math-7b; fi;
+GRPO := $(RUNS)/math500/qwen2.5-math-7b-grpo
+SCORED_fig4 = if [ -d $(GRPO) ]; then $(BIN)/powerbench rescore-likelihood $(GRPO) model=qwen2.5-math-7b || failed=1; fi;
 
 figures: setup  ## draw everything in runs/ again, from the run folders alone
 	$(BIN)/powerbench report --each runs

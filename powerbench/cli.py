@@ -204,8 +204,10 @@ def report(paths: Sequence[Path], out: Path | None, published: bool, each: bool)
 
     folders: dict[Path, list[Run]] = {}
     for run in find_runs(paths):
-        root = run.path.parents[2]  # <runs>/<task>/<model>/<sampler>-<hash>
-        folders.setdefault(root / "report" if each else out or paths[0] / "report", []).append(run)
+        folder = out or paths[0] / "report"
+        if each:  # <runs>/<task>/<model>/<sampler>-<hash>
+            folder = run.path.resolve().parents[2] / "report"
+        folders.setdefault(folder, []).append(run)
     for folder, some in folders.items():
         results = [Results.read(run) for run in some]
         print_table(console(), [r.summary for r in results])

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from powerbench.engines.base import Engine
+from powerbench.flops import contexts
 from powerbench.rng import Stream
 from powerbench.types import (
     Answer,
@@ -68,6 +69,7 @@ class Live:
         self.decoded = checkpoint.decoded if checkpoint else 0
         self.prefilled = checkpoint.prefilled if checkpoint else 0
         self.speculated = checkpoint.speculated if checkpoint else 0
+        self.attended = checkpoint.attended if checkpoint else 0.0
         self.ahead: dict[Key, _Ahead] = {}  # in the order in which they would be asked for
         self.spans = checkpoint.spans if checkpoint else ()
         """When it was worked on before."""
@@ -152,7 +154,12 @@ class Live:
                 case Save():
                     self._state, self._answers, answer = request.state, [], None
                     self._saved = Checkpoint(
-                        request.state, self.decoded, self.prefilled, self.speculated, self.spans
+                        request.state,
+                        self.decoded,
+                        self.prefilled,
+                        self.speculated,
+                        self.spans,
+                        self.attended,
                     )
                 case _:
                     answer = self._number(request)
@@ -195,6 +202,10 @@ class Live:
         assert self._waits is not None
         of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
         self._passed = [each.key for each in of]
+        for each, draw in zip(of, draws, strict=True):
+            known = len(self.prompt) + each.keep
+            self.attended += contexts(known, len(draw.tokens))
+            self.attended += contexts(known - draw.prefilled, draw.prefilled)
         return answer
 
     def _submit(self, request: Extend) -> None:

@@ -12,8 +12,8 @@ from arviz_stats.base.array import array_stats
 
 LEAST = 4
 """Draws of a chain below which nothing is said."""
-LEAST_TOGETHER = 10
-"""Draws of all chains below which no effective sample size is given: ArviZ bounds it by n log10 n."""
+LEAST_LAGS = 5
+"""Draws of a chain below which no effective sample size is given: there are no lags to sum over."""
 
 
 class Mixing(NamedTuple):
@@ -30,7 +30,7 @@ def mixing(chains: Sequence[Sequence[float]]) -> Mixing:
 
     chains: [chains, draws], all of one length. Gelman and Rubin 1992; Vehtari et al. 2021, Bayesian
     Analysis 16:667, eqs. 3, 4 and 10. Both need LEAST draws of a chain, not all of them the same; R-hat
-    needs two chains, and the sample size LEAST_TOGETHER draws. Chains that never move, each at a place of
+    needs two chains, and the sample size LEAST_LAGS draws. Chains that never move, each at a place of
     its own, are one draw each.
     """
     draws = np.asarray(chains, float)
@@ -42,5 +42,6 @@ def mixing(chains: Sequence[Sequence[float]]) -> Mixing:
     with np.errstate(divide="ignore", invalid="ignore"):
         together = float(array_stats.ess(draws, **axes))
         r_hat = float(array_stats.rhat(draws, **axes)) if len(draws) > 1 else math.nan
-    told = math.isfinite(together) and draws.size >= LEAST_TOGETHER
+    most = draws.size * math.log10(draws.size)  # ArviZ's bound, which tells of the bound alone
+    told = draws.shape[1] >= LEAST_LAGS and together < most * (1 - 1e-9)
     return Mixing(together / len(draws) if told else None, None if math.isnan(r_hat) else r_hat)

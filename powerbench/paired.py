@@ -96,8 +96,9 @@ def bootstrap(
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (drawn.mean(axis=1) - mean) / errors
-    t = t[np.isfinite(t)]
-    below, above = np.quantile(t, ((1 - level) / 2, (1 + level) / 2))
+    t = t[~np.isnan(t)]  # alike resamples: infinitely many of their errors away
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    below, above = np.quantile(t, ends, method="inverted_cdf")
     low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
     tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
     p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))

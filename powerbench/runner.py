@@ -154,5 +154,6 @@ def _complete(running: _Running, outcome: Outcome, meter: Meter, now: float) -> 
         finished=now,
         speculated=running.chain.speculated,
         earlier=running.chain.spans,
+        attended=running.chain.attended,
     )
     return Completed(running.key, outcome, cost)

@@ -236,6 +236,7 @@ class Checkpoint:
     speculated: int
     spans: tuple[Span, ...]
     """When it was worked on, up to here."""
+    attended: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,9 @@ class Cost:
     """Tokens decoded ahead and thrown away; `decoded` does not hold them, and never depends on them."""
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
+    attended: float | None = None
+    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; None in records of
+    earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -43,5 +43,7 @@ def test_the_sample_size_of_an_autoregression_is_known(rho: float) -> None:
 def test_where_nothing_can_be_told_nothing_is() -> None:
     assert mixing([[1.0, 2.0, 3.0]]) == (None, None)
     assert mixing([[1.0] * 5, [1.0] * 5]) == (None, None)
-    assert mixing([[1.0, 2.0, 1.0, 2.0]]) == (None, None)  # too few for ArviZ's bound
+    apart = [[0.1, 0.2, 0.15, 0.12], [100.1, 100.3, 100.2, 100.1]]
+    assert mixing(apart).ess is None  # four draws have no lags to sum over
+    assert mixing([[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]]).ess is None  # at ArviZ's bound
     assert mixing([[1.0] * 5, [2.0] * 5]) == (1.0, math.inf)

@@ -341,3 +341,22 @@ def test_chains_with_many_requests_share_the_rows() -> None:
     ]
     list(run_chains(them, Watched(MODEL, width=8), Meter()))
     assert most == 3
+
+
+def test_every_token_is_counted_with_what_it_attends_to() -> None:
+    """A prompt of 3, two drafts of 4 tokens from it, then 2 more after the first 3 of one of them."""
+
+    def chain(state: object = None) -> Chain:
+        x = Response()
+        first = suffix(x, 0, 4, ("a",), ENDLESS, tau=1.0)
+        draws = yield Together((first, suffix(x, 0, 4, ("b",), ENDLESS, tau=1.0)))
+        x = x.then(draws[0])
+        return x.then((yield suffix(x, 3, 5, ("c",), ENDLESS, tau=1.0)), keep=3).outcome()
+
+    start = Start(SampleKey("p", 0), (1, 2, 3), chain, Stream(0, "t", "p", 0))
+    events = run_chains([start], ToyEngine(MODEL), Meter())
+    (cost,) = (event.cost for event in events if isinstance(event, Completed))
+    drafts, rest = 2 * (4 + 5 + 6 + 7), 7 + 8
+    prefilled = 2 * (1 + 2 + 3) + sum(range(1, 7))  # the toy engine keeps nothing
+    assert (cost.decoded, cost.prefilled) == (10, 12)
+    assert cost.attended == drafts + rest + prefilled

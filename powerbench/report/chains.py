@@ -6,7 +6,7 @@ from itertools import groupby
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from powerbench.mixing import LEAST, LEAST_TOGETHER, mixing
+from powerbench.mixing import LEAST_LAGS, mixing
 from powerbench.report.summary import Results
 from powerbench.report.table import Column, Shown, Table
 from powerbench.stats import Estimate, Interval, clustered, student
@@ -156,7 +156,7 @@ COLUMNS = (
     Column(
         "ESS",
         "effective draws of the log-likelihood among the steps of a chain's last block, median over problems; "
-        f"from {LEAST} steps on, and {LEAST_TOGETHER} together with the problem's other replicates",
+        f"from {LEAST_LAGS} steps on, and where it is below what so few draws can show",
         ".1f",
     ),
     Column(

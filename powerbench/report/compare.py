@@ -12,7 +12,7 @@ from math import floor
 from typing import NamedTuple
 
 from powerbench.errors import require
-from powerbench.report.matched import Best
+from powerbench.report.matched import ROUNDING, Best
 from powerbench.report.summary import Results, labels, main
 from powerbench.report.table import Cell, Column, Shown, Table
 from powerbench.stats import Estimate, clustered, distinct, pass_at_k, student
@@ -64,6 +64,7 @@ def _columns(budget: Budget) -> tuple[Column, ...]:
         Column("a response costs", budget.unit, ",.2f"),
         Column("responses", "that the budget buys", ".2f"),
         Column("value [95%]", "of the likeliest as a whole of so many, mean over problems"),
+        Column("problems", "that have so many decided responses: the value is theirs"),
         Column("pass@n [95%]", "chance that any of so many is right"),
         Column(
             "log p / token [95%]", "nats; of a response, whatever the budget; mean over problems"
@@ -86,9 +87,12 @@ def _at(results: Sequence[Results], budget: Budget, given: float | None) -> Tabl
             continue
         n = allowed / cost
         value, passed, there = _bought(r, n)
+        problems = value.n if value else None
         shown = f"{n:.2f}" if there is None else f"{there} of {n:.2f}"
         bought = Shown(shown, {"responses": n, "responses there are": there})
-        rows.append((s.task, s.model, name, allowed, cost, bought, value, passed, s.logp_interval))
+        rows.append(
+            (s.task, s.model, name, allowed, cost, bought, value, problems, passed, s.logp_interval)
+        )
     title = f"At equal {budget.name}"
     note = (
         "A dash: the budget buys less than one response. `4 of 7.66`: it buys more than there are of a "
@@ -110,25 +114,22 @@ class Bought(NamedTuple):
 
 def _bought(results: Results, n: float) -> Bought:
     best = Best(results)
-    if not best.most or n < 1 - 1e-9:
+    if not best.most or n < 1 - ROUNDING:
         return Bought(None, None, None)
-    there, n = (best.most if n > best.most else None), min(n, best.most)
-    found = best.at(max(n, 1.0) * best.tokens)
-    counts = {p: (len(v), round(sum(v))) for p, v in best.values().items()}
+    there, n = (best.most if n > best.most + ROUNDING else None), min(n, float(best.most))
+    found, graded = best.of(n), results.summary.measure == "accuracy"
     passed = {
-        problem: [_mixed(partial(pass_at_k, size, right), n, size)]
-        for problem, (size, right) in counts.items()
+        problem: [_mixed(partial(pass_at_k, len(values), round(sum(values))), n)]
+        for problem, values in (best.values(n) if graded else {}).items()
     }
-    graded = results.summary.measure == "accuracy"
-    value = found.value if found else None
-    return Bought(value, clustered(passed) if graded else None, there)
+    return Bought(found.value if found else None, clustered(passed) if passed else None, there)
 
 
-def _mixed(at: Callable[[int], float], n: float, most: int) -> float:
+def _mixed(at: Callable[[int], float], n: float) -> float:
     """A quantity of a whole number of responses, for the number between two of them."""
-    low = max(1, floor(n))
-    weight = max(0.0, n - low)
-    return (1 - weight) * at(low) + (weight * at(min(low + 1, most)) if weight else 0.0)
+    low = max(1, floor(n + ROUNDING))
+    weight = n - low
+    return at(low) if weight <= ROUNDING else (1 - weight) * at(low) + weight * at(low + 1)
 
 
 # -- variety --------------------------------------------------------------------------------------

@@ -59,15 +59,22 @@ def departures() -> tuple[Departure, ...]:
 def contrasts(departure: Departure, results: Sequence[Results]) -> list[Contrast]:
     """The pairs of runs here that show what a departure does."""
     out = departure.left_out
-    return [Contrast(a, b) for a, b in permutations(results, 2) if out and _differ_in(a, b, out)]
+    there = [r for r in results if r.samples] if out else []
+    return [Contrast(a, b) for a, b in permutations(there, 2) if _differ_in(a, b, out)]
 
 
 def _differ_in(there: Results, left_out: Results, out: Mapping[str, Any]) -> bool:
     a, b = there.summary, left_out.summary
-    same = (a.task, a.model, a.sampler) == (b.task, b.model, b.sampler)
+    same = a.sampler == b.sampler and _around(there) == _around(left_out)
     known = set(out) & set(a.settings)
     expected = {**a.settings, **{k: out[k] for k in known}}
     return bool(same and known and a.settings != b.settings == expected)
+
+
+def _around(results: Results) -> list[Any]:
+    """What else changes samples, beside the sampler."""
+    config = results.run.config
+    return [config["task"], config["model"], config.get("seed")]
 
 
 # -- the table ------------------------------------------------------------------------------------

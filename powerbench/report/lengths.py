@@ -56,12 +56,15 @@ def table(summaries: Sequence[Summary]) -> Table:
 
 
 def multiplier(s: Summary) -> float | None:
-    """N_MCMC * T / (4 B), T the mean length (the paper's section 4.3); None for a sampler without blocks."""
+    """N_MCMC * T / (4 B), T the mean length (the paper's section 4.3); None for a sampler that makes other
+    steps than one proposal's, or none."""
     if (
         s.length is None
         or not s.length.mean
         or not {"steps", "blocks", "max_tokens"} <= set(s.settings)
     ):
+        return None
+    if {"tries", "replicas"} & set(s.settings):
         return None
     block = s.settings["max_tokens"] / s.settings["blocks"]
     return s.settings["steps"] * s.length.mean / (4 * block)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count, takewhile
-from math import floor
+from math import ceil, floor
 from typing import NamedTuple
 
 from powerbench.paired import compare
@@ -11,6 +11,9 @@ from powerbench.report.pairs import signed, values
 from powerbench.report.summary import Results, labels, main
 from powerbench.report.table import Column, Shown, Table
 from powerbench.stats import Estimate, best_of, clustered
+
+ROUNDING = 1e-9
+"""By which a number of responses may miss a whole one."""
 
 Values = dict[str, list[float]]
 """By problem."""
@@ -39,55 +42,54 @@ def is_plain(results: Results) -> bool:
 
 
 class Best:
-    """Best-of-n of a run's decided responses, for any n up to the most that a problem has: exact.
-
-    Of the problems that have so many.
-    """
+    """Best-of-n of a run's decided responses: exact, of the problems that have so many."""
 
     def __init__(self, results: Results) -> None:
-        ranked = defaultdict(list)
+        self._ranked: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for key, score in results.scores.items():
             if score.value is not None:
-                ranked[key.problem].append((results.samples[key].logp, score.value))
-        self.most = max(map(len, ranked.values()), default=0)
+                self._ranked[key.problem].append((results.samples[key].logp, score.value))
+        self.most = max(map(len, self._ranked.values()), default=0)
+        """The most decided responses that a problem has."""
         self.tokens = decoded(results)
         """Decoded a response, mean."""
-        self._full = {p: found for p, found in ranked.items() if len(found) == self.most}
 
     @property
     def means_something(self) -> bool:
         """Whether there is something to choose from: greedy responses differ by rounding alone."""
-        alike = (len({round(logp, 2) for logp, _ in found}) == 1 for found in self._full.values())
-        return self.most > 1 and not all(alike)
+        each = self._ranked.values()
+        return self.most > 1 and any(len({round(logp, 2) for logp, _ in x}) > 1 for x in each)
 
-    def values(self) -> Values:
-        """The values of every response of the problems that have the most."""
-        return {problem: [value for _, value in found] for problem, found in self._full.items()}
+    def values(self, n: float) -> Values:
+        """The values of every response of the problems that have n or more."""
+        having = {p: found for p, found in self._ranked.items() if len(found) >= ceil(n - ROUNDING)}
+        return {problem: [value for _, value in found] for problem, found in having.items()}
 
-    def of(self, n: int) -> BestOf:
-        """Over all subsets of n responses."""
-        problems = {problem: [best_of(n, found)] for problem, found in self._full.items()}
-        return BestOf(n, n * self.tokens, clustered(problems), problems)
+    def of(self, n: float) -> BestOf | None:
+        """The likeliest of n; between two whole numbers the one or the other by chance, so that the mean is
+        right. n below one is one. None above what there is.
+        """
+        n = max(1.0, n)
+        low = floor(n + ROUNDING)
+        weight = max(0.0, n - low)
+        there = self.values(n)
+        if not there:
+            return None
+        found = {}
+        for problem in there:
+            ranked = self._ranked[problem]
+            value = best_of(low, ranked)
+            if weight > ROUNDING:
+                value = (1 - weight) * value + weight * best_of(low + 1, ranked)
+            found[problem] = [value]
+        estimate = clustered(there if n == 1 else found)
+        return BestOf(low, n * self.tokens, estimate, found)
 
     def curve(self) -> list[BestOf]:
         """For every n up to 16, then for its powers of two, and for the largest."""
         powers = takewhile(lambda n: n < self.most, (2**i for i in count(5)))
-        return [self.of(n) for n in sorted({*range(1, min(16, self.most) + 1), *powers, self.most})]
-
-    def at(self, tokens: float) -> BestOf | None:
-        """For a number of tokens between two whole n: the one or the other by chance, so that the mean is
-        right. None where even the largest n costs less; n = 1 where it costs more.
-        """
-        share = max(1.0, tokens / self.tokens)
-        if share > self.most:
-            return None
-        low, high = self.of(floor(share)), self.of(min(floor(share) + 1, self.most))
-        weight = share - floor(share)
-        mixed = {
-            problem: [(1 - weight) * value + weight * high.problems[problem][0]]
-            for problem, (value,) in low.problems.items()
-        }
-        return BestOf(low.n, share * self.tokens, clustered(mixed), mixed)
+        ns = sorted({*range(1, min(16, self.most) + 1), *powers, self.most})
+        return [found for n in ns if (found := self.of(n)) is not None]
 
 
 COLUMNS = (
@@ -99,7 +101,7 @@ COLUMNS = (
     Column("instead", "the likeliest as a whole of so many responses, for the same tokens"),
     Column("value instead [95%]", "exact over all subsets of the responses that there are"),
     Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
-    Column("problems", "that both have: of the other, those with the most decided responses"),
+    Column("problems", "that both have; of the other, those with so many decided responses"),
 )
 
 
@@ -112,9 +114,10 @@ def table(results: Sequence[Results]) -> Table:
     for chain, name in ((r, name) for r, name in named if not is_plain(r)):
         for best, other, s in plain:
             same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
-            if not (same and best.means_something and decoded(chain)):
+            if not (same and best.means_something and best.tokens and decoded(chain)):
                 continue
-            found = best.at(decoded(chain))
+            share = decoded(chain) / best.tokens
+            found = best.of(share)
             difference = compare(found.problems, values(chain)) if found else None
             rows.append(
                 (
@@ -123,7 +126,7 @@ def table(results: Sequence[Results]) -> Table:
                     name,
                     decoded(chain),
                     chain.summary.value,
-                    _instead(decoded(chain) / best.tokens, other, best.most),
+                    _instead(share, other, best.most),
                     found.value if found else None,
                     signed(difference) if difference else None,
                     difference.n if difference else None,

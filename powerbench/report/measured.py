@@ -49,7 +49,7 @@ class Measured(NamedTuple):
             decoded=cost.decoded,
             prefilled=cost.prefilled,
             speculated=cost.speculated,
-            contexts=_contexts(sample),
+            contexts=_contexts(sample) if cost.attended is None else cost.attended,
             proposals=sum(step.decoded > 0 for step in steps),
             accepted=sum(step.accepted for step in steps),
             spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
@@ -67,7 +67,8 @@ def measure(run: Run) -> dict[SampleKey, Measured]:
 
 
 def _contexts(sample: Sample) -> float:
-    """Proposals start where they are known to; the blocks' first drafts together where the response does."""
+    """As well as an earlier version's record tells: proposals start where they are known to, the blocks' first
+    drafts together where the response does."""
     prompt, drafted = sample.prompt_tokens, sample.cost.decoded
     proposed = 0.0
     for step in sample.steps:

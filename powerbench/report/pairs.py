@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from powerbench.paired import Difference, compare, holm
 from powerbench.report.summary import Results, labels, main, rank
 from powerbench.report.table import Column, Shown, Table
 
-MOST = 6
-"""Runs of a task and model that are all compared with each other; of more, each with the first."""
+MOST = 8
+"""Runs of a task and model that are all compared with each other; of more, each with low temperature."""
 
 COLUMNS = (
     Column("task"),
@@ -18,7 +18,8 @@ COLUMNS = (
     Column("compared"),
     Column(
         "difference [95%]",
-        "the second sampler's mean value minus the first's, over the problems that both have answered",
+        "the first named's mean value less the other's, over the problems that both have answered; of more "
+        f"than {MOST} samplers each is compared with low temperature alone",
     ),
     Column(
         "p",
@@ -87,8 +88,14 @@ def signed(d: Difference, form: str = "+.3f") -> Shown:
     return Shown(shown, values)
 
 
+def _with_one(runs: Sequence[tuple[Results, str]]) -> list[tuple[Any, Any]]:
+    """Each beside low temperature, or the first, if that is not there."""
+    one = next((each for each in runs if each[0].summary.sampler == "low_temp"), runs[0])
+    return [(one, each) for each in runs if each is not one]
+
+
 def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
-    both = combinations(runs, 2) if len(runs) <= MOST else ((runs[0], each) for each in runs[1:])
+    both = combinations(runs, 2) if len(runs) <= MOST else _with_one(runs)
     compared = [
         (first, second, difference)
         for first, second in both

@@ -161,7 +161,7 @@ def beside(summaries: Sequence[Summary]) -> Table:
             s.task,
             s.model,
             name,
-            _cell(value, published().tasks[s.task]),
+            _beside(value, published().tasks[s.task]),
             _ours(s),
             str(said),
             Shown(f"± {detectable:.3f}", {"could have shown": detectable}),
@@ -186,6 +186,11 @@ def beside(summaries: Sequence[Summary]) -> Table:
         "provenance."
     )
     return Table("beside", "Beside the paper", columns, rows, by=2, note=note)
+
+
+def _beside(value: float, task: Task) -> Cell:
+    cell = _cell(value, task)
+    return Shown(cell.text, {"published": value}) if isinstance(cell, Shown) else cell
 
 
 def write_published(out: Path) -> list[Path]:

@@ -72,6 +72,8 @@ class Summary:
     problems: int
     replicates: int
     """The most samples that a problem has."""
+    fewest: int
+    """The fewest."""
     responses: int
     verifier: str | None
     measure: str | None
@@ -160,6 +162,7 @@ class Results:
             changes=changes(config),
             problems=len({key.problem for key in self.samples}),
             replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
+            fewest=min((len(r) for r in _by_problem(self.samples).values()), default=0),
             responses=len(samples),
             verifier=self.verifier,
             measure=_measure(self.scores.values()),

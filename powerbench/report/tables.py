@@ -23,7 +23,10 @@ def _undecided(s: Summary) -> Cell:
 
 
 def _n(s: Summary) -> Cell:
-    shown = f"{s.problems:,} × {s.replicates:,}" if s.responses else "0"
+    several = (
+        f"{s.replicates:,}" if s.fewest == s.replicates else f"{s.fewest:,} to {s.replicates:,}"
+    )
+    shown = f"{s.problems:,} × {several}" if s.responses else "0"
     return Shown(shown, {"problems": s.problems, "replicates": s.replicates})
 
 

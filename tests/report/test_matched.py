@@ -70,12 +70,25 @@ def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -
 
 def test_equal_tokens_lie_between_two_whole_numbers(tmp_path: Path) -> None:
     best = Best(plain(tmp_path))
-    between = best.at(25)
+    between = best.of(2.5)
     assert between is not None and between.problems["p0"] == pytest.approx([(0.5 + 0.75) / 2])
-    whole, fewer = best.at(40), best.at(3)
+    whole, fewer = best.of(4), best.of(0.3)
     assert whole is not None and whole.problems["p0"] == [1.0]
-    assert fewer is not None and fewer.problems == best.of(1).problems
-    assert best.at(41) is None
+    one = best.of(1)
+    assert fewer is not None and one is not None and fewer.problems == one.problems
+    assert best.of(4.1) is None
+    assert best.of(4 + 1e-12) is not None  # rounding
+
+
+def test_problems_with_too_few_responses_are_left_out_only_where_they_have_too_few(
+    tmp_path: Path,
+) -> None:
+    samples = [sample(f"p{i}", 0) for i in range(4)] + [sample("p0", 1)]
+    scores = {(s.problem, s.replicate): Score(correct=s.problem == "p0") for s in samples}
+    best = Best(Results.read(write_run(tmp_path / "base-1", samples, scores)))
+    one, two = best.of(1), best.of(1.5)
+    assert one is not None and (one.value.mean, one.value.n) == (0.25, 4)
+    assert two is not None and (two.value.mean, two.value.n) == (1.0, 1)
 
 
 def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:

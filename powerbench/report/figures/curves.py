@@ -21,7 +21,7 @@ from powerbench.report.figures.style import (
     span,
 )
 from powerbench.report.matched import Best, is_plain
-from powerbench.report.published import published
+from powerbench.report.published import judge
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main
 from powerbench.stats import Estimate
@@ -73,13 +73,15 @@ def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
         x = tasks.index(s.task) + (samplers.index(c.label) - (len(samplers) - 1) / 2) * width
         axes.bar(x, value.mean, 0.9 * width, color=c.mark.colour, alpha=0.75, linewidth=0)
         _whiskers(axes, [x], [value], c.mark, marker="none")
-        paper = published().value(s.task, s.model, s.sampler)
-        if paper is not None:
-            axes.plot(x, paper, marker="D", mfc="none", mec=c.mark.colour, ms=5, ls="none")
+        judged = judge(s)
+        if judged is not None:
+            axes.plot(
+                x, judged.published, marker="D", mfc="none", mec=c.mark.colour, ms=5, ls="none"
+            )
     axes.set_xticks(range(len(tasks)), tasks, fontsize=8)
     axes.set_xlim(-0.6, len(tasks) - 0.4)
     axes.set_ylim(0, 1.02)
-    return f"n = {span(c.summary.problems for c in shown)} problems"
+    return f"n = {span(value.n for c in shown if (value := _value(c.summary)))} problems"
 
 
 # -- against a setting ----------------------------------------------------------------------------
@@ -160,8 +162,9 @@ COMPUTE = (
     "compute",
     "Value against compute",
     "Value against what a problem costs, rejected proposals and prefills included. Lines with small dots: "
-    "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1; lines "
-    "with large dots: a chain at several numbers of steps. 95% intervals over problems.",
+    "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1, of the "
+    "problems that have n; lines with large dots: a chain at several numbers of steps. 95% intervals over "
+    "problems.",
 )
 LIKELIHOOD = (
     "compute_likelihood",
@@ -200,7 +203,7 @@ def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
 
 def _values(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
     """A run with what comes of it: best-of-n of a plain sampler, a chain at several numbers of steps."""
-    runs = [s for s in _at_several_steps(c, by_steps) if s.value is not None]
+    runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, in_flops)]
     best = Best(c.results)
     if len(runs) == 1 and is_plain(c.results) and best.means_something:
         each, found = _cost(c.summary, in_flops), best.curve()
@@ -212,7 +215,7 @@ def _values(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
 
 
 def _likelihoods(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
-    runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval is not None]
+    runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval and _cost(s, in_flops)]
     x = [_cost(s, in_flops) for s in runs]
     return Dots(c.label, c.mark, x, [s.logp_interval for s in runs if s.logp_interval])
 
@@ -221,7 +224,10 @@ def _at_several_steps(c: Curve, by_steps: Sequence[Series]) -> list[Summary]:
     """A run, or all of the series of steps that it is of."""
     s = c.summary
     own = [x for x in by_steps if (x.task, x.model, x.sampler) == (s.task, s.model, s.sampler)]
-    return [p.results.summary for p in own[0].points] if own and not s.changes else [s]
+    for found in own:
+        if any(p.results is c.results for p in found.points):
+            return [p.results.summary for p in found.points]
+    return [s]
 
 
 def _cost(summary: Summary, in_flops: bool) -> float:

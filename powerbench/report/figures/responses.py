@@ -111,7 +111,10 @@ def _under_others(results: Sequence[Results]) -> list[tuple[Panel[Spread], Panel
                 label = f"{names[id(r)]} of {s.model}"
                 logp = [sum(each.logp) / len(each.logp) for each in scored]
                 sure = [-sum(each.entropy) / len(each.entropy) for each in scored]
-                rows.append((label, label, logp, sure))
+                if scored:
+                    rows.append((label, label, logp, sure))
+        if not rows:
+            continue
         looks = marks((label, sampler) for label, sampler, _, _ in rows)
         head = f"{task} · under {model}"
         found.append(
