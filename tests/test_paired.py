@@ -115,7 +115,7 @@ def test_exchanging_the_two_turns_the_sign() -> None:
 
 
 def test_resamples_that_are_all_alike_are_infinitely_far() -> None:
-    """One problem of eight that differs: a third of the resamples lack it, and tell nothing of the upper end."""
+    """One problem of eight differs: a third of the resamples lack it, and tell nothing of the upper end."""
     found = bootstrap([0.75, *[0.0] * 7])
     assert found.low < 0 < found.mean == pytest.approx(0.09375)
     assert found.high == 1.0
