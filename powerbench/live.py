@@ -105,7 +105,7 @@ class Live:
             self.ahead[key].draw = draw
             return None
         if isinstance(self._waits, Together):
-            self._withdraw_passed()
+            self._withdraw_passed()  # those that go on from it have it by now
             self._arrived[key] = draw
             if len(self._arrived) < len(self._waits.requests):
                 return None
@@ -181,7 +181,10 @@ class Live:
         return draw
 
     def _ask_together(self, request: Together) -> None:
-        """What they go on from is withdrawn with the first answer: by then they have it."""
+        keys = {each.key for each in request.requests}
+        assert 0 < len(keys) == len(request.requests), (
+            f"requests together need keys of their own: {keys}"
+        )
         self._waits = request
         self._forget_ahead()
         for each in request.requests:

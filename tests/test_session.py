@@ -305,3 +305,15 @@ def test_the_verifier_is_part_of_a_votes_identity_alone(tmp_path: Path) -> None:
     assert identity(vote) != identity(vote, "verifier=math_official")
     assert "verifier" not in identity()
     assert identity() == identity("verifier=math_official")
+
+
+@pytest.mark.parametrize(
+    "sampler", ["best_of_n", "self_consistency", "deepconf", "deepconf_online"]
+)
+def test_a_temperature_that_is_needed_is_refused_before_anything_is_loaded(
+    tmp_path: Path, sampler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *TOY, f"sampler={sampler}", "sampler.temperature=null", f"runs={tmp_path}"])
+    assert stopped.value.code == 2
+    assert "sampler.temperature must be > 0, got None" in capsys.readouterr().err

@@ -4,7 +4,7 @@ Each step extends every unfinished beam by one token, in all ways, and keeps the
 score, log p(x) / length^penalty; finished ones compete with the rest. The result is the best beam once no
 other can overtake it, or at T tokens. Law: no randomness; with penalty 0, the exact argmax of p over
 responses of up to T tokens if W is as large as the number of prefixes, and greedy's response if W = 1.
-Cost, tokens decoded per response token: W at most.
+Cost, tokens decoded: W at most for each token of the longest beam.
 
 A greedy draw of one token reports the W likeliest next ones, which is all that can stay among W beams; the
 token drawn is not used.

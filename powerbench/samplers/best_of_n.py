@@ -7,7 +7,13 @@ Law: the maximum of n draws. With F the distribution function of the score, P(x)
 from dataclasses import dataclass
 
 from powerbench.errors import require, require_integer
-from powerbench.samplers.common import Response, require_length, require_top_k, suffix
+from powerbench.samplers.common import (
+    Response,
+    require_length,
+    require_own_temperature,
+    require_top_k,
+    suffix,
+)
 from powerbench.samplers.population import record
 from powerbench.types import Chain, Context, Together
 
@@ -37,7 +43,7 @@ class BestOfN:
             self.score in SCORES,
             f"sampler.score must be one of {', '.join(SCORES)}, got {self.score}",
         )
-        require(self.temperature > 0, f"sampler.temperature must be > 0, got {self.temperature}")
+        require_own_temperature(self.temperature)
         require_top_k(self.top_k)
 
     def chain(self, context: Context) -> Chain:

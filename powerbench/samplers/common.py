@@ -180,5 +180,10 @@ def require_alpha(alpha: float) -> None:
     require(alpha > 0, f"sampler.alpha must be > 0 (the paper: 4.0), got {alpha}")
 
 
+def require_own_temperature(tau: float | None) -> None:
+    """Of a sampler without an alpha, from which one could follow."""
+    require(tau is not None and tau > 0, f"sampler.temperature must be > 0, got {tau}")
+
+
 def require_temperature(name: str, tau: float | None) -> None:
     require(tau is None or tau > 0, f"sampler.{name} must be > 0 (or null for 1/alpha), got {tau}")

@@ -17,7 +17,7 @@ from powerbench.errors import require_integer, require_number, unknown
 from powerbench.samplers.common import (
     Response,
     require_length,
-    require_temperature,
+    require_own_temperature,
     require_top_k,
     suffix,
 )
@@ -53,7 +53,7 @@ class DeepConf:
         require_length(self.max_tokens)
         for name in ("n", "together", "likeliest", "window", "tail"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
-        require_temperature("temperature", self.temperature)
+        require_own_temperature(self.temperature)
         require_top_k(self.top_k)
         if self.measure not in MEASURES:
             raise unknown("sampler.measure", self.measure, MEASURES)

@@ -18,7 +18,12 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from powerbench.errors import require_integer, require_number
-from powerbench.samplers.common import require_length, require_temperature, require_top_k, suffix
+from powerbench.samplers.common import (
+    require_length,
+    require_own_temperature,
+    require_top_k,
+    suffix,
+)
 from powerbench.samplers.confidence import Trace, ballot, threshold, voted
 from powerbench.samplers.population import record
 from powerbench.samplers.voting import answers, tally
@@ -48,7 +53,7 @@ class DeepConfOnline:
         for name in ("n", "together", "interval", "likeliest", "window"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_integer("sampler.warm_up", self.warm_up, 1, self.n)
-        require_temperature("temperature", self.temperature)
+        require_own_temperature(self.temperature)
         require_top_k(self.top_k)
         require_number("sampler.eta", self.eta, 0, 1)
         require_number("sampler.consensus", self.consensus, 0, 1)

@@ -77,6 +77,7 @@ class MaxSwap:
         if y.ended is Ended.FLOOR:
             return x, Step(k, m, x.total, None, len(y.tokens), False)
         proposed = x.then(y, keep=m)
-        accepted = proposed.total > x.total
+        other = proposed.tokens != x.tokens  # of the same, rounding may find one likelier
+        accepted = other and proposed.total > x.total
         step = Step(k, m, x.total, proposed.total, len(y.tokens), accepted)
         return (proposed if accepted else x), step

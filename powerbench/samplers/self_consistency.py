@@ -13,7 +13,7 @@ from powerbench.errors import require_integer
 from powerbench.samplers.common import (
     Response,
     require_length,
-    require_temperature,
+    require_own_temperature,
     require_top_k,
     suffix,
 )
@@ -39,7 +39,7 @@ class SelfConsistency:
     def __post_init__(self) -> None:
         require_length(self.max_tokens)
         require_integer("sampler.n", self.n, 1)
-        require_temperature("temperature", self.temperature)
+        require_own_temperature(self.temperature)
         require_top_k(self.top_k)
 
     def chain(self, context: Context) -> Chain:

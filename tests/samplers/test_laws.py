@@ -1,4 +1,4 @@
-"""Every sampler's exact law, by enumeration of the shipped code on toy models.
+"""The exact laws of the paper's samplers and of the official code's, by enumeration on toy models.
 
 Run: pytest tests/samplers/test_laws.py
 """
