@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import powerbench.samplers
-from powerbench import compose
+from powerbench import cli, compose, sweeps
 from powerbench.cli import main
 from powerbench.store import find_runs
 
@@ -44,7 +44,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         powerbench.samplers, "__path__", [*powerbench.samplers.__path__, str(module)]
     )
-    monkeypatch.setattr(compose, "conf_dir", lambda: conf)
+    for each in (compose, sweeps, cli):
+        monkeypatch.setattr(each, "conf_dir", lambda: conf)
     yield tmp_path
     sys.modules.pop("powerbench.samplers.fresh_start", None)
 
