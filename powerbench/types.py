@@ -258,8 +258,8 @@ class Cost:
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
     attended: float | None = None
-    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; None in records of
-    earlier versions."""
+    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; as `prefilled`, it
+    depends on what was cached. None in records of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,14 @@ def samples(runs: Path) -> Samples:
     return {}
 
 
-CHANCE = {"prefilled": 0, "seconds": 0.0, "finished": 0.0, "speculated": 0, "earlier": ()}
+CHANCE = {
+    "prefilled": 0,
+    "attended": 0.0,
+    "seconds": 0.0,
+    "finished": 0.0,
+    "speculated": 0,
+    "earlier": (),
+}
 """Of a sample's cost: what a restart changes."""
 
 
