@@ -8,11 +8,10 @@ are exact over the subsets of the responses that there are.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import floor
 from typing import NamedTuple
 
 from powerbench.errors import require
-from powerbench.report.matched import ROUNDING, Best
+from powerbench.report.matched import ROUNDING, Best, decoded, mixed
 from powerbench.report.summary import Results, labels, main
 from powerbench.report.table import Cell, Column, Shown, Table
 from powerbench.stats import Estimate, clustered, distinct, pass_at_k, student
@@ -33,9 +32,7 @@ class Budget(NamedTuple):
     """What a response of a run costs; None if it is not known."""
 
 
-TOKENS = Budget(
-    "tokens", "tokens decoded", lambda r: r.summary.decoded / max(1, r.summary.responses) or None
-)
+TOKENS = Budget("tokens", "tokens decoded", lambda r: decoded(r) or None)
 SECONDS = Budget(
     "seconds",
     "seconds of wall-clock",
@@ -119,17 +116,10 @@ def _bought(results: Results, n: float) -> Bought:
     there, n = (best.most if n > best.most + ROUNDING else None), min(n, float(best.most))
     found, graded = best.of(n), results.summary.measure == "accuracy"
     passed = {
-        problem: [_mixed(partial(pass_at_k, len(values), round(sum(values))), n)]
+        problem: [mixed(partial(pass_at_k, len(values), round(sum(values))), n)]
         for problem, values in (best.values(n) if graded else {}).items()
     }
     return Bought(found.value if found else None, clustered(passed) if passed else None, there)
-
-
-def _mixed(at: Callable[[int], float], n: float) -> float:
-    """A quantity of a whole number of responses, for the number between two of them."""
-    low = max(1, floor(n + ROUNDING))
-    weight = n - low
-    return at(low) if weight <= ROUNDING else (1 - weight) * at(low) + weight * at(low + 1)
 
 
 # -- variety --------------------------------------------------------------------------------------

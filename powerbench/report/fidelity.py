@@ -65,10 +65,10 @@ def contrasts(departure: Departure, results: Sequence[Results]) -> list[Contrast
 
 def _differ_in(there: Results, left_out: Results, out: Mapping[str, Any]) -> bool:
     a, b = there.summary, left_out.summary
-    same = a.sampler == b.sampler and _around(there) == _around(left_out)
     known = set(out) & set(a.settings)
     expected = {**a.settings, **{k: out[k] for k in known}}
-    return bool(same and known and a.settings != b.settings == expected)
+    differ = bool(known) and a.sampler == b.sampler and a.settings != b.settings == expected
+    return differ and _around(there) == _around(left_out)  # last, for it reads files
 
 
 def _around(results: Results) -> list[Any]:
@@ -96,20 +96,25 @@ COLUMNS = (
 def table(results: Sequence[Results]) -> Table:
     """The ledger."""
     rows: list[tuple[Cell, ...]] = []
+    names = dict(zip(map(id, results), labels([r.summary for r in results]), strict=True))
     for departure in departures():
-        effects = list(_effects(departure, results)) or [("not measured here", None, None, None)]
+        effects = list(_effects(departure, results, names)) or [
+            ("not measured here", None, None, None)
+        ]
         for n, effect in enumerate(effects):
             about = [f"{departure.number}", departure.departure, departure.setting]
             rows.append((*(about if n == 0 else ["", "", ""]), *effect))
     return Table("fidelity", "Fidelity", COLUMNS, rows, names=4)
 
 
-def _effects(departure: Departure, results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
+def _effects(
+    departure: Departure, results: Sequence[Results], names: Mapping[int, str]
+) -> Iterator[tuple[Cell, ...]]:
+    """names: the runs' labels, by the id of their results."""
     if departure.number == 8:
         yield from _subsets(results)
     elif departure.number == 9:
         yield from _unanswered(results)
-    names = dict(zip(map(id, results), labels([r.summary for r in results]), strict=True))
     for there, left_out in contrasts(departure, results):
         s = there.summary
         name = f"{s.task} · {s.model} · {names[id(there)]}"

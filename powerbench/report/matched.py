@@ -1,7 +1,8 @@
 """The same tokens spent otherwise: best-of-n of a plain sampler beside each costlier one, at equal cost."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count, takewhile
 from math import ceil, floor
 from typing import NamedTuple
@@ -41,6 +42,13 @@ def is_plain(results: Results) -> bool:
     return cost is not None and cost < 1 + 1e-9
 
 
+def mixed(at: Callable[[int], float], n: float) -> float:
+    """A quantity of a whole number of responses, for a number n >= 1 between two of them."""
+    low = max(1, floor(n + ROUNDING))
+    weight = n - low
+    return at(low) if weight <= ROUNDING else (1 - weight) * at(low) + weight * at(low + 1)
+
+
 class Best:
     """Best-of-n of a run's decided responses: exact, of the problems that have so many."""
 
@@ -70,20 +78,12 @@ class Best:
         right. n below one is one. None above what there is.
         """
         n = max(1.0, n)
-        low = floor(n + ROUNDING)
-        weight = max(0.0, n - low)
         there = self.values(n)
         if not there:
             return None
-        found = {}
-        for problem in there:
-            ranked = self._ranked[problem]
-            value = best_of(low, ranked)
-            if weight > ROUNDING:
-                value = (1 - weight) * value + weight * best_of(low + 1, ranked)
-            found[problem] = [value]
+        found = {p: [mixed(partial(best_of, ranked=self._ranked[p]), n)] for p in there}
         estimate = clustered(there if n == 1 else found)
-        return BestOf(low, n * self.tokens, estimate, found)
+        return BestOf(floor(n + ROUNDING), n * self.tokens, estimate, found)
 
     def curve(self) -> list[BestOf]:
         """For every n up to 16, then for its powers of two, and for the largest."""
