@@ -5,6 +5,16 @@ that asks for randomness and for text; an *engine* answers the requests of many 
 the *runner* connects them and appends finished samples to a *run folder*. *Verifiers* score the
 folder; *reports*, figures and W&B are views of it.
 
+The rooms, each row importing only from the rows above it (a test holds this):
+
+    types errors cache
+    rng config console models stats store verifiers
+    samplers tasks engines report
+    chains
+    run
+    cluster bench
+    cli
+
 Reproduces "Reasoning with Sampling" (Karan & Du, arXiv 2510.14901).
 """
 

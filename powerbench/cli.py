@@ -16,9 +16,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from powerbench.compose import GROUPS, LAUNCHER, conf_dir, expand, options
-from powerbench.errors import UserError, require, require_integer
-from powerbench.process import (
+from powerbench.config import GROUPS, LAUNCHER, conf_dir, expand, options
+from powerbench.console import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -26,7 +25,8 @@ from powerbench.process import (
     end_with_parent,
     mistakes_in_one_line,
 )
-from powerbench.shard import spread
+from powerbench.errors import UserError, require, require_integer
+from powerbench.store.shard import spread
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> None:
         print((conf_dir() / "config.yaml").read_text())
         catalogue()
         return
-    from powerbench.sweeps import check, launch, sweep
+    from powerbench.cluster.sweep import check, launch, sweep
 
     flags = {"-m", "--multirun"} & set(arguments)
     # First, for Hydra takes settings on one side of them only.
@@ -156,7 +156,7 @@ def run(arguments: list[str]) -> None:
 
 def rescore(paths: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:
     """Score every response of the given runs again, with their own verifier or another."""
-    from powerbench.jobs import rescore as rescore_runs
+    from powerbench.run.execute import rescore as rescore_runs
     from powerbench.store import find_runs
 
     if settings and verifier is None:
@@ -173,9 +173,9 @@ def rescore_likelihood(
     paths: Sequence[Path], settings: Sequence[str], batch: int, device: str
 ) -> None:
     """Score the responses of the given runs under the model that the settings describe."""
-    from powerbench.compose import compose
-    from powerbench.likelihood import rescore
-    from powerbench.process import teller
+    from powerbench.config import compose
+    from powerbench.console import teller
+    from powerbench.run.likelihood import rescore
     from powerbench.store import find_runs
 
     require_integer("--batch", batch, 1)
@@ -197,9 +197,9 @@ def report(paths: Sequence[Path], out: Path | None, published: bool, each: bool)
         return
     require(bool(paths), "name run folders to report on, such as runs/, or ask for --published")
     require(not (each and out), "--each writes into the runs' own folders: leave --out away")
-    from powerbench.display import print_table
     from powerbench.report.build import write
     from powerbench.report.summary import Results
+    from powerbench.run.progress import print_table
     from powerbench.store import Run, find_runs
 
     folders: dict[Path, list[Run]] = {}
@@ -219,10 +219,10 @@ def compare(
     paths: Sequence[Path], tokens: float | None, seconds: float | None, out: Path | None
 ) -> None:
     """Print the samplers of the given runs side by side, and write the tables if there is a place for them."""
-    from powerbench.display import print_any
     from powerbench.report.build import write_tables
-    from powerbench.report.compare import tables
     from powerbench.report.summary import Results, rank
+    from powerbench.report.tables.compare import tables
+    from powerbench.run.progress import print_any
     from powerbench.store import find_runs
 
     results = sorted(map(Results.read, find_runs(paths)), key=lambda r: rank(r.summary))
@@ -236,9 +236,9 @@ def compare(
 
 def show_published(out: Path | None) -> None:
     """Print the paper's Table 1, and write it if there is a place for it."""
-    from powerbench.display import print_any
-    from powerbench.report.published import table as published_table
-    from powerbench.report.published import write_published
+    from powerbench.report.tables.published import table as published_table
+    from powerbench.report.tables.published import write_published
+    from powerbench.run.progress import print_any
 
     print_any(console(), published_table())
     for file in write_published(out) if out else []:
@@ -247,7 +247,7 @@ def show_published(out: Path | None) -> None:
 
 def status(paths: Sequence[Path], every: float | None, json: bool) -> None:
     """Show how far the given runs are: once, again and again, or for a program."""
-    from powerbench.status import as_json, show, watch
+    from powerbench.cluster.status import as_json, show, watch
 
     require(every is None or every > 0, f"--watch must be > 0 seconds, got {every}")
     if json:
@@ -260,8 +260,8 @@ def status(paths: Sequence[Path], every: float | None, json: bool) -> None:
 
 def export(paths: Sequence[Path], out: Path | None) -> None:
     """Write the responses of the given runs as a dataset."""
-    from powerbench.export import export as write_dataset
     from powerbench.store import find_runs
+    from powerbench.store.export import export as write_dataset
 
     folder = out or paths[0] / "export"
     card = write_dataset(find_runs(paths), folder, print)
@@ -270,10 +270,10 @@ def export(paths: Sequence[Path], out: Path | None) -> None:
 
 def verify(paths: Sequence[Path], mend: bool) -> None:
     """Check everything in the given run folders, and mend it first if asked to."""
-    from powerbench.integrity import examine, lines
-    from powerbench.mending import mend as mend_run
-    from powerbench.status import patience, settings_of
+    from powerbench.cluster.status import patience, settings_of
     from powerbench.store import find_runs
+    from powerbench.store.repair import mend as mend_run
+    from powerbench.store.verify import examine, lines
 
     damaged = 0
     for run in find_runs(paths):
@@ -302,7 +302,7 @@ def catalogue() -> None:
 
 def doctor() -> None:
     """Print what this machine can run."""
-    from powerbench.doctor import examine
+    from powerbench.run.doctor import examine
 
     table = Table(box=None, show_header=False, padding=(0, 2))
     for finding in examine():

@@ -14,6 +14,13 @@ KINDS = ("base", "rl", "instruct")
 """How benchmarks address a model: raw text, a base model trained with RL, or by instructions."""
 
 
+class SampleKey(NamedTuple):
+    """Names one sample of a run."""
+
+    problem: str
+    replicate: int
+
+
 # -- what a task gives ----------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import torch
 
 from powerbench.bench import gpu, storing
 from powerbench.bench.turns import Rate, take_turns
-from powerbench.integrity import examine
+from powerbench.store.verify import examine
 
 
 def test_ratios_are_taken_within_a_turn() -> None:

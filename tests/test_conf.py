@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from powerbench.cli import EXIT_BAD_INPUT, main
-from powerbench.compose import GROUPS, compose, conf_dir, expand, options
+from powerbench.config import GROUPS, compose, conf_dir, expand, options
 from powerbench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def test_conf_is_inside_an_installed_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    ask = "from powerbench.compose import conf_dir, options; print(conf_dir(), *options('sampler'))"
+    ask = "from powerbench.config import conf_dir, options; print(conf_dir(), *options('sampler'))"
     command = [sys.executable, "-c", ask]
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
     out = subprocess.run(command, env=env, cwd=tmp_path, check=True, capture_output=True, text=True)

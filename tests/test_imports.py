@@ -1,4 +1,4 @@
-"""Imports go one way: each module only from the layers below it, and siblings never from each other.
+"""Imports go one way: each room only from the rows above it in the package's map, siblings never from siblings.
 
 Run: pytest tests/test_imports.py
 """
@@ -9,37 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import powerbench
+
 PACKAGE = Path(__file__).parents[1] / "powerbench"
-LAYERS = [
-    ["errors", "types", "cache", "flops"],
-    [
-        "process",
-        "rng",
-        "stats",
-        "mixing",
-        "length_controlled",
-        "records",
-        "shard",
-        "provenance",
-        "models",
-    ],
-    ["checkpoints", "writer", "paired"],
-    ["lease"],
-    ["store"],
-    ["engines", "samplers", "tasks", "verifiers"],
-    ["law", "live", "compose"],
-    ["runner"],
-    ["scoring"],
-    ["session"],
-    ["report"],
-    ["tracking", "display", "doctor", "status", "integrity", "export"],
-    ["bench"],
-    ["jobs", "slurm", "mending", "likelihood"],
-    ["work"],
-    ["sweeps"],
-    ["cli"],
-]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ROWS = re.findall(r"^ {4}(\S.*)$", powerbench.__doc__ or "", re.M)
+LEVEL = {name: level for level, row in enumerate(ROWS) for name in row.split()}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -52,15 +26,25 @@ def imported(file: Path) -> set[str]:
     """The parts of powerbench that a file imports, at any depth of its code."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("powerbench"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "") == "powerbench":
+            found |= {a.name for a in node.names} & {*LEVEL}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("powerbench"):
             found.add(part(node.module or ""))
         elif isinstance(node, ast.Import):
             found |= {part(a.name) for a in node.names if a.name.startswith("powerbench")}
     return found - {""}
 
 
+def test_the_map_names_every_room() -> None:
+    files = {f.stem for f in PACKAGE.glob("*.py")} - {"__init__"}
+    folders = {f.parent.name for f in PACKAGE.glob("*/__init__.py")}
+    assert {*LEVEL} == files | folders
+    assert len(ROWS) <= 8
+    assert len(files) <= 8
+
+
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_below(file: Path) -> None:
+def test_a_module_imports_only_from_above(file: Path) -> None:
     own = file.relative_to(PACKAGE).with_suffix("").parts[0]
     if own == "__init__":
         assert not imported(file)
@@ -76,7 +60,8 @@ def test_one_file_does_not_know_another_of_its_kind(folder: str) -> None:
     yamls = (PACKAGE.parent / "conf" / group).glob("*.yaml")
     targets = {m[1] for f in yamls for m in re.finditer(r"^_target_: (.+)\.", f.read_text(), re.M)}
     assert targets
-    for file in (PACKAGE / folder).glob("*.py"):
+    for file in (PACKAGE / folder).rglob("*.py"):
+        own = ".".join(file.relative_to(PACKAGE.parent).parent.parts)
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                assert node.module not in targets, f"{file.name} imports {node.module}"
+            if isinstance(node, ast.ImportFrom) and node.module in targets:
+                assert own == node.module, f"{file.name} imports {node.module}"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import powerbench.samplers
-from powerbench import cli, compose, sweeps
+from powerbench import cli, config
 from powerbench.cli import main
+from powerbench.cluster import sweep
 from powerbench.store import find_runs
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         powerbench.samplers, "__path__", [*powerbench.samplers.__path__, str(module)]
     )
-    for each in (compose, sweeps, cli):
+    for each in (config, sweep, cli):
         monkeypatch.setattr(each, "conf_dir", lambda: conf)
     yield tmp_path
     sys.modules.pop("powerbench.samplers.fresh_start", None)

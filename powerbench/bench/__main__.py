@@ -19,9 +19,9 @@ from transformers.utils import logging
 
 from powerbench.bench import agreement, checkpointing, decoding, jobs
 from powerbench.bench.budget import PARTS, budget
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.errors import UserError
-from powerbench.provenance import provenance
+from powerbench.store.provenance import provenance
 
 SPECULATE = 8
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from torch import nn
 
 from powerbench.bench.decoding import PROMPT, TAU
-from powerbench.engines.hf import HFEngine, batches, forward, lanes
+from powerbench.engines.hf import HFEngine, attention_batches, model_runner, slots
 from powerbench.engines.hf.projections import PackedLinear
 from powerbench.models import HubModel
 from powerbench.rng import Stream
@@ -34,10 +34,10 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
             (nn.Linear, "forward", "projections"),
-            (batches.Decoding, "attend", "attention"),
-            (forward, "draw", "sampling"),
-            (lanes.Lanes, "advance", "sampling"),
-            (forward.Forward, "_run", "model"),
+            (attention_batches.Decoding, "attend", "attention"),
+            (model_runner, "draw", "sampling"),
+            (slots.Lanes, "advance", "sampling"),
+            (model_runner.Forward, "_run", "model"),
         ):
             stack.enter_context(_timed(owner, name, spent, part))
         steps = 0

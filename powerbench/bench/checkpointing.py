@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-from powerbench.checkpoints import Checkpoints
-from powerbench.compose import compose
-from powerbench.runner import Meter
+from powerbench.chains.runner import Meter
+from powerbench.config import compose
+from powerbench.run.generate import generate
+from powerbench.run.plan import prepare
 from powerbench.samplers.blockwise import Progress
 from powerbench.samplers.common import Response
-from powerbench.session import generate, prepare
-from powerbench.store import Writing
+from powerbench.store.checkpoints import Checkpoints
+from powerbench.store.run_folder import Writing
 from powerbench.types import Checkpoint, Span, Step
 
 SETTINGS = ("task=math_mini", "limit=8", "max_tokens=64", "blocks=4", "steps=10", "tracker=none")

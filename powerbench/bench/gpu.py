@@ -22,9 +22,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from powerbench.engines.hf import HFEngine
-from powerbench.engines.hf.batches import has_varlen
-from powerbench.engines.hf.cache import shape_of
-from powerbench.provenance import provenance
+from powerbench.engines.hf.attention_batches import has_varlen
+from powerbench.engines.hf.kv_cache import shape_of
+from powerbench.store.provenance import provenance
 from powerbench.types import Extend
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+from powerbench.chains.runner import Completed, Meter, Start, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.models import HubModel
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains
 from powerbench.samplers.power import Power
-from powerbench.store import SampleKey
-from powerbench.types import Context, Prompt, Tokens
+from powerbench.types import Context, Prompt, SampleKey, Tokens
 
 QUESTIONS = (
     "Why is the sky blue?",

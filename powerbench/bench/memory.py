@@ -11,9 +11,9 @@ from dataclasses import replace
 import psutil
 
 from powerbench.bench.decoding import TAU
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.engines.hf import HFEngine
-from powerbench.engines.hf.cache import row_bytes
+from powerbench.engines.hf.kv_cache import row_bytes
 from powerbench.rng import Stream
 from powerbench.types import Extend, Tokens
 

@@ -24,10 +24,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from powerbench import records
-from powerbench.integrity import Verdict
-from powerbench.provenance import digest_of, provenance
-from powerbench.store import Run
+from powerbench.store import Run, records
+from powerbench.store.provenance import digest_of, provenance
+from powerbench.store.verify import Verdict
 from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
 
 PROBLEMS = 500

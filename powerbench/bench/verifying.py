@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from powerbench.bench.turns import Rate, take_turns
-from powerbench.compose import compose
-from powerbench.provenance import provenance
+from powerbench.config import compose
+from powerbench.store.provenance import provenance
 from powerbench.types import Problem, Prompt
 from powerbench.verifiers import sandbox
-from powerbench.verifiers.extract import preamble
+from powerbench.verifiers.code.extract import preamble
 from powerbench.verifiers.math import MathVerifier
 
 T = TypeVar("T")

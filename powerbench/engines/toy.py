@@ -3,18 +3,14 @@
 Plain Python, float64, no cache: slow and beyond doubt. Token 0 is EOS.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
 
 import numpy as np
 
 from powerbench.engines.base import Finished
 from powerbench.errors import require_integer
-from powerbench.types import Draw, Ended, Extend, Key, Prompt, Ranked, Tokens
-
-EOS = 0
+from powerbench.models import TabularModel
+from powerbench.types import Draw, Ended, Extend, Key, Ranked, Tokens
 
 
 def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
@@ -40,66 +36,6 @@ def likeliest(p: np.ndarray, count: int) -> Ranked:
     with np.errstate(divide="ignore"):
         logp = np.log(p[tokens])
     return Ranked(tuple(tokens.tolist()), tuple(logp.tolist()))
-
-
-@dataclass(frozen=True)
-class ToyCodec:
-    """Letters: token 1 is `a`, token 2 is `b` ... A prompt's characters are folded onto them."""
-
-    vocabulary: int
-    eos: int = EOS
-    stops: Tokens = (EOS,)
-
-    def encode(self, prompt: Prompt) -> Tokens:
-        return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
-
-    def continuation(self, text: str) -> Tokens:
-        return tuple(ord(c) - 96 for c in text)
-
-    def token(self, text: str) -> int:
-        return self.encode(Prompt(text[-1:]))[0]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(chr(96 + t) for t in tokens if t != EOS)
-
-
-@dataclass(frozen=True)
-class TabularModel:
-    """Next-token probabilities for every context: random ones from a seed, or a given table.
-
-    table: maps a context (prompt and response so far) to probabilities [vocabulary].
-    """
-
-    name: str = "toy"
-    vocabulary: int = 3
-    seed: int = 0
-    table: Callable[[Tokens], Sequence[float]] | None = None
-    kind: str = "base"
-    context_length: int = 4096
-
-    def __post_init__(self) -> None:
-        require_integer("model.vocabulary", self.vocabulary, 2)
-
-    def codec(self) -> ToyCodec:
-        return ToyCodec(self.vocabulary)
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"id": "toy", "vocabulary": self.vocabulary, "seed": self.seed}
-
-    def size(self) -> None:
-        """A table multiplies nothing."""
-
-    def p(self, context: Tokens) -> np.ndarray:
-        """Next-token probabilities after a context, float64 [vocabulary]."""
-        if self.table is not None:
-            return np.asarray(self.table(context), dtype=np.float64)
-        return _random_row(self.seed, self.vocabulary, context)
-
-
-@cache
-def _random_row(seed: int, vocabulary: int, context: Tokens) -> np.ndarray:
-    logits = np.random.default_rng((seed, *context)).normal(scale=1.3, size=vocabulary)
-    return np.exp(logits) / np.exp(logits).sum()
 
 
 @dataclass

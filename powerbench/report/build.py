@@ -5,22 +5,22 @@ from functools import cached_property
 from pathlib import Path
 
 from powerbench.errors import require
-from powerbench.report import (
-    chains,
-    disagreement,
-    fidelity,
-    lengths,
-    matched,
-    pairs,
-    published,
-    tables,
-)
 from powerbench.report.figures import draw
 from powerbench.report.figures.style import Drawing
-from powerbench.report.page import render
+from powerbench.report.page.render import render
 from powerbench.report.selection import Selection, select
 from powerbench.report.summary import Results, labels, main, rank
-from powerbench.report.table import Table, as_csv, as_latex, markdown
+from powerbench.report.tables import (
+    chains,
+    disagreement,
+    equal_cost,
+    fidelity,
+    lengths,
+    paired,
+    published,
+    results,
+)
+from powerbench.report.tables.table import Table, as_csv, as_latex, markdown
 from powerbench.store import Run
 
 
@@ -47,12 +47,12 @@ class Report:
         own = [r.summary for r in main(self.results)]
         named = zip(self.results, labels(summaries), strict=True)
         every = [
-            tables.results(own),
-            tables.variants([s for s in summaries if all(s is not each for each in own)]),
+            results.results(own),
+            results.variants([s for s in summaries if all(s is not each for each in own)]),
             published.beside(summaries),
-            pairs.table(self.results),
-            matched.table(self.results),
-            tables.cost(summaries),
+            paired.table(self.results),
+            equal_cost.table(self.results),
+            results.cost(summaries),
             lengths.table(summaries),
             chains.table(
                 (r, name, self.chains[id(r)]) for r, name in named if id(r) in self.chains

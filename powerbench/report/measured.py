@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from powerbench.flops import contexts
-from powerbench.shard import Shard
-from powerbench.store import Run, SampleKey
-from powerbench.types import Ended, Sample, Span
+from powerbench.models.flops import contexts
+from powerbench.store import Run
+from powerbench.store.shard import Shard
+from powerbench.types import Ended, Sample, SampleKey, Span
 
 
 class Measured(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from powerbench.report.summary import Results
-from powerbench.store import SampleKey
+from powerbench.types import SampleKey
 
 MOST = 4000
 """Responses that are shown of all runs of a report together: some 20 MB of page."""

@@ -9,8 +9,7 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, TypeVar
 
-from powerbench.flops import Size, flops
-from powerbench.length_controlled import Unfitted, annotation, length_controlled
+from powerbench.models.flops import Size, flops
 from powerbench.report.measured import (
     Measured,
     confidence,
@@ -20,8 +19,7 @@ from powerbench.report.measured import (
     wall_clock,
 )
 from powerbench.report.variants import changes, written
-from powerbench.shard import Shard
-from powerbench.stats import (
+from powerbench.stats.intervals import (
     Count,
     Estimate,
     PassAtK,
@@ -30,8 +28,10 @@ from powerbench.stats import (
     pass_at_k_curve,
     student,
 )
-from powerbench.store import Run, SampleKey
-from powerbench.types import Problem, Score
+from powerbench.stats.length_controlled import Unfitted, annotation, length_controlled
+from powerbench.store import Run
+from powerbench.store.shard import Shard
+from powerbench.types import Problem, SampleKey, Score
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from powerbench.compose import conf_dir
+from powerbench.config import conf_dir
 
 
 def changes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from powerbench.shard import Shard
-from powerbench.store import Run, SampleKey, find_runs
-from powerbench.writer import Writer
+from powerbench.store import Run, find_runs
+from powerbench.store.owner import Writer
+from powerbench.store.shard import Shard
+from powerbench.types import SampleKey
 
 SETTINGS = (
     *("model=toy", "model.seed=0,1", "model.vocabulary=256", "engine=toy", "sampler=base,power"),

@@ -20,8 +20,8 @@ from sweeping import (
     start,
 )
 
-from powerbench.shard import Shard
 from powerbench.store import find_runs
+from powerbench.store.shard import Shard
 
 SHARDS = "shard=all/2"
 JOBLIB = (SHARDS, "hydra/launcher=joblib")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
-from powerbench.engines.hf import HFEngine, cache
+from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.errors import UserError
 from powerbench.types import Ended, Extend
 
@@ -135,6 +135,6 @@ def test_deterministic_mode_does_not_depend_on_the_batch() -> None:
 
 
 def test_a_chain_that_fits_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(kv_cache, "free_bytes", lambda _: 1000)
     with pytest.raises(UserError, match="are free on cuda"):
         engine("llama")

@@ -16,14 +16,13 @@ import torch
 from tiny import SWITCH, TinyModel, models, plain_logp, run
 from transformers import PreTrainedModel
 
-from powerbench.engines.hf import HFEngine, cache
+from powerbench.chains.runner import Completed, Meter, Start, run_chains
+from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains
 from powerbench.samplers.power import Power
-from powerbench.store import SampleKey
-from powerbench.types import Context, Ended, Extend, Key, Outcome, Tokens
+from powerbench.types import Context, Ended, Extend, Key, Outcome, SampleKey, Tokens
 
 ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
 
@@ -375,10 +374,10 @@ def test_memory_is_planned_from_what_is_free(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = models("llama")[0].config
-    chain = 2 * cache.row_bytes(config, 36, torch.float32)
-    monkeypatch.setattr(cache, "free_bytes", lambda _: int(3.5 * chain / cache.SHARE))
+    chain = 2 * kv_cache.row_bytes(config, 36, torch.float32)
+    monkeypatch.setattr(kv_cache, "free_bytes", lambda _: int(3.5 * chain / kv_cache.SHARE))
     assert HFEngine(TinyModel("llama"), 12, 24, width=32).width == 3
     assert "engine.width=32 does not fit memory; using 3" in capsys.readouterr().err
-    monkeypatch.setattr(cache, "free_bytes", lambda _: chain // 2)
+    monkeypatch.setattr(kv_cache, "free_bytes", lambda _: chain // 2)
     with pytest.raises(UserError, match=r"36 tokens needs .* set a smaller max_tokens"):
         HFEngine(TinyModel("llama"), 12, 24, width=32)

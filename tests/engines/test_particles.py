@@ -8,12 +8,11 @@ from functools import partial
 import pytest
 from tiny import TinyModel
 
+from powerbench.chains.runner import Completed, Meter, Start, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains
 from powerbench.samplers.power_smc import PowerSMC
-from powerbench.store import SampleKey
-from powerbench.types import Context
+from powerbench.types import Context, SampleKey
 
 PROMPT = tuple(range(5, 17))
 KNOWN = len(PROMPT) - 1

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, PreTrain
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.hf.attention import ATTENTION
-from powerbench.engines.toy import TabularModel, ToyEngine
+from powerbench.engines.toy import ToyEngine
+from powerbench.models import TabularModel
 from powerbench.types import Draw, Extend, Tokens
 
 VOCABULARY = 300

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from powerbench.cli import main
-from powerbench.integrity import examine
-from powerbench.store import Run, SampleKey, find_runs
-from powerbench.types import Sample
+from powerbench.store import Run, find_runs
+from powerbench.store.verify import examine
+from powerbench.types import Sample, SampleKey
 
 TOY = (
     *("model=toy", "model.vocabulary=64", "engine=toy", "task=math_mini", "sampler=power"),

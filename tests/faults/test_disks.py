@@ -14,8 +14,8 @@ import pytest
 from lives import TOY, Samples, check, life, samples, warm_up
 
 from powerbench.cli import main
-from powerbench.integrity import examine
 from powerbench.store import find_runs
+from powerbench.store.verify import examine
 
 pytestmark = pytest.mark.faults
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from lives import TOY, check, life, samples, warm_up
 
-from powerbench.integrity import examine
 from powerbench.store import find_runs
+from powerbench.store.verify import examine
 
 pytestmark = pytest.mark.faults
 

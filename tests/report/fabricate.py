@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from powerbench.report.summary import Results, Summary
-from powerbench.store import Run, SampleKey
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+from powerbench.store import Run
+from powerbench.types import Cost, Ended, Problem, Prompt, Sample, SampleKey, Score, Step
 
 STEPS = (
     Step(0, 1, -9.0, -7.0, 3, True),

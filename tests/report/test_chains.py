@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fabricate import sample, write_run
 
-from powerbench.report.chains import read, table
 from powerbench.report.summary import Results
-from powerbench.report.table import text
-from powerbench.stats import wilson
+from powerbench.report.tables.chains import read, table
+from powerbench.report.tables.table import text
+from powerbench.stats.intervals import wilson
 from powerbench.types import Step
 
 SETTINGS = {"max_tokens": 20, "blocks": 2, "steps": 2}

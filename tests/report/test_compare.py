@@ -12,10 +12,10 @@ from fabricate import sample, write_run
 
 from powerbench.cli import main
 from powerbench.errors import UserError
-from powerbench.report.compare import tables
 from powerbench.report.summary import Results
-from powerbench.report.table import Table, text
-from powerbench.stats import distinct
+from powerbench.report.tables.compare import tables
+from powerbench.report.tables.table import Table, text
+from powerbench.stats.intervals import distinct
 from powerbench.types import Cost, Score
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from fabricate import sample, summarise, write_run
 
-from powerbench.flops import Size, flops
-from powerbench.report.lengths import table as lengths_table
-from powerbench.report.table import text
-from powerbench.report.tables import cost
-from powerbench.shard import parse
+from powerbench.models.flops import Size, flops
+from powerbench.report.tables.lengths import table as lengths_table
+from powerbench.report.tables.results import cost
+from powerbench.report.tables.table import text
+from powerbench.store.shard import parse
 from powerbench.types import Cost, Step
 
 SIZE = Size(1000, 900, 2, 8)

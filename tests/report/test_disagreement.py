@@ -9,10 +9,10 @@ import pytest
 from fabricate import grid, sample, verdicts, write_run, write_scores
 
 from powerbench.report.build import write_report
-from powerbench.report.disagreement import SHOWN, compare, disagree, line
-from powerbench.report.page_data import page_data
+from powerbench.report.page.data import page_data
 from powerbench.report.selection import select
 from powerbench.report.summary import Results
+from powerbench.report.tables.disagreement import SHOWN, compare, disagree, line
 from powerbench.types import Score
 
 RIGHT, WRONG, UNDECIDED = Score(correct=True), Score(correct=False), Score()

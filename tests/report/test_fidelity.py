@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fabricate import grid, sample, verdicts, write_run
 
-from powerbench.compose import compose, options
-from powerbench.report.fidelity import contrasts, departures, table
+from powerbench.config import compose, options
 from powerbench.report.summary import Results
-from powerbench.report.table import text
+from powerbench.report.tables.fidelity import contrasts, departures, table
+from powerbench.report.tables.table import text
 from powerbench.types import Score
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from fabricate import STEPS, grid, verdicts, write_run
 
-from powerbench import records
 from powerbench.report.build import write_report
 from powerbench.report.figures import curves, responses
 from powerbench.report.figures.style import FORMATS, panels
 from powerbench.report.figures.style import curves as curves_of
 from powerbench.report.summary import Results, main
-from powerbench.store import Run
+from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score
 
 SHARED = {"max_tokens": 128, "alpha": 4.0, "blocks": 4, "steps": 4}

@@ -10,10 +10,10 @@ from statistics import fmean
 import pytest
 from fabricate import STEPS, sample, write_run
 
-from powerbench.report.matched import Best, table
 from powerbench.report.summary import Results
-from powerbench.report.table import text
-from powerbench.stats import best_of
+from powerbench.report.tables.equal_cost import Best, table
+from powerbench.report.tables.table import text
+from powerbench.stats.intervals import best_of
 from powerbench.types import Cost, Sample, Score
 
 RANKED = [

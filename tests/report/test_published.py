@@ -13,18 +13,11 @@ from fabricate import grid, summarise, verdicts, write_run
 from scipy import stats as reference
 
 from powerbench.cli import main
-from powerbench.compose import options
+from powerbench.config import options
 from powerbench.report.build import write_report
-from powerbench.report.published import (
-    POWER,
-    Verdict,
-    judge,
-    published,
-    table,
-    verdict,
-)
-from powerbench.report.table import text
-from powerbench.stats import Estimate, wilson
+from powerbench.report.tables.published import POWER, Verdict, judge, published, table, verdict
+from powerbench.report.tables.table import text
+from powerbench.stats.intervals import Estimate, wilson
 
 PAPER = Path(__file__).parents[3] / "shared/PAPER.md"
 

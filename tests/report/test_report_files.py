@@ -13,8 +13,8 @@ from fabricate import STEPS, grid, sample, summarise, verdicts, write_run
 
 from powerbench.errors import UserError
 from powerbench.report.build import write_report
-from powerbench.report.page_data import embed, verdict
-from powerbench.report.tables import results as results_table
+from powerbench.report.page.data import embed, verdict
+from powerbench.report.tables.results import results as results_table
 from powerbench.store import Run
 from powerbench.types import Score
 

@@ -10,9 +10,9 @@ import pytest
 from fabricate import STEPS, grid, sample, summarise, verdicts, write_run, write_scores
 
 from powerbench.report.summary import Summary, labels
-from powerbench.report.table import markdown
-from powerbench.report.tables import results as results_table
-from powerbench.stats import wilson
+from powerbench.report.tables.results import results as results_table
+from powerbench.report.tables.table import markdown
+from powerbench.stats.intervals import wilson
 from powerbench.types import Cost, Ended, Score
 
 

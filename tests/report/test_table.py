@@ -9,8 +9,17 @@ import math
 
 import pytest
 
-from powerbench.report.table import Cell, Column, Shown, Table, as_csv, as_latex, markdown, text
-from powerbench.stats import Estimate, Interval
+from powerbench.report.tables.table import (
+    Cell,
+    Column,
+    Shown,
+    Table,
+    as_csv,
+    as_latex,
+    markdown,
+    text,
+)
+from powerbench.stats.intervals import Estimate, Interval
 
 VALUE = Estimate(0.75, Interval(0.5, 0.875), 40)
 

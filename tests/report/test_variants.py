@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fabricate import grid, sample, summarise, verdicts, write_run
 
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.report.series import series
 from powerbench.report.summary import Results, labels, main
 from powerbench.report.variants import changes, written

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from toy_chains import ENDLESS, chain_law, completed, resumed
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import loglikelihood, responses
 from powerbench.errors import UserError
-from powerbench.law import loglikelihood, responses
+from powerbench.models import TabularModel
 from powerbench.samplers import beam
 from powerbench.samplers.beam import Beam
 from powerbench.samplers.greedy import Greedy

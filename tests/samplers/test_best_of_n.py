@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 from toy_chains import chain_law, completed
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import (
+    context_of,
+    law,
+    loglikelihood,
+    power_law,
+    responses,
+    total_variation,
+)
 from powerbench.errors import UserError
-from powerbench.law import context_of, law, loglikelihood, power_law, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.samplers.best_of_n import BestOfN
 from powerbench.samplers.population import record
 from powerbench.types import Request, Round, Tokens

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from toy_chains import chain_law, completed, resumed
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import context_of, law, responses, total_variation
 from powerbench.errors import UserError
-from powerbench.law import context_of, law, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.samplers.confidence import Trace, threshold
 from powerbench.samplers.deepconf import DeepConf
 from powerbench.samplers.deepconf_online import DeepConfOnline

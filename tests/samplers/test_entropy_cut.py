@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_chains import ENDLESS, completed, resumed, state, transition
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import power_law, responses
 from powerbench.errors import UserError
-from powerbench.law import power_law, responses
+from powerbench.models import TabularModel
 from powerbench.samplers.common import Response
 from powerbench.samplers.entropy_cut import EntropyCut
 

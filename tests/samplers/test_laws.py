@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 from toy_chains import chain_law, transition
 
-from powerbench.engines.toy import TabularModel
-from powerbench.law import context_of, law, loglikelihood, power_law, responses, total_variation
+from powerbench.chains.law import (
+    context_of,
+    law,
+    loglikelihood,
+    power_law,
+    responses,
+    total_variation,
+)
+from powerbench.models import TabularModel
 from powerbench.samplers.base import Base
 from powerbench.samplers.greedy import Greedy
 from powerbench.samplers.low_temp import LowTemp

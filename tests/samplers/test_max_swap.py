@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from toy_chains import ENDLESS, completed, resumed, transition
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import loglikelihood
 from powerbench.errors import UserError
-from powerbench.law import loglikelihood
+from powerbench.models import TabularModel
 from powerbench.samplers.max_swap import MaxSwap
 from powerbench.samplers.power import Power
 

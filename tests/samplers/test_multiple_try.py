@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from toy_chains import ENDLESS, completed, resumed, transition
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import power_law
 from powerbench.errors import UserError
-from powerbench.law import power_law
+from powerbench.models import TabularModel
 from powerbench.samplers.multiple_try import MultipleTry
 from powerbench.samplers.power import Power
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from toy_chains import ENDLESS, chain_law, completed, resumed, state
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import context_of, law, power_law, responses, total_variation
 from powerbench.errors import UserError
-from powerbench.law import context_of, law, power_law, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.samplers.parallel_tempering import ParallelTempering
 from powerbench.samplers.power import Power
 from powerbench.samplers.replicas import Replica

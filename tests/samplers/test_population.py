@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from powerbench.engines.toy import TabularModel
-from powerbench.law import law
+from powerbench.chains.law import law
+from powerbench.models import TabularModel
 from powerbench.samplers.population import effective, log_mean, normalised, resample
 from powerbench.types import Request
 

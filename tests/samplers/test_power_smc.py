@@ -11,11 +11,19 @@ from typing import Any
 import pytest
 from toy_chains import ENDLESS, chain_law, completed, resumed
 
-from powerbench.engines.toy import TabularModel, ToyEngine
+from powerbench.chains.law import (
+    context_of,
+    law,
+    loglikelihood,
+    power_law,
+    responses,
+    total_variation,
+)
+from powerbench.chains.runner import run_one
+from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
-from powerbench.law import context_of, law, loglikelihood, power_law, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.rng import Stream
-from powerbench.runner import run_one
 from powerbench.samplers.low_temp import LowTemp
 from powerbench.samplers.power_smc import PowerSMC
 from powerbench.types import Request, Together

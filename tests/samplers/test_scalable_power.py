@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from toy_chains import ENDLESS, chain_law, completed, resumed
 
-from powerbench.engines.toy import TabularModel
+from powerbench.chains.law import loglikelihood, power_law, responses, total_variation
 from powerbench.errors import UserError
-from powerbench.law import loglikelihood, power_law, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.samplers.jackknife import jackknifed, plain
 from powerbench.samplers.low_temp import LowTemp
 from powerbench.samplers.scalable_power import ScalablePower

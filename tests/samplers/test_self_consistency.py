@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from toy_chains import chain_law, completed
 
-from powerbench.engines.toy import TabularModel, ToyEngine
+from powerbench.chains.law import context_of, loglikelihood, responses, total_variation
+from powerbench.chains.runner import run_one
+from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
-from powerbench.law import context_of, loglikelihood, responses, total_variation
+from powerbench.models import TabularModel
 from powerbench.rng import Stream
-from powerbench.runner import run_one
 from powerbench.samplers.self_consistency import SelfConsistency
 from powerbench.samplers.voting import tally, winner
 from powerbench.types import Context, Tokens

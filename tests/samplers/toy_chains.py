@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from powerbench.engines.toy import TabularModel, ToyEngine
-from powerbench.law import context_of, law, responses
+from powerbench.chains.law import context_of, law, responses
+from powerbench.chains.runner import Completed, Meter, Start, run_chains, run_one
+from powerbench.engines.toy import ToyEngine
+from powerbench.models import TabularModel
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains, run_one
 from powerbench.samplers.common import Response, Sampler
-from powerbench.store import SampleKey
-from powerbench.types import Chain, Context, Ended, Outcome, Request, Save, Step, Tokens
+from powerbench.types import Chain, Context, Ended, Outcome, Request, SampleKey, Save, Step, Tokens
 
 ENDLESS = Context((), eos=99, stops=(99,))
 """Nothing stops: every response has the full length."""

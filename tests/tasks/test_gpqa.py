@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 
 from powerbench.cli import main
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.store import find_runs
 from powerbench.tasks.gpqa_diamond import GPQADiamond

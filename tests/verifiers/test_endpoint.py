@@ -29,12 +29,11 @@ from fake_endpoint import (
 
 from powerbench.errors import UserError
 from powerbench.types import Problem, Score
-from powerbench.verifiers import answers
-from powerbench.verifiers.answers import Answer, Answers
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.gate import Gate
-from powerbench.verifiers.judge import EndpointJudge
-from powerbench.verifiers.wire import retry_after
+from powerbench.verifiers.judge import EndpointJudge, answer_cache
+from powerbench.verifiers.judge.answer_cache import Answer, Answers
+from powerbench.verifiers.judge.budget import Gate
+from powerbench.verifiers.judge.client import retry_after
 
 ANSWER = Answer({"m": -0.5, "\ud83d": -1.0}, "fake", 500, 1, 0.0)
 COST = (400 * 10 + 1 * 30) / 1e6
@@ -378,7 +377,7 @@ def test_killed_judging_pays_again_only_what_was_under_way(
 PUTTING = """
 import sys
 from pathlib import Path
-from powerbench.verifiers.answers import Answer, Answers
+from powerbench.verifiers.judge.answer_cache import Answer, Answers
 kept = Answers(Path(sys.argv[1]))
 for i in range(50):
     kept.put(f"{sys.argv[2]} {i}", Answer({"m": -float(i)}, "fake", i, 1, 0.0))
@@ -406,10 +405,10 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_trouble_with_the_file_costs_patience_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "PATIENCE", 0.05)
+    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
     kept = Answers(tmp_path)
     kept.put("key", ANSWER)
-    holder = sqlite3.connect(tmp_path / answers.FILE, isolation_level=None)
+    holder = sqlite3.connect(tmp_path / answer_cache.FILE, isolation_level=None)
     holder.execute("begin exclusive")
     with pytest.raises(CannotScore, match="database is locked"):
         kept.get("key")
@@ -430,8 +429,8 @@ def damage(file: Path) -> None:
 def test_a_cache_that_cannot_be_used_ends_judging_before_anything_is_paid(
     endpoint: FakeEndpoint, tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "PATIENCE", 0.05)
-    cache, file = tmp_path / "judge", tmp_path / "judge" / answers.FILE
+    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
+    cache, file = tmp_path / "judge", tmp_path / "judge" / answer_cache.FILE
     kept = Answers(cache)
     kept.put("key", ANSWER)
     kept.close()
@@ -459,13 +458,13 @@ def test_a_cache_that_cannot_be_used_ends_judging_before_anything_is_paid(
 def test_a_cache_in_trouble_ends_all_waiting_and_is_used_again_after_close(
     endpoint: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "PATIENCE", 0.05)
+    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
     endpoint.reply = lambda question: Reply(503)
     verifier = judge_at(endpoint, tmp_path, retries=5, backoff=1000, longest_wait=1000)
     with ThreadPoolExecutor(3) as pool:
         scores = [pool.submit(verifier.score, PROBLEMS[0], "CANDIDATE")]
         wait_until(lambda: endpoint.requests != [] and endpoint.under_way == 0)
-        with sqlite3.connect(tmp_path / answers.FILE, isolation_level=None) as holder:
+        with sqlite3.connect(tmp_path / answer_cache.FILE, isolation_level=None) as holder:
             holder.execute("begin exclusive")
             scores.append(pool.submit(verifier.score, PROBLEMS[1], "CANDIDATE"))
             ended(verifier, scores)
@@ -483,7 +482,7 @@ def test_a_cache_that_takes_no_more_ends_judging_but_keeps_the_verdict_paid_for(
     endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
     Answers(tmp_path).put("key", ANSWER)
-    with sqlite3.connect(tmp_path / answers.FILE) as database:
+    with sqlite3.connect(tmp_path / answer_cache.FILE) as database:
         database.execute(
             "create trigger full before insert on answers "
             "begin select raise(abort, 'database or disk is full'); end"
@@ -500,7 +499,7 @@ def test_answers_are_kept_beside_the_models(
 ) -> None:
     monkeypatch.setenv("POWERBENCH_CACHE", str(tmp_path))
     EndpointJudge(base_url=endpoint.url, key_env=None).score(PROBLEMS[0], "CANDIDATE")
-    assert (tmp_path / "judge" / answers.FILE).is_file()
+    assert (tmp_path / "judge" / answer_cache.FILE).is_file()
 
 
 # -- what it costs --------------------------------------------------------------------------------
@@ -614,7 +613,7 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(
     assert endpoint.keys == 2 * ["Bearer sk-secret"]
     assert "sk-secret" not in str(refused.value)
     assert "sk-secret" not in repr(verifier)
-    assert b"sk-secret" not in (tmp_path / answers.FILE).read_bytes()
+    assert b"sk-secret" not in (tmp_path / answer_cache.FILE).read_bytes()
 
 
 def test_a_key_that_cannot_be_one_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

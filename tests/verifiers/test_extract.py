@@ -11,8 +11,8 @@ import pytest
 from responses import BEFORE, BRANCHES, HEAD, HELPERS, OTHER, PROMPT, RIGHT, fenced
 
 from powerbench.tasks.humaneval import HumanEval
-from powerbench.verifiers import fragments
-from powerbench.verifiers.extract import WORK, extract, preamble
+from powerbench.verifiers.code import fragments
+from powerbench.verifiers.code.extract import WORK, extract, preamble
 
 
 def defined(program: str | None) -> Any:

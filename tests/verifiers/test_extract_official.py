@@ -6,7 +6,7 @@ Run: pytest tests/verifiers/test_extract_official.py
 import pytest
 
 from powerbench.tasks.humaneval import HumanEval
-from powerbench.verifiers.extract_official import extract_official
+from powerbench.verifiers.code.extract_official import extract_official
 
 SIGNATURE = "def root(x):\n"
 DOCSTRING = "    ''' Root. '''\n"

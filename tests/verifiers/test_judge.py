@@ -24,10 +24,10 @@ from fake_endpoint import (
 
 from powerbench.errors import UserError
 from powerbench.types import Problem, Prompt
-from powerbench.verifiers import annotator
-from powerbench.verifiers.annotator import Message, filled, published_prompt
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.judge import EndpointJudge, StandInJudge, preference, swapped
+from powerbench.verifiers.judge import EndpointJudge, StandInJudge, prompt
+from powerbench.verifiers.judge.prompt import Message, filled, published_prompt
+from powerbench.verifiers.judge.verifier import preference, swapped
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared/data/alpaca_eval"
 
@@ -115,7 +115,7 @@ def test_no_text_can_end_its_turn_or_pass_for_a_place() -> None:
 
 
 def test_another_prompt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotator, "SHA256", "0" * 64)
+    monkeypatch.setattr(prompt, "SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"not the published prompt.*pip install .*==0\.6\.6"):
         EndpointJudge(key_env=None)
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from powerbench.types import Problem, Prompt, Score
-from powerbench.verifiers.annotator import filled, published_prompt
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.judge import EndpointJudge, swapped
+from powerbench.verifiers.judge import EndpointJudge
+from powerbench.verifiers.judge.prompt import filled, published_prompt
+from powerbench.verifiers.judge.verifier import swapped
 
 pytestmark = pytest.mark.model
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.types import Problem, Prompt, Score
-from powerbench.verifiers import graders
 from powerbench.verifiers.boxed import last_boxed
-from powerbench.verifiers.math import MathVerifier
+from powerbench.verifiers.math import MathVerifier, graders
 
 PAIRS = Path(__file__).parents[2].parent / "shared/data/math_answers.jsonl"
 OFFICIAL = pytest.mark.skipif(
@@ -333,7 +332,7 @@ def test_an_impossible_setting_is_refused(setting: dict[str, object], message: s
 def test_without_the_official_grader_its_mode_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("powerbench.verifiers.math.find_spec", lambda _: None)
+    monkeypatch.setattr("powerbench.verifiers.math.verifier.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install --no-deps tinker-cookbook") as error:
         MathVerifier(mode="official")
     assert "\n" not in str(error.value)

@@ -208,7 +208,9 @@ sandbox.run(endless, Limits(1000.0, 1024, 16), {world.mode!r})
 """
     environment = os.environ | {"TMPDIR": str(world.outside.parent)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as asking:
-        await_that(lambda: len(world.survivors()) > 3)  # it, the minder, the program, the checker
+        await_that(
+            lambda: len(world.survivors()) > 3
+        )  # it, the supervisor, the program, the checker
         time.sleep(0.3)  # so that they are well under way
         asking.kill()
     await_that(lambda: world.survivors() == [])

@@ -13,7 +13,7 @@ from test_math import PAIRS
 from powerbench.types import Problem, Prompt
 from powerbench.verifiers.common import Answering
 from powerbench.verifiers.math import MathVerifier
-from powerbench.verifiers.spelling import LONG, canonical
+from powerbench.verifiers.math.canonical import LONG, canonical
 
 ALIKE = [
     [r"\frac12", r"\dfrac{1}{2}", "0.5", ".50", "1/2", r"$\frac{2}{4}$", "½", r"x=\frac12"],

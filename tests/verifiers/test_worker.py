@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from powerbench.verifiers.worker import Died, OutOfMemory, Pool, TimedOut, WorkerError
+from powerbench.verifiers.workers.pool import Died, OutOfMemory, Pool, TimedOut, WorkerError
 
 HANG = 120.0
 """Seconds after which something that should have happened has not."""
@@ -202,7 +202,7 @@ def test_close_ends_a_call_under_way(pool: Pool) -> None:
 
 PARENT = """
 import sys
-from powerbench.verifiers.worker import Pool
+from powerbench.verifiers.workers.pool import Pool
 pool = Pool(eval, workers=1, memory_mb=512)
 print(pool.call("__import__('os').getpid()", timeout=5), flush=True)
 pool.call(sys.argv[1], timeout=float(sys.argv[2]))

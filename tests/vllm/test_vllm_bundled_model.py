@@ -10,7 +10,7 @@ from tiny import run
 from transformers import AutoModelForCausalLM
 from vllm_subjects import logp
 
-from powerbench.compose import compose
+from powerbench.config import compose
 from powerbench.engines.toy import proposal
 from powerbench.engines.vllm import VLLMEngine
 from powerbench.errors import UserError

@@ -12,15 +12,14 @@ import pytest
 from tiny import run
 from vllm_subjects import engine, held, logp, saved
 
+from powerbench.chains.runner import Completed, Meter, Start, run_chains
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.vllm import VLLMEngine
 from powerbench.errors import UserError
 from powerbench.rng import Stream
-from powerbench.runner import Completed, Meter, Start, run_chains
 from powerbench.samplers.power import Power
-from powerbench.store import SampleKey
-from powerbench.types import Context, Ended, Extend
+from powerbench.types import Context, Ended, Extend, SampleKey
 
 PROMPT = tuple(3 + i * i % 290 for i in range(40))
 EXTEND = Extend(("draw",), response=(), keep=0, until=40, stops=(), tau=0.5, alpha=2.0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from powerbench.engines.hf.batches import Asked, Batch
+from powerbench.engines.hf.attention_batches import Asked, Batch
 from powerbench.errors import UserError
 
 ATTENTION = "powerbench"

@@ -19,12 +19,12 @@ import torch
 from powerbench.engines.base import EFFICIENT_WIDTH, Finished
 from powerbench.engines.hf.architecture import attends_only, longrope_switch
 from powerbench.engines.hf.attention import ATTENTION
-from powerbench.engines.hf.batches import Piece
-from powerbench.engines.hf.cache import KVCache, planned_width
-from powerbench.engines.hf.forward import Forward, Settings
-from powerbench.engines.hf.lanes import Lanes
+from powerbench.engines.hf.attention_batches import Piece
+from powerbench.engines.hf.kv_cache import KVCache, planned_width
+from powerbench.engines.hf.model_runner import Forward, Settings
+from powerbench.engines.hf.prefix_cache import Rows, common
 from powerbench.engines.hf.projections import can_pack, pack
-from powerbench.engines.hf.rows import Rows, common
+from powerbench.engines.hf.slots import Lanes
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
 from powerbench.types import Draw, Extend, Key, Tokens

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from powerbench.report.chains import Chains
 from powerbench.report.figures import chains as of_chains
 from powerbench.report.figures import curves, responses
 from powerbench.report.figures.style import Drawing
 from powerbench.report.summary import Results, main
+from powerbench.report.tables.chains import Chains
 
 
 def draw(results: Sequence[Results], chains: Mapping[int, Chains], folder: Path) -> list[Drawing]:

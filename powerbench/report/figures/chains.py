@@ -7,7 +7,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from powerbench.report.chains import TENTHS, Chains, Rate
 from powerbench.report.figures.style import (
     STYLE,
     Curve,
@@ -23,7 +22,8 @@ from powerbench.report.figures.style import (
     span,
 )
 from powerbench.report.summary import Results, main
-from powerbench.stats import Interval
+from powerbench.report.tables.chains import TENTHS, Chains, Rate
+from powerbench.stats.intervals import Interval
 
 CAPTION = (
     "chains",

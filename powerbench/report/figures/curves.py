@@ -20,11 +20,11 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
-from powerbench.report.matched import Best, is_plain
-from powerbench.report.published import judge
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main
-from powerbench.stats import Estimate
+from powerbench.report.tables.equal_cost import Best, is_plain
+from powerbench.report.tables.published import judge
+from powerbench.stats.intervals import Estimate
 
 NAMES = {"alpha": "α", "steps": "Metropolis–Hastings steps a block"}
 """What the axes of some settings say."""

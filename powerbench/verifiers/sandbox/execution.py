@@ -12,9 +12,9 @@ from multiprocessing.connection import wait
 from select import PIPE_BUF
 from typing import NamedTuple
 
-from powerbench.process import shielded
 from powerbench.verifiers.sandbox.inside import channel
 from powerbench.verifiers.sandbox.modes import STARTS, Start, compiled, packages
+from powerbench.verifiers.signals import shielded
 
 STARTUP = 60.0
 """Seconds that a sandbox may take until the program runs."""
@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.minder import main; main()"
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.supervisor import main; main()"
 PARTING = 1.0
 """Seconds that it may take to fall silent when it has said all."""
 
@@ -108,7 +108,7 @@ def _report(program: Program, limits: Limits, start: Start) -> bytes:
 
 
 def _job(program: Program, limits: Limits, start: Start) -> bytes:
-    """The arguments of inside.minder.attempt."""
+    """The arguments of inside.supervisor.attempt."""
     return marshal.dumps(
         {
             "preamble": program.preamble,

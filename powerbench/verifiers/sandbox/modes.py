@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
 
-from powerbench.process import shielded
 from powerbench.verifiers.sandbox import inside, landlock, syscalls
+from powerbench.verifiers.signals import shielded
 
 INSIDE = Path(inside.__file__).parent
 SYSTEM = (

@@ -1,0 +1,268 @@
+"""One chain at work: its requests answered in order, and the next ones started ahead of their turn.
+
+A chain that waits for a proposal can be asked what it would want next if the proposal were rejected: a
+twin of it, brought to the same point, is told so. What the twin asks for is started at once. If the
+chain then asks for the very same, the answer is under way or there already; if not (the proposal was
+accepted), it is withdrawn. The chain itself only ever sees answers to its own requests, and what is
+drawn depends on a request and its key alone: so it is the same with any degree of speculation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from powerbench.engines.base import Engine
+from powerbench.models.flops import contexts
+from powerbench.rng import Stream
+from powerbench.types import (
+    Answer,
+    Chain,
+    Checkpoint,
+    Choose,
+    Draw,
+    Ended,
+    Extend,
+    Key,
+    LogUniform,
+    Outcome,
+    Save,
+    Together,
+    Tokens,
+)
+
+D = TypeVar("D", Draw, tuple[Draw, ...])
+
+REJECTED = Draw((), (), (), (), Ended.FLOOR)
+"""What a twin is told of a proposal that is still being decoded."""
+
+
+class Begin(Protocol):
+    """Makes the chain, from its start or from a saved state."""
+
+    def __call__(self, state: Mapping[str, Any] | None = None, /) -> Chain: ...
+
+
+@dataclass
+class _Ahead:
+    """A request made before its turn."""
+
+    request: Extend
+    draw: Draw | None = None
+
+
+class Live:
+    """A chain, its requests to the engine, and what they have cost."""
+
+    def __init__(
+        self,
+        number: int,
+        begin: Begin,
+        prompt: Tokens,
+        stream: Stream,
+        engine: Engine,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.number, self.begin, self.prompt = number, begin, prompt
+        self.stream, self.engine = stream, engine
+        self.decoded = checkpoint.decoded if checkpoint else 0
+        self.prefilled = checkpoint.prefilled if checkpoint else 0
+        self.speculated = checkpoint.speculated if checkpoint else 0
+        self.attended = checkpoint.attended if checkpoint else 0.0
+        self.ahead: dict[Key, _Ahead] = {}  # in the order in which they would be asked for
+        self.spans = checkpoint.spans if checkpoint else ()
+        """When it was worked on before."""
+        self._state = checkpoint.state if checkpoint else None
+        self._chain = self._begun()
+        self._saved: Checkpoint | None = None
+        self._answers: list[Draw | tuple[Draw, ...]] = []  # received since that state
+        self._waits: Extend | Together | None = None
+        self._arrived: dict[Key, Draw] = {}  # of those waited for together
+        self._passed: list[Key] = []
+        self._twin: Chain | None = None
+
+    def start(self) -> Outcome | None:
+        """Run up to the first request to the engine, or to the end."""
+        return self._advance(None)
+
+    @property
+    def busy(self) -> int:
+        """Requests that the engine is at, or has been, for what the chain waits for and what may follow."""
+        waits = len(self._waits.requests) if isinstance(self._waits, Together) else 1
+        return waits + len(self.ahead)
+
+    def waits_for(self, key: Key) -> bool:
+        """Whether this is the draw that the chain itself waits for, not one made ahead."""
+        return key not in self.ahead
+
+    def receive(self, key: Key, draw: Draw) -> Outcome | None:
+        """Take a finished draw; the outcome, if the chain comes to its end.
+
+        Of several at once, those made ahead come first: the chain may need them, or drop them.
+        """
+        if key in self.ahead:
+            self.ahead[key].draw = draw
+            return None
+        if isinstance(self._waits, Together):
+            self._withdraw_passed()  # those that go on from it have it by now
+            self._arrived[key] = draw
+            if len(self._arrived) < len(self._waits.requests):
+                return None
+            draws = tuple(self._arrived.pop(each.key) for each in self._waits.requests)
+            return self._advance(self._take(draws))
+        return self._advance(self._take(draw))
+
+    def look_ahead(self) -> bool:
+        """Start one more request ahead of its turn; False if none can be foretold."""
+        last = next(reversed(self.ahead.values())).request if self.ahead else self._waits
+        if not isinstance(last, Extend) or not last.proposal:
+            return False
+        self._twin = self._twin or self._replay()
+        request = self._next(self._twin, REJECTED)
+        if request is None:
+            return False
+        self.ahead[request.key] = _Ahead(request)
+        self._submit(request)
+        return True
+
+    def saved(self) -> Checkpoint | None:
+        """Where the chain can be started again from, if it has said so since the last call."""
+        saved, self._saved = self._saved, None
+        return saved
+
+    def withdraw(self) -> None:
+        """Leave the engine: nothing of this chain stays there."""
+        self._forget_ahead()
+        self.engine.withdraw(self.number)
+
+    def _advance(self, answer: Answer) -> Outcome | None:
+        while True:
+            try:
+                request = self._chain.send(answer)
+            except StopIteration as end:
+                return end.value
+            match request:
+                case Extend():
+                    draw = self._ask(request)
+                    if draw is None:
+                        return None
+                    answer = self._take(draw)
+                case Together():
+                    self._ask_together(request)
+                    return None
+                case Save():
+                    self._state, self._answers, answer = request.state, [], None
+                    self._saved = Checkpoint(
+                        request.state,
+                        self.decoded,
+                        self.prefilled,
+                        self.speculated,
+                        self.spans,
+                        self.attended,
+                    )
+                case _:
+                    answer = self._number(request)
+
+    def _begun(self) -> Chain:
+        return self.begin() if self._state is None else self.begin(self._state)
+
+    def _ask(self, request: Extend) -> Draw | None:
+        """The answer, if it was foretold and is there; otherwise the engine is at it."""
+        self._waits = request
+        first = next(iter(self.ahead.values()), None)
+        if first is not None and first.request == request:
+            draw = self.ahead.pop(request.key).draw
+        else:
+            draw = None
+            self._forget_ahead()
+            self._submit(request)
+        self._withdraw_passed()
+        return draw
+
+    def _ask_together(self, request: Together) -> None:
+        keys = {each.key for each in request.requests}
+        assert 0 < len(keys) == len(request.requests), (
+            f"requests together need keys of their own: {keys}"
+        )
+        self._waits = request
+        self._forget_ahead()
+        for each in request.requests:
+            self._submit(each)
+
+    def _withdraw_passed(self) -> None:
+        """The engine has seen by now what the chain goes on from."""
+        for key in self._passed:
+            self.engine.withdraw(self.number, key)
+        self._passed = []
+
+    def _take(self, answer: D) -> D:
+        """Note what an answer cost; draws that do not wait for each other are one answer."""
+        draws = answer if isinstance(answer, tuple) else (answer,)
+        self.decoded += sum(len(draw.tokens) for draw in draws)
+        self.prefilled += sum(draw.prefilled for draw in draws)
+        self._answers.append(answer)
+        assert self._waits is not None
+        of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
+        self._passed = [each.key for each in of]
+        for each, draw in zip(of, draws, strict=True):
+            known = len(self.prompt) + each.keep
+            self.attended += contexts(known, len(draw.tokens))
+            self.attended += contexts(known - draw.prefilled, draw.prefilled)
+        return answer
+
+    def _submit(self, request: Extend) -> None:
+        uniforms = self.stream.uniforms(request.key, request.until)
+        self.engine.submit(self.number, self.prompt, request, uniforms)
+
+    def _forget_ahead(self) -> None:
+        for key, each in self.ahead.items():
+            self.speculated += len(each.draw.tokens) if each.draw else 0
+            self.speculated += self.engine.withdraw(self.number, key)
+        self.ahead.clear()
+        self._twin = None
+
+    def _replay(self) -> Chain:
+        """A second generator, at the request that this chain waits for."""
+        twin = self._begun()
+        request = self._upto(twin, None)
+        for answer in self._answers:
+            request = self._upto(twin, answer)
+        assert request == self._waits
+        return twin
+
+    def _next(self, twin: Chain, answer: Answer) -> Extend | None:
+        """What the twin asks the engine for next; None at its end, or where it asks for several at once,
+        which ends it."""
+        request = self._upto(twin, answer)
+        if isinstance(request, Together):
+            twin.close()
+            return None
+        return request
+
+    def _upto(self, twin: Chain, answer: Answer) -> Extend | Together | None:
+        """The next request of the twin that is the engine's; None at its end."""
+        while True:
+            try:
+                request = twin.send(answer)
+            except StopIteration:
+                return None
+            match request:
+                case Extend() | Together():
+                    return request
+                case Save():
+                    answer = None
+                case _:
+                    answer = self._number(request)
+
+    def _number(self, request: LogUniform | Choose) -> float | int:
+        if isinstance(request, LogUniform):
+            return float(np.log1p(-self.stream.uniforms(request.key, 1)[0]))
+        source = self.stream.shared() if request.shared else self.stream
+        return _choose(request, float(source.uniforms(request.key, 1)[0]))
+
+
+def _choose(request: Choose, uniform: float) -> int:
+    cdf = np.cumsum(request.probabilities)
+    index = int(np.searchsorted(cdf, uniform * cdf[-1], side="right"))
+    return min(index, len(cdf) - 1)

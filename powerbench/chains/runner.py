@@ -1,0 +1,158 @@
+"""The only loop: chains ask, the engine answers, outcomes leave as they are finished."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from powerbench.chains.chain import Begin, Live
+from powerbench.engines.base import Engine
+from powerbench.rng import Stream
+from powerbench.types import Checkpoint, Cost, Outcome, SampleKey, Span, Tokens
+
+
+class Start(NamedTuple):
+    """A chain about to run."""
+
+    key: SampleKey
+    prompt: Tokens
+    begin: Begin
+    stream: Stream
+    checkpoint: Checkpoint | None = None
+    """Where it goes on from; None: from the beginning."""
+
+
+class Saved(NamedTuple):
+    """A chain that has come to the end of a block."""
+
+    key: SampleKey
+    checkpoint: Checkpoint
+
+
+class Completed(NamedTuple):
+    """A chain that has returned."""
+
+    key: SampleKey
+    outcome: Outcome
+    cost: Cost
+
+
+@dataclass
+class Meter:
+    """What a run has done so far, for the progress display: counts since the loop began."""
+
+    decoded: int = 0
+    proposals: int = 0
+    accepted: int = 0
+    under_way: int = 0
+    """Chains at work, now."""
+
+
+@dataclass
+class _Clock:
+    """Seconds since 1970 that never run backwards: the wall clock is read once."""
+
+    offset: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    def now(self) -> float:
+        return round(self.offset + time.monotonic(), 3)
+
+
+class _Running(NamedTuple):
+    key: SampleKey
+    began: float
+    chain: Live
+
+    def until(self, now: float) -> tuple[Span, ...]:
+        """When it was worked on, up to now."""
+        return (*self.chain.spans, Span(self.began, now))
+
+
+def run_chains(
+    starts: Iterable[Start], engine: Engine, meter: Meter, speculate: int = 0
+) -> Iterator[Completed | Saved | None]:
+    """Run chains in the order given, as many as have `engine.width` requests at once; yield each as it
+    completes, and where it stands whenever it comes to the end of a block.
+
+    speculate: start up to so many requests of a chain ahead of their turn while fewer than
+        `engine.efficient_width` rows are busy. No chain's outcome depends on it.
+
+    Yields None after a step that did neither, so that a caller can show progress. Closing the
+    iterator withdraws what is unfinished.
+    """
+    queue, clock = iter(starts), _Clock()
+    live: dict[int, _Running] = {}
+    number = 0
+    events: list[Completed | Saved] = []
+
+    def settle(number: int, outcome: Outcome | None) -> None:
+        running = live[number]
+        if outcome is not None:
+            running.chain.withdraw()
+            events.append(_complete(live.pop(number), outcome, meter, clock.now()))
+        elif (saved := running.chain.saved()) is not None:
+            spans = running.until(clock.now())
+            events.append(Saved(running.key, replace(saved, spans=spans)))
+
+    try:
+        while True:
+            events.clear()
+            while (
+                sum(each.chain.busy for each in live.values()) < engine.width
+                and (start := next(queue, None)) is not None
+            ):
+                chain = Live(
+                    number, start.begin, start.prompt, start.stream, engine, start.checkpoint
+                )
+                live[number] = _Running(start.key, clock.now(), chain)
+                settle(number, chain.start())
+                number += 1
+            meter.under_way = len(live)
+            _speculate([each.chain for each in live.values()], engine, speculate)
+            finished = engine.step() if live else []
+            for each, key, draw in sorted(
+                finished, key=lambda f: live[f.chain].chain.waits_for(f.key)
+            ):
+                meter.decoded += len(draw.tokens)
+                settle(each, live[each].chain.receive(key, draw))
+            yield from tuple(events) or (None,)
+            if not live and not events:
+                return
+    finally:
+        for running in live.values():
+            running.chain.withdraw()
+
+
+def run_one(begin: Begin, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
+    """Run a single chain to its end."""
+    start = Start(SampleKey(stream.problem, stream.replicate), prompt, begin, stream)
+    events = run_chains([start], engine, Meter())
+    return next(event.outcome for event in events if isinstance(event, Completed))
+
+
+def _speculate(chains: list[Live], engine: Engine, most: int) -> None:
+    """Fill the rows that cost next to nothing, the chains that look least far ahead first."""
+    room = min(engine.efficient_width, engine.width)
+    room -= sum(chain.busy for chain in chains)
+    for depth in range(most):
+        for chain in chains:
+            if room <= 0:
+                return
+            if len(chain.ahead) == depth and chain.look_ahead():
+                room -= 1
+
+
+def _complete(running: _Running, outcome: Outcome, meter: Meter, now: float) -> Completed:
+    proposals = [step for step in outcome.steps if step.decoded]
+    meter.proposals += len(proposals)
+    meter.accepted += sum(step.accepted for step in proposals)
+    cost = Cost(
+        decoded=running.chain.decoded,
+        prefilled=running.chain.prefilled,
+        seconds=round(now - running.began, 3),
+        finished=now,
+        speculated=running.chain.speculated,
+        earlier=running.chain.spans,
+        attended=running.chain.attended,
+    )
+    return Completed(running.key, outcome, cost)

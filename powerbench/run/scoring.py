@@ -1,0 +1,159 @@
+"""Scores finished samples beside whatever else runs, several at once, and stores verdicts as they come."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from powerbench.store import Run
+from powerbench.store.lease import PATIENCE
+from powerbench.store.records import Tell, patiently
+from powerbench.store.shard import WHOLE, Shard
+from powerbench.types import Sample, SampleKey, Score
+from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
+
+
+class Response(NamedTuple):
+    """What is judged of a sample."""
+
+    key: SampleKey
+    text: str
+
+    @classmethod
+    def of(cls, sample: Sample) -> "Response":
+        return cls(SampleKey(sample.problem, sample.replicate), sample.text)
+
+
+class Verdict(NamedTuple):
+    """What came of one sample."""
+
+    key: SampleKey
+    score: Score | None
+    """None: scoring had stopped before its turn came."""
+
+
+class Scoring:
+    """A verifier at work on one run; to be used as a context, whose end closes the verifier.
+
+    `submit` returns at once, and neither a verdict nor an error ever holds up the one who submits.
+    Before `verdicts` is called, other work is taken to go on beside, which may starve a verifier: a
+    response that misses its time limit then is scored once more, when all is quiet.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        verifier: Verifier,
+        shard: Shard = WHOLE,
+        tell: Tell = print,
+        patience: float = PATIENCE,
+    ) -> None:
+        """tell, patience: as for `Run.writing`."""
+        self.run = run
+        self.verifier = verifier
+        self._tell = tell
+        self._file = partial(
+            run.score_writer, verifier.name, shard, tell, patience, self._require_going
+        )
+        self.submitted = 0
+        self.undecided = 0
+        self._problems = run.problems()
+        self._pool = ThreadPoolExecutor(verifier.workers, "scoring")
+        self._returned = 0
+        self._done: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # may be held for long, while the disk is full
+        self._write: Callable[[SampleKey, Score], None] | None = None
+        self._quiet = False
+        self._late: list[Response] = []
+        self._stopped: BaseException | None = None
+        self._resources = ExitStack()
+
+    def submit(self, *responses: Response) -> None:
+        """Have responses scored."""
+        for response in responses:
+            self.submitted += 1
+            self._pool.submit(self._score, response)
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """The verdicts in the order in which they come, until all that was submitted has its own.
+
+        Raises, after the last of them, what stopped the scoring: UserError, if the user can mend it.
+        """
+        with self._lock:
+            self._quiet, late = True, self._late
+        for response in late:
+            self._pool.submit(self._score, response)
+        while self._returned < self.submitted:
+            verdict = self._done.get()
+            self._returned += 1
+            self.undecided += verdict.score is not None and verdict.score.value is None
+            yield verdict
+        if self._stopped is not None:
+            raise self._stopped
+
+    def progress(self) -> str:
+        """How far it is, for a display; with what the verifier itself has to tell."""
+        waiting = self.submitted - self._returned - self._done.qsize()
+        told = self.verifier.progress() if hasattr(self.verifier, "progress") else ""
+        return ", ".join(x for x in (f"{waiting} to score" if waiting else "", told) if x)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:  # a verdict of a verifier that is being closed means nothing
+            self._stopped = self._stopped or error or RuntimeError("scoring has ended")
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.verifier.close()
+        self._pool.shutdown()
+        self.verifier.close()  # a thread may have been on its way when it was closed
+        self._resources.close()
+
+    def _score(self, response: Response) -> None:
+        key, score, quiet = response.key, None, self._quiet
+        try:
+            if self._stopped is None:
+                score = self.verifier.score(self._problems[key.problem], response.text)
+                if score.reason == TIMED_OUT and not quiet:
+                    self._put_off(response)
+                    return
+                self._store(key, score)
+        except BaseException as error:  # `verdicts` raises it
+            with self._lock:
+                self._stopped = self._stopped or error
+        self._done.put(Verdict(key, score))
+
+    def _put_off(self, response: Response) -> None:
+        with self._lock:
+            if not self._quiet:
+                self._late.append(response)
+                return
+        self._pool.submit(self._score, response)
+
+    def _store(self, key: SampleKey, score: Score) -> None:
+        with self._writing:
+            self._require_going()
+            if self._write is None:  # a verifier of another task has refused, and leaves no file
+                self._write = patiently(self._open, self.run.path / "scores", self._tell)
+            self._write(key, score)
+
+    def _open(self) -> Callable[[SampleKey, Score], None]:
+        self._require_going()
+        return self._resources.enter_context(self._file())
+
+    def _require_going(self) -> None:
+        if self._stopped is not None:
+            raise CannotScore("scoring has ended")
+
+
+# -- the configured verifier ----------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Statistics: intervals, paired differences, chain diagnostics, length-controlled win rates."""

@@ -1,0 +1,114 @@
+"""Two samplers on the same problems: differences with intervals, tests, and corrections. Pure functions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from powerbench.stats.intervals import z_of
+
+RESAMPLES = 10_000
+
+
+class Difference(NamedTuple):
+    """How much better the second is than the first, over the problems that both have answered."""
+
+    mean: float
+    low: float
+    """The 95% interval's lower end; unlike a rate, a difference lies in [-1, 1]."""
+    high: float
+    p: float
+    """Two-sided p-value of "no difference"."""
+    n: int
+    """Problems."""
+    test: str
+    """McNemar's, or the paired bootstrap."""
+
+
+def compare(
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference | None:
+    """The mean over problems of second minus first; None if they have no problem in common.
+
+    first, second: by problem, one value in [0, 1] for each replicate. Right or wrong with one replicate
+    each: McNemar's exact test, and Agresti and Min's interval. Otherwise: a bootstrap over problems of
+    the difference of their mean values.
+    """
+    common = [problem for problem in first if second.get(problem) and first[problem]]
+    if not common:
+        return None
+    pairs = [(first[problem], second[problem]) for problem in common]
+    single = all(len(a) == len(b) == 1 and {*a, *b} <= {0, 1} for a, b in pairs)
+    if single:
+        return mcnemar(
+            n=len(pairs),
+            only_first=sum(a[0] > b[0] for a, b in pairs),
+            only_second=sum(b[0] > a[0] for a, b in pairs),
+            level=level,
+        )
+    return bootstrap([float(np.mean(b) - np.mean(a)) for a, b in pairs], level, seed)
+
+
+def mcnemar(n: int, only_first: int, only_second: int, level: float = 0.95) -> Difference:
+    """Of n problems, those that only one of the two has solved decide.
+
+    Exact binomial test (McNemar 1947, Psychometrika 12:153). Interval: Wald's after half an answer is
+    added to each cell of the table (Agresti and Min 2005, Statistics in Medicine 24:729).
+
+    Raises ValueError unless the counts are >= 0 and n >= 1 holds them.
+    """
+    if not (n >= 1 and min(only_first, only_second) >= 0 and only_first + only_second <= n):
+        raise ValueError(f"of n={n} problems {only_first} and {only_second} cannot be discordant")
+    discordant = only_first + only_second
+    p = float(binomtest(only_second, discordant).pvalue) if discordant else 1.0
+    b, c, total = only_first + 0.5, only_second + 0.5, n + 2
+    centre = (c - b) / total
+    margin = z_of(level) * math.sqrt(b + c - (c - b) ** 2 / total) / total
+    low, high = max(-1.0, centre - margin), min(1.0, centre + margin)
+    return Difference((only_second - only_first) / n, low, high, p, n, "McNemar")
+
+
+def bootstrap(
+    differences: Sequence[float], level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+) -> Difference:
+    """The mean of the problems' differences: bootstrap-t interval and p-value over problems.
+
+    Each resample's mean is measured in its own standard errors, which makes the interval second-order
+    accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). One problem, or
+    problems that all differ alike, tell nothing of others: the interval is then [-1, 1], and p is 1.
+
+    Raises ValueError if there is no difference.
+    """
+    values = np.asarray(differences, float)
+    n = len(values)
+    if n == 0:
+        raise ValueError("differences must hold at least one problem")
+    mean, test = float(values.mean()), "paired bootstrap"
+    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    if error < 1e-12:
+        return Difference(mean, -1.0, 1.0, 1.0, n, test)
+    drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
+    errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (drawn.mean(axis=1) - mean) / errors
+    t = t[~np.isnan(t)]  # alike resamples: infinitely many of their errors away
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    below, above = np.quantile(t, ends, method="inverted_cdf")
+    low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
+    tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
+    p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))
+    return Difference(mean, low, high, p, n, test)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in the same order (Holm 1979, Scand. J. Statist. 6:65)."""
+    corrected, most = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        most = max(most, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = most
+    return corrected

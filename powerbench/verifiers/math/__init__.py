@@ -1,0 +1,5 @@
+"""Whether two answers of mathematics are equal."""
+
+from powerbench.verifiers.math.verifier import MathVerifier
+
+__all__ = ["MathVerifier"]

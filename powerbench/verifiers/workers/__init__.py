@@ -1,0 +1,1 @@
+"""Graders and extractors in processes of their own, with limits."""

@@ -1,0 +1,122 @@
+"""Paired comparisons agree with statsmodels, scipy and enumeration, and cover what they promise.
+
+Run: pytest tests/stats/test_paired.py
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from powerbench.stats.paired import bootstrap, compare, holm, mcnemar
+
+
+@pytest.mark.parametrize(
+    ("n", "only_first", "only_second"),
+    [(1, 0, 1), (20, 0, 0), (20, 3, 9), (50, 25, 25), (500, 31, 60), (164, 0, 7)],
+)
+def test_mcnemar_agrees_with_statsmodels(n: int, only_first: int, only_second: int) -> None:
+    both = (n - only_first - only_second) // 2
+    table = [[both, only_first], [only_second, n - both - only_first - only_second]]
+    found = mcnemar(n, only_first, only_second)
+    if only_first + only_second:
+        assert found.p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
+    else:
+        assert found.p == 1.0
+    assert found.mean == pytest.approx((only_second - only_first) / n)
+    assert found.low <= found.mean <= found.high
+
+
+def test_the_interval_of_two_paired_rates_covers_the_difference_by_enumeration() -> None:
+    """Of 20 problems, every possible table, weighed by its probability."""
+    n, first, second = 20, 0.15, 0.30  # solved by one of the two only
+    covered = total = 0.0
+    for b, c in product(range(n + 1), repeat=2):
+        if b + c <= n:
+            table = [b, c, n - b - c]
+            weight = reference.multinomial.pmf(table, n, [first, second, 1 - first - second])
+            found = mcnemar(n, b, c)
+            total += weight
+            covered += weight * (found.low <= second - first <= found.high)
+    assert total == pytest.approx(1)
+    assert 0.94 <= covered <= 0.985
+
+
+@pytest.mark.parametrize(("n", "a", "b"), [(0, 0, 0), (3, 2, 2), (3, -1, 1)])
+def test_impossible_counts_are_named(n: int, a: int, b: int) -> None:
+    with pytest.raises(ValueError, match=f"of n={n} problems {a} and {b} cannot be discordant"):
+        mcnemar(n, a, b)
+
+
+def test_the_bootstrap_tends_to_students_t() -> None:
+    differences = np.random.default_rng(5).normal(0.04, 0.2, 400)
+    found = bootstrap(list(differences), seed=1)
+    expected = reference.ttest_1samp(differences, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=2e-3)
+    assert found.p == pytest.approx(expected.pvalue, abs=5e-3)
+
+
+@pytest.mark.parametrize("problems", [16, 60])
+def test_the_bootstrap_covers_the_difference(problems: int) -> None:
+    """Two samplers, four replicates each, on problems of very different difficulty."""
+    rng, trials, covered, rejected = np.random.default_rng(11), 400, 0, 0
+    truth = 0.08
+    for _ in range(trials):
+        difficulty = rng.beta(0.5, 0.5, problems) * (1 - truth)
+        first = rng.binomial(4, difficulty) / 4
+        second = rng.binomial(4, difficulty + truth) / 4
+        found = bootstrap(list(second - first), resamples=1500)
+        covered += found.low <= truth <= found.high
+        none = bootstrap(list(rng.binomial(4, difficulty) / 4 - first), resamples=1500)
+        rejected += none.p < 0.05
+    assert 0.92 <= covered / trials <= 0.98
+    assert rejected / trials <= 0.08
+
+
+@pytest.mark.parametrize("differences", [[0.3], [0.25] * 9, [0.0] * 30])
+def test_problems_that_all_differ_alike_tell_nothing_of_others(differences: list[float]) -> None:
+    found = bootstrap(differences)
+    assert (found.low, found.high, found.p) == (-1.0, 1.0, 1.0)
+    assert found.mean == pytest.approx(differences[0])
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    rng = np.random.default_rng(2)
+    for count in (1, 2, 7, 20):
+        ps = rng.uniform(0, 0.2, count)
+        assert holm(list(ps)) == pytest.approx(multipletests(ps, method="holm")[1])
+    assert holm([]) == []
+
+
+def test_one_answer_a_problem_is_mcnemars_more_are_bootstrapped() -> None:
+    first = {"a": [1.0], "b": [0.0], "c": [0.0], "only here": [1.0]}
+    second = {"a": [1.0], "b": [1.0], "c": [1.0], "only there": [0.0]}
+    found = compare(first, second)
+    assert found is not None and found.test == "McNemar"
+    assert (found.mean, found.n) == (pytest.approx(2 / 3), 3)
+    for changed in ({"a": [1.0, 0.0]}, {"a": [0.5]}):
+        found = compare(first | changed, second)
+        assert found is not None and found.test == "paired bootstrap"
+    assert compare(first, {"x": [1.0], "a": []}) is None
+
+
+def test_exchanging_the_two_turns_the_sign() -> None:
+    first = {str(i): [float(i % 3 == 0)] for i in range(30)}
+    second = {str(i): [float(i % 2 == 0)] for i in range(30)}
+    there, back = compare(first, second), compare(second, first)
+    assert there is not None and back is not None
+    assert (back.mean, back.low, back.high, back.p) == pytest.approx(
+        (-there.mean, -there.high, -there.low, there.p)
+    )
+
+
+def test_resamples_that_are_all_alike_are_infinitely_far() -> None:
+    """One problem of eight differs: a third of the resamples lack it, and tell nothing of the upper end."""
+    found = bootstrap([0.75, *[0.0] * 7])
+    assert found.low < 0 < found.mean == pytest.approx(0.09375)
+    assert found.high == 1.0
+    assert found.p > 0.1
