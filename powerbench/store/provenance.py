@@ -36,7 +36,7 @@ def provenance(command: str) -> dict[str, Any]:
         "powerbench": powerbench.__version__,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "git": git(Path(__file__).parent),
+        "git": git(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "packages": packages(),
         "hardware": hardware(),
