@@ -270,7 +270,7 @@ def export(paths: Sequence[Path], out: Path | None) -> None:
 
 def verify(paths: Sequence[Path], mend: bool) -> None:
     """Check everything in the given run folders, and mend it first if asked to."""
-    from powerbench.cluster.status import patience, settings_of
+    from powerbench.cluster.status import lease_timeout, settings_of
     from powerbench.store import find_runs
     from powerbench.store.repair import mend as mend_run
     from powerbench.store.verify import examine, lines
@@ -278,7 +278,7 @@ def verify(paths: Sequence[Path], mend: bool) -> None:
     damaged = 0
     for run in find_runs(paths):
         if mend:
-            mend_run(run, print, patience(settings_of(run)))
+            mend_run(run, print, lease_timeout(settings_of(run)))
         health = examine(run)
         damaged += health.damaged
         print("\n".join(lines(health)))

@@ -47,7 +47,7 @@ class Problem:
 # -- what a sampler asks for ----------------------------------------------------------------------
 
 
-class Ended(StrEnum):
+class FinishReason(StrEnum):
     """Why decoding ended."""
 
     STOP = "stop"
@@ -89,21 +89,21 @@ class Extend:
     keep: int
     until: int
     """Decode up to this length of the response, in tokens, kept ones included, or to a stop token."""
-    stops: Tokens
+    stop_tokens: Tokens
     tau: float = 1.0
     top_k: int | None = None
     support: Tokens | None = None
     alpha: float = 1.0
     floor: float = float("-inf")
     """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
-    slot: int = 0
+    sequence: int = 0
     """Which of the chain's responses `response` is, where it has several, such as replicas: an engine does
     well to keep one of each in its cache."""
     proposal: bool = False
     """Whether the chain, answered with `Ended.FLOOR`, takes it for rejected and goes on from `response`.
     What it asks next is then known before the answer is, and may be started ahead."""
-    top: int = 0
-    """Report the so many likeliest next tokens of the base model at every new position."""
+    top_logprobs: int = 0
+    """Report this many of the base model's most likely next tokens at every new position."""
 
     @property
     def prefix(self) -> Tokens:
@@ -130,7 +130,7 @@ class Save:
     """Plain data (JSON): what the sampler's `chain(context, state)` starts from."""
 
 
-class Ranked(NamedTuple):
+class TopLogprobs(NamedTuple):
     """The likeliest next tokens at one position, likeliest first, ties by the lower token id."""
 
     tokens: Tokens
@@ -149,12 +149,12 @@ class Draw:
     """Log-probability, nats, under the distribution really drawn from, normalised on its support."""
     entropy: tuple[float, ...]
     """Entropy, nats, of the base model's next-token distribution at this position."""
-    ended: Ended
+    finish_reason: FinishReason
     prefilled: int = 0
     """Tokens of context that had to be computed for this draw (not found in the cache)."""
-    top: tuple[Ranked, ...] = ()
-    """The likeliest tokens at each position, as many as the request's `top` or the whole vocabulary; empty
-    if it asked for none."""
+    top_logprobs: tuple[TopLogprobs, ...] = ()
+    """The most likely tokens at each position, as many as the request's `top_logprobs` or the whole vocabulary;
+    empty if it asked for none."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ class Context:
     prompt: Tokens
     eos: int
     """The tokenizer's end-of-sequence token."""
-    stops: Tokens
+    stop_tokens: Tokens
     """All tokens that end a response, `eos` among them: the model's and the task's."""
-    task_stops: Tokens = ()
+    task_stop_tokens: Tokens = ()
     """Those of them that are the task's own, such as the line's end after a few-shot solution."""
     answer: Callable[[Tokens], str | None] | None = None
     """The answer that a response gives, equal answers as equal strings; None if it gives none. None in its
@@ -214,7 +214,7 @@ class Outcome:
     """Log-likelihood under the base model, nats, summed over the response's tokens."""
     entropy: float
     """Entropy of the base model's next-token distributions, nats, summed over positions."""
-    ended: Ended
+    finish_reason: FinishReason
     steps: tuple[Step, ...] = ()
     rounds: tuple[Round, ...] = ()
 
@@ -280,7 +280,7 @@ class Sample:
     tokens: Tokens
     logp: float
     entropy: float
-    ended: Ended
+    finish_reason: FinishReason
     prompt_tokens: int
     cost: Cost
     steps: tuple[Step, ...] = ()
@@ -294,7 +294,7 @@ class Score:
     correct: bool | None = None
     preference: float | None = None
     """Probability, in [0, 1], that the response beats the baseline's."""
-    extracted: str | None = None
+    answer: str | None = None
     """The answer or program that was judged; None when the response holds none."""
     reason: str = ""
     """Why this verdict, in a few words."""

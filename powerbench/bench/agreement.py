@@ -9,11 +9,11 @@ from powerbench.types import Extend, Tokens
 
 def changed(model: HubModel, chains: int, tokens: int, tau: float, deterministic: bool) -> float:
     """The share of samples that a batch of 4 and one of 32 decode differently."""
-    prompt = model.codec().encode(PROMPT)
+    prompt = model.tokenizer().encode(PROMPT)
 
     def decode(width: int) -> dict[int, Tokens]:
         engine = HFEngine(model, len(prompt), tokens, width, deterministic=deterministic)
-        request = Extend(("bench",), response=(), keep=0, until=tokens, stops=(), tau=tau)
+        request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=tau)
         for chain in range(chains):
             uniforms = Stream(0, "agreement", "", chain).uniforms(request.key, tokens)
             engine.submit(chain, prompt, request, uniforms)

@@ -21,9 +21,9 @@ PARTS = ("projections", "attention", "sampling", "rest of the model", "bookkeepi
 
 def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
     """Milliseconds per decoding step, by part: a full batch, from the end of the prompt on."""
-    prompt = model.codec().encode(PROMPT)
+    prompt = model.tokenizer().encode(PROMPT)
     engine = HFEngine(model, len(prompt), tokens, width)
-    request = Extend(("bench",), response=(), keep=0, until=tokens, stops=(), tau=TAU)
+    request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=TAU)
     for chain in range(width):
         uniforms = Stream(0, "bench", "", chain).uniforms(request.key, tokens)
         engine.submit(chain, prompt, request, uniforms)

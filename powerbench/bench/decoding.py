@@ -40,7 +40,7 @@ def measure(
     model: HubModel, widths: Sequence[int], tokens: int, repeats: int, vllm: Path | None
 ) -> Decoding:
     """Take turns: `generate`, the engine at each width, vLLM if there is one, and prefill."""
-    prompt = model.codec().encode(PROMPT)
+    prompt = model.tokenizer().encode(PROMPT)
     plain = AutoModelForCausalLM.from_pretrained(
         model.location, revision=model.revision, dtype=getattr(torch, model.dtype)
     ).eval()
@@ -48,7 +48,9 @@ def measure(
     generate(plain, prompt, 4)
     for width in widths:
         engine = HFEngine(model, len(prompt), tokens, width)
-        require(engine.width == width, f"{width} chains do not fit this machine; set --widths")
+        require(
+            engine.max_num_seqs == width, f"{width} chains do not fit this machine; set --widths"
+        )
         cases[hf_name(width)] = _case(engine, prompt, tokens)
     fixed = HFEngine(model, len(prompt), tokens, 32, deterministic=True)
     cases["hf engine, 32 chains, deterministic"] = _case(fixed, prompt, tokens)
@@ -88,17 +90,17 @@ def generate(lm: PreTrainedModel, prompt: Tokens, tokens: int) -> float:
 
 def decode(engine: Engine, prompt: Tokens, tokens: int) -> float:
     """Tokens/s of `width` chains through an engine, prompts included."""
-    request = Extend(("bench",), response=(), keep=0, until=tokens, stops=(), tau=TAU)
-    began, left = time.perf_counter(), engine.width
-    for chain in range(engine.width):
+    request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=TAU)
+    began, left = time.perf_counter(), engine.max_num_seqs
+    for chain in range(engine.max_num_seqs):
         stream = Stream(0, "bench", "", chain)
         engine.submit(chain, prompt, request, stream.uniforms(request.key, tokens))
     while left:
         left -= len(engine.step())
     seconds = time.perf_counter() - began
-    for chain in range(engine.width):
+    for chain in range(engine.max_num_seqs):
         engine.withdraw(chain)
-    return engine.width * tokens / seconds
+    return engine.max_num_seqs * tokens / seconds
 
 
 def prefill(lm: PreTrainedModel, tokens: int) -> float:

@@ -94,8 +94,8 @@ def decode(engine: HFEngine, length: int, tokens: int, seed: int) -> float:
     known = length - tokens // 2
     numbers = np.random.default_rng(seed)
     prompt = tuple(numbers.integers(0, engine.vocabulary, known).tolist())
-    request = Extend(("bench",), response=(), keep=0, until=tokens, stops=(), tau=0.25)
-    for chain in range(engine.width):
+    request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=0.25)
+    for chain in range(engine.max_num_seqs):
         engine.submit(chain, prompt, request, numbers.random(tokens))
     while engine.waiting or engine.filling:
         engine.step()
@@ -105,22 +105,22 @@ def decode(engine: HFEngine, length: int, tokens: int, seed: int) -> float:
     while engine.jobs:
         engine.step()
     seconds = time.perf_counter() - began
-    for chain in range(engine.width):
+    for chain in range(engine.max_num_seqs):
         engine.withdraw(chain)
-    return (engine.width * tokens - done) / seconds
+    return (engine.max_num_seqs * tokens - done) / seconds
 
 
 def measure(shape: str, chains: int, length: int, tokens: int, repeats: int) -> dict[str, Any]:
     """Decode in turns, after a warm-up in which graphs are recorded."""
     model = RandomModel(shape, torch.bfloat16)
-    engine = HFEngine(model, length, tokens, width=chains)  # type: ignore[arg-type]
+    engine = HFEngine(model, length, tokens, max_num_seqs=chains)  # type: ignore[arg-type]
     decode(engine, length, tokens, seed=0)
     rates = [decode(engine, length, tokens, seed=1 + i) for i in range(repeats)]
-    needed = step_bytes(model.load("meta", "sdpa"), engine.width, length)
+    needed = step_bytes(model.load("meta", "sdpa"), engine.max_num_seqs, length)
     copied = bandwidth(engine.device, 2**32 if engine.device.type == "cuda" else 2**26)
-    roofline = engine.width * copied / needed
+    roofline = engine.max_num_seqs * copied / needed
     return {
-        "chains": engine.width,
+        "chains": engine.max_num_seqs,
         "length": length,
         "tokens_per_second": rates,
         "bytes_per_step": needed,

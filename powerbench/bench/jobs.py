@@ -55,8 +55,8 @@ class Savings:
 def measure(model: HubModel, speculate: int, alone: int) -> Savings:
     """Tokens and sameness in deterministic mode, all questions at once; then the first `alone` of them
     one by one, with and without speculation in turn, for time."""
-    codec = model.codec()
-    prompts = [codec.encode(Prompt(text, chat=True)) for text in QUESTIONS]
+    tokenizer = model.tokenizer()
+    prompts = [tokenizer.encode(Prompt(text, chat=True)) for text in QUESTIONS]
     longest = max(map(len, prompts))
     everyone = range(len(prompts))
 
@@ -65,13 +65,13 @@ def measure(model: HubModel, speculate: int, alone: int) -> Savings:
     ) -> Job:
         sampler = replace(SAMPLER, early_rejection=early)
         engine = HFEngine(
-            model, longest, sampler.max_tokens, width=2 * len(prompts), deterministic=fixed
+            model, longest, sampler.max_tokens, max_num_seqs=2 * len(prompts), deterministic=fixed
         )
         starts = [
             Start(
                 SampleKey(str(i), 0),
                 prompts[i],
-                partial(sampler.chain, Context(prompts[i], codec.eos, codec.stops)),
+                partial(sampler.chain, Context(prompts[i], tokenizer.eos, tokenizer.stop_tokens)),
                 Stream(0, "bench", str(i), 0),
             )
             for i in which

@@ -31,7 +31,7 @@ def measure(model_name: str, dtype: str, chains: int, length: int) -> dict[str, 
     before = psutil.Process().memory_info().rss
     with _peak() as decoding:
         engine = HFEngine(model, known, length - known, chains)
-        first = Extend(("bench",), (), 0, length - known, stops=(), tau=TAU)
+        first = Extend(("bench",), (), 0, length - known, stop_tokens=(), tau=TAU)
         prompts = [
             tuple(100 + (chain % 8 + 1) * i % 40_000 for i in range(known))
             for chain in range(chains)

@@ -27,7 +27,7 @@ from rich.table import Table
 from powerbench.store import Run, records
 from powerbench.store.provenance import digest_of, provenance
 from powerbench.store.verify import Verdict
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, Score, Step
+from powerbench.types import Cost, FinishReason, Problem, Prompt, Sample, Score, Step
 
 PROBLEMS = 500
 TOKENS, BLOCK, STEPS = 679, 192, 10
@@ -60,7 +60,7 @@ def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
     ):
         for sample in _samples(samples, tokens):
             samples_file.write(records.encode(sample))
-            score = Score(correct=sample.replicate % 3 > 0, extracted="1", reason="compared")
+            score = Score(correct=sample.replicate % 3 > 0, answer="1", reason="compared")
             verdict = Verdict(problem=sample.problem, replicate=sample.replicate, **asdict(score))
             scores_file.write(records.encode(verdict))
     return run
@@ -85,7 +85,7 @@ def _samples(count: int, mean: int) -> Iterator[Sample]:
             tokens=tokens,
             logp=-rate * length,
             entropy=(rate + 0.05) * length,
-            ended=Ended.STOP,
+            finish_reason=FinishReason.STOP,
             prompt_tokens=80,
             cost=Cost(decoded=3 * length, prefilled=80, seconds=60.0, finished=1e9 + i),
             steps=steps,

@@ -22,8 +22,8 @@ from powerbench.types import (
     Checkpoint,
     Choose,
     Draw,
-    Ended,
     Extend,
+    FinishReason,
     Key,
     LogUniform,
     Outcome,
@@ -34,7 +34,7 @@ from powerbench.types import (
 
 D = TypeVar("D", Draw, tuple[Draw, ...])
 
-REJECTED = Draw((), (), (), (), Ended.FLOOR)
+REJECTED = Draw((), (), (), (), FinishReason.FLOOR)
 """What a twin is told of a proposal that is still being decoded."""
 
 

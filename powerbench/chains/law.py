@@ -20,8 +20,8 @@ from powerbench.types import (
     Choose,
     Context,
     Draw,
-    Ended,
     Extend,
+    FinishReason,
     LogUniform,
     Request,
     Save,
@@ -35,7 +35,7 @@ Program = Callable[[], Generator[Request, Any, Result]]
 
 def context_of(model: TabularModel, prompt: Tokens = ()) -> Context:
     """The context a chain on this toy model is given."""
-    return Context(prompt, model.codec().eos, model.codec().stops)
+    return Context(prompt, model.tokenizer().eos, model.tokenizer().stop_tokens)
 
 
 def responses(model: TabularModel, horizon: int, prefix: Tokens = ()) -> Iterator[Tokens]:
@@ -57,7 +57,7 @@ def held(model: TabularModel, x: Tokens, tau: float) -> Response:
         tuple(math.log(row[t]) for row, t in zip(rows, x, strict=True)),
         tuple(math.log(row[t] / row.sum()) for row, t in zip(sharp, x, strict=True)),
         tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in rows),
-        Ended.STOP if x[-1] == EOS else Ended.LENGTH,
+        FinishReason.STOP if x[-1] == EOS else FinishReason.LENGTH,
     )
 
 
@@ -119,8 +119,8 @@ def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
 
 def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
     x, logp, logq, entropy, top, weight = request.prefix, [], [], [], [], 0.0
-    ended = Ended.LENGTH
-    while len(x) < request.until and ended is Ended.LENGTH:
+    finish_reason = FinishReason.LENGTH
+    while len(x) < request.until and finish_reason is FinishReason.LENGTH:
         p = model.p(x)
         q = proposal(p, request)
         token = branch.take(q)
@@ -128,15 +128,17 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
         logp.append(math.log(p[token]))
         logq.append(math.log(q[token]))
         entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
-        if request.top:
-            top.append(likeliest(p, request.top))
+        if request.top_logprobs:
+            top.append(likeliest(p, request.top_logprobs))
         weight += request.alpha * logp[-1] - logq[-1]
         if request.floor > weight:
-            ended = Ended.FLOOR
-        elif token in request.stops:
-            ended = Ended.STOP
+            finish_reason = FinishReason.FLOOR
+        elif token in request.stop_tokens:
+            finish_reason = FinishReason.STOP
     new = x[request.keep :]
-    return Draw(new, tuple(logp), tuple(logq), tuple(entropy), ended, top=tuple(top))
+    return Draw(
+        new, tuple(logp), tuple(logq), tuple(entropy), finish_reason, top_logprobs=tuple(top)
+    )
 
 
 @dataclass

@@ -71,7 +71,7 @@ class _Running(NamedTuple):
 def run_chains(
     starts: Iterable[Start], engine: Engine, meter: Meter, speculate: int = 0
 ) -> Iterator[Completed | Saved | None]:
-    """Run chains in the order given, as many as have `engine.width` requests at once; yield each as it
+    """Run chains in the order given, as many as have `engine.max_num_seqs` requests at once; yield each as it
     completes, and where it stands whenever it comes to the end of a block.
 
     speculate: start up to so many requests of a chain ahead of their turn while fewer than
@@ -98,7 +98,7 @@ def run_chains(
         while True:
             events.clear()
             while (
-                sum(each.chain.busy for each in live.values()) < engine.width
+                sum(each.chain.busy for each in live.values()) < engine.max_num_seqs
                 and (start := next(queue, None)) is not None
             ):
                 chain = Live(
@@ -132,7 +132,7 @@ def run_one(begin: Begin, prompt: Tokens, stream: Stream, engine: Engine) -> Out
 
 def _speculate(chains: list[Live], engine: Engine, most: int) -> None:
     """Fill the rows that cost next to nothing, the chains that look least far ahead first."""
-    room = min(engine.efficient_width, engine.width)
+    room = min(engine.efficient_num_seqs, engine.max_num_seqs)
     room -= sum(chain.busy for chain in chains)
     for depth in range(most):
         for chain in chains:

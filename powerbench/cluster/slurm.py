@@ -35,7 +35,7 @@ FIRST, LONGEST = 1.0, 30.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobEnd:
     """A job that is no longer in the queue."""
 
     state: str
@@ -44,7 +44,7 @@ class Ended:
 
 
 @contextmanager
-def waiting(tell: Tell) -> Iterator[list[Ended]]:
+def waiting(tell: Tell) -> Iterator[list[JobEnd]]:
     """Let submitit's launcher wait for every job of a sweep, rather than give all up when one fails.
 
     submitit asks `sacct`, which sites without a database for accounting do not have, and looks for a
@@ -53,13 +53,13 @@ def waiting(tell: Tell) -> Iterator[list[Ended]]:
     """
     from submitit.slurm.slurm import SlurmJob
 
-    ended: list[Ended] = []
+    ended: list[JobEnd] = []
 
     def results(job: Any) -> list[JobReturn]:
         if not ended:
             number = job.job_id.partition("_")[0]
             tell(f"Slurm job {number}; Ctrl-C leaves it running, `scancel {number}` stops it")
-        ended.append(Ended(_wait(job.job_id, tell), job.paths.stdout))
+        ended.append(JobEnd(_wait(job.job_id, tell), job.paths.stdout))
         done = JobReturn(status=JobStatus.COMPLETED)
         done.return_value = None
         return [done]

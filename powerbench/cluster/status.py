@@ -23,7 +23,7 @@ from rich.table import Table
 
 from powerbench.errors import UserError
 from powerbench.store import Run, find_runs, records
-from powerbench.store.lease import PATIENCE
+from powerbench.store.lease import LEASE_TIMEOUT
 from powerbench.store.owner import COMPLETE, Writer
 from powerbench.store.run_folder import SAMPLES
 from powerbench.store.shard import WHOLE, Shard, of_suffix
@@ -75,7 +75,7 @@ class Row:
     writer: Writer | None = None
 
 
-def state(writer: Writer, patience: float, now: float) -> State:
+def state(writer: Writer, lease_timeout: float, now: float) -> State:
     """What a writer does. patience: as the run was configured; now: seconds since 1970."""
     if writer.ended is not None:
         return State(Kind.ENDED, writer.ended)
@@ -87,20 +87,20 @@ def state(writer: Writer, patience: float, now: float) -> State:
             Kind.KILLED,
             f"was killed (pid {writer.pid} on {'this machine' if here else writer.host})",
         )
-    if alive is None and age < -patience:
+    if alive is None and age < -lease_timeout:
         return State(
             Kind.UNCLEAR,
             f"on {where}: last heard of {duration(-age)} from now, for clocks differ: at work or lost",
         )
-    if alive is None and age > SILENT * patience:
+    if alive is None and age > SILENT * lease_timeout:
         return State(Kind.SILENT, f"silent for {duration(age)} on {where}: lost, or cut off")
     return State(Kind.AT_WORK, f"at work on {where}")
 
 
-def patience(settings: Mapping[str, Any]) -> float:
+def lease_timeout(settings: Mapping[str, Any]) -> float:
     """How long a writer of a run so configured may be silent, in seconds."""
     found = settings.get("patience")
-    return float(found) if isinstance(found, int | float) else PATIENCE
+    return float(found) if isinstance(found, int | float) else LEASE_TIMEOUT
 
 
 def duration(seconds: float) -> str:
@@ -122,7 +122,7 @@ def rows(run: Run, now: float) -> list[Row]:
     parts = sorted({*known, *(Shard(n, last.of) for n in range(1, last.of + 1))})
     settings = settings_of(run)
     asked = _asked(run, parts, settings)
-    silence = patience(settings)
+    silence = lease_timeout(settings)
     found = {}
     for part in parts:
         writer = writers.get(part)

@@ -76,7 +76,7 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
     folder = Path(plans[0].job.config.hydra.sweep.dir).absolute()
     if launcher != "basic":
         tell(f"{len(plans)} jobs; `powerbench status {plans[0].job.config.runs}` shows how they go")
-    nothing: AbstractContextManager[list[slurm.Ended]] = nullcontext([])
+    nothing: AbstractContextManager[list[slurm.JobEnd]] = nullcontext([])
     waiting = slurm.waiting(tell) if launcher == "slurm" else nothing
     shown = nullcontext() if launcher == "basic" else _progress(plans, before, tell)
     with _logs(folder, launcher) as logs:

@@ -6,7 +6,7 @@ import numpy as np
 
 from powerbench.types import Draw, Extend, Key, Tokens
 
-EFFICIENT_WIDTH = {"cpu": 8, "cuda": 64}
+EFFICIENT_NUM_SEQS = {"cpu": 8, "cuda": 64}
 """Below so many rows, a decoding step mostly waits for the weights to be read."""
 
 
@@ -19,10 +19,10 @@ class Finished(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs up to `width` requests at once. A request is named by its chain and its key."""
+    """Runs up to `max_num_seqs` requests at once. A request is named by its chain and its key."""
 
-    width: int
-    efficient_width: int
+    max_num_seqs: int
+    efficient_num_seqs: int
     """Up to so many requests at once, a step takes hardly longer than for one."""
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:

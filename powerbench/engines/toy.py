@@ -10,7 +10,7 @@ import numpy as np
 from powerbench.engines.base import Finished
 from powerbench.errors import require_integer
 from powerbench.models import TabularModel
-from powerbench.types import Draw, Ended, Extend, Key, Ranked, Tokens
+from powerbench.types import Draw, Extend, FinishReason, Key, Tokens, TopLogprobs
 
 
 def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
@@ -30,12 +30,12 @@ def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
     return q / q.sum()
 
 
-def likeliest(p: np.ndarray, count: int) -> Ranked:
+def likeliest(p: np.ndarray, count: int) -> TopLogprobs:
     """The so many likeliest tokens (all, if there are fewer), given the base model's p [V]."""
     tokens = np.argsort(-p, kind="stable")[:count]
     with np.errstate(divide="ignore"):
         logp = np.log(p[tokens])
-    return Ranked(tuple(tokens.tolist()), tuple(logp.tolist()))
+    return TopLogprobs(tuple(tokens.tolist()), tuple(logp.tolist()))
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Running:
     logp: list[float] = field(default_factory=list)
     logq: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
-    top: list[Ranked] = field(default_factory=list)
+    top: list[TopLogprobs] = field(default_factory=list)
     weight: float = 0.0
 
 
@@ -55,10 +55,10 @@ class ToyEngine:
     """The engine protocol over a TabularModel: no cache, so the longest lengths do not matter."""
 
     def __init__(
-        self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, width: int = 8
+        self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, max_num_seqs: int = 8
     ) -> None:
-        require_integer("engine.width", width, 1)
-        self.model, self.width, self.efficient_width = model, width, width
+        require_integer("engine.max_num_seqs", max_num_seqs, 1)
+        self.model, self.max_num_seqs, self.efficient_num_seqs = model, max_num_seqs, max_num_seqs
         self._running: dict[tuple[int, Key], _Running] = {}
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
@@ -71,15 +71,15 @@ class ToyEngine:
     def step(self) -> list[Finished]:
         finished = []
         for (chain, key), run in list(self._running.items()):
-            if (ended := self._decode(run)) is not None:
+            if (finish_reason := self._decode(run)) is not None:
                 del self._running[chain, key]
                 prefilled = len(run.prompt) + run.request.keep
                 columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
-                draw = Draw(tuple(run.tokens), *columns, ended, prefilled, tuple(run.top))
+                draw = Draw(tuple(run.tokens), *columns, finish_reason, prefilled, tuple(run.top))
                 finished.append(Finished(chain, key, draw))
         return finished
 
-    def _decode(self, run: _Running) -> Ended | None:
+    def _decode(self, run: _Running) -> FinishReason | None:
         request = run.request
         position = request.keep + len(run.tokens)
         p = self.model.p(run.prompt + request.prefix + tuple(run.tokens))
@@ -92,11 +92,11 @@ class ToyEngine:
         run.logp.append(float(np.log(p[token])))
         run.logq.append(float(np.log(q[token])))
         run.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
-        if request.top:
-            run.top.append(likeliest(p, request.top))
+        if request.top_logprobs:
+            run.top.append(likeliest(p, request.top_logprobs))
         run.weight += request.alpha * run.logp[-1] - run.logq[-1]
         if request.floor > run.weight:
-            return Ended.FLOOR
-        if token in request.stops:
-            return Ended.STOP
-        return Ended.LENGTH if position + 1 == request.until else None
+            return FinishReason.FLOOR
+        if token in request.stop_tokens:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if position + 1 == request.until else None

@@ -36,10 +36,10 @@ from uuid import uuid4
 import numpy as np
 from transformers import AutoConfig
 
-from powerbench.engines.base import EFFICIENT_WIDTH, Finished
+from powerbench.engines.base import EFFICIENT_NUM_SEQS, Finished
 from powerbench.errors import UserError, require, require_integer, unknown
 from powerbench.models import HubModel
-from powerbench.types import Draw, Ended, Extend, Key, Tokens
+from powerbench.types import Draw, Extend, FinishReason, Key, Tokens
 
 if TYPE_CHECKING:
     from powerbench.engines.vllm_worker import Record
@@ -74,7 +74,7 @@ class _Job:
 
 
 class VLLMEngine:
-    """Runs up to `width` requests at once.
+    """Runs up to `max_num_seqs` requests at once.
 
     model: loaded here, onto as many GPUs as `tensor_parallel_size` says.
     max_prompt, max_tokens: the longest prompt and response, in tokens; longer ones are refused, unless
@@ -89,14 +89,14 @@ class VLLMEngine:
         model: HubModel,
         max_prompt: int,
         max_tokens: int,
-        width: int = 64,
+        max_num_seqs: int = 64,
         tensor_parallel_size: int = 1,
         data_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
         enforce_eager: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        require_integer("engine.width", width, 1)
+        require_integer("engine.max_num_seqs", max_num_seqs, 1)
         require_integer("engine.tensor_parallel_size", tensor_parallel_size, 1)
         require(
             data_parallel_size == 1,
@@ -121,7 +121,7 @@ class VLLMEngine:
             "skip_tokenizer_init": True,  # token ids in and out
             "generation_config": "vllm",  # nothing is read from the checkpoint's
             "max_model_len": max_prompt + max_tokens,
-            "max_num_seqs": width,
+            "max_num_seqs": max_num_seqs,
             "tensor_parallel_size": tensor_parallel_size,
             "gpu_memory_utilization": gpu_memory_utilization,
             "enforce_eager": enforce_eager,
@@ -139,8 +139,8 @@ class VLLMEngine:
             if name not in names:
                 raise unknown("setting", f"engine.options.{name}", names)
         self.llm = _start(settings)
-        self.width = width
-        self.efficient_width = min(width, EFFICIENT_WIDTH["cpu" if on_cpu else "cuda"])
+        self.max_num_seqs = max_num_seqs
+        self.efficient_num_seqs = min(max_num_seqs, EFFICIENT_NUM_SEQS["cpu" if on_cpu else "cuda"])
         self.vocabulary = self.llm.model_config.get_vocab_size()
         self.longest = self.llm.model_config.max_model_len
         self.jobs: dict[str, _Job] = {}  # by vLLM's name for the request
@@ -167,12 +167,12 @@ class VLLMEngine:
             support=request.support,
             alpha=request.alpha,
             floor=request.floor,
-            top=request.top,
+            top=request.top_logprobs,
         )
         params = SamplingParams(
             temperature=0.0,
             max_tokens=request.until - request.keep,
-            stop_token_ids=[token for token in request.stops if token < self.vocabulary],
+            stop_token_ids=[token for token in request.stop_tokens if token < self.vocabulary],
             ignore_eos=True,  # the request's own stops are all there are
             detokenize=False,
             stream_interval=needed,  # report the first token and the end, nothing in between
@@ -185,19 +185,19 @@ class VLLMEngine:
     def step(self) -> list[Finished]:
         if not self.jobs:
             return []
-        ended: dict[str, Ended] = {}
+        finish_reason: dict[str, FinishReason] = {}
         for output in self.llm.step():
             self.jobs[output.request_id].cached = output.num_cached_tokens or 0
             if output.finished:
-                ended[output.request_id] = Ended(output.outputs[0].finish_reason)
+                finish_reason[output.request_id] = FinishReason(output.outputs[0].finish_reason)
         if any(job.may_fall for job in self.jobs.values()):
             fallen = self._ask("powerbench_fallen")
-            self.llm.abort_request([name for name in fallen if name not in ended])
-            ended |= dict.fromkeys(fallen, Ended.FLOOR)
-        if not ended:
+            self.llm.abort_request([name for name in fallen if name not in finish_reason])
+            finish_reason |= dict.fromkeys(fallen, FinishReason.FLOOR)
+        if not finish_reason:
             return []
-        records = self._ask("powerbench_take", list(ended))
-        return [self._finish(name, records[name], reason) for name, reason in ended.items()]
+        records = self._ask("powerbench_take", list(finish_reason))
+        return [self._finish(name, records[name], reason) for name, reason in finish_reason.items()]
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
         jobs = self.jobs.items()
@@ -209,10 +209,12 @@ class VLLMEngine:
             del self.jobs[name]
         return sum(len(each.tokens) for each in self._ask("powerbench_take", names).values())
 
-    def _finish(self, name: str, record: "Record", ended: Ended) -> Finished:
+    def _finish(self, name: str, record: "Record", finish_reason: FinishReason) -> Finished:
         job = self.jobs.pop(name)
         prefilled = job.context - 1 - job.cached
-        return Finished(job.chain, job.key, Draw(*record[:-1], ended, prefilled, record.top))
+        return Finished(
+            job.chain, job.key, Draw(*record[:-1], finish_reason, prefilled, record.top)
+        )
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """A worker method's answer. All tensor-parallel ranks know the same; the last one's is taken."""

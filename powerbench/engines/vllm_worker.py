@@ -15,7 +15,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from powerbench.engines.sampling import draw
-from powerbench.types import Ranked
+from powerbench.types import TopLogprobs
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -48,7 +48,7 @@ class Record(NamedTuple):
     logp: tuple[float, ...]
     logq: tuple[float, ...]
     entropy: tuple[float, ...]
-    top: tuple[Ranked, ...]
+    top: tuple[TopLogprobs, ...]
     """The likeliest tokens; empty if the order asks for none."""
 
 
@@ -63,12 +63,14 @@ class _Row:
     """Token, log p, log q, entropy."""
     weights: list[float] = field(default_factory=lambda: [0.0])
     """The running weight before each token, and after the last."""
-    top: list[Ranked] = field(default_factory=list)
+    top: list[TopLogprobs] = field(default_factory=list)
 
-    def note(self, top: Ranked, token: float, logp: float, logq: float, entropy: float) -> None:
+    def note(
+        self, top: TopLogprobs, token: float, logp: float, logq: float, entropy: float
+    ) -> None:
         at = len(self.output)
         if count := self.order.top:
-            self.top[at:] = [Ranked(top.tokens[:count], top.logp[:count])]
+            self.top[at:] = [TopLogprobs(top.tokens[:count], top.logp[:count])]
         self.drawn[at:] = [(token, logp, logq, entropy)]
         self.weights[at + 1 :] = [self.weights[at] + self.order.alpha * logp - logq]
 
@@ -121,7 +123,7 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
         )
         *columns, top, top_logp = drawn
         table = torch.stack([column.double() for column in columns], dim=1).tolist()
-        ranked = map(Ranked, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
+        ranked = map(TopLogprobs, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
         for row, values, likeliest in zip(rows, table, ranked, strict=True):
             row.note(likeliest, *values)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))

@@ -7,11 +7,11 @@ from powerbench.models.flops import Size
 from powerbench.types import Prompt, Tokens
 
 
-class Codec(Protocol):
+class Tokenizer(Protocol):
     """Text to tokens and back, for one model."""
 
     eos: int
-    stops: Tokens
+    stop_tokens: Tokens
     """All tokens that end a response, `eos` first."""
 
     def encode(self, prompt: Prompt) -> Tokens: ...
@@ -41,7 +41,7 @@ class Model(Protocol):
         """The longest prompt and response together, in tokens."""
         ...
 
-    def codec(self) -> Codec: ...
+    def tokenizer(self) -> Tokenizer: ...
 
     def identity(self) -> Mapping[str, Any]:
         """What makes its samples its own: source, commit or digest, dtype."""

@@ -38,11 +38,11 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class HFCodec:
-    """The engine's Codec over a Hugging Face tokenizer."""
+class HFTokenizer:
+    """The engine's Tokenizer over Hugging Face's."""
 
     tokenizer: Any
-    stops: Tokens
+    stop_tokens: Tokens
     model: str
 
     @property
@@ -113,10 +113,10 @@ class HubModel:
             raise UserError(f"model {self.name!r} does not say how long its context is")
         return length
 
-    def codec(self) -> HFCodec:
+    def tokenizer(self) -> HFTokenizer:
         """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
         tokenizer = self._from_pretrained(AutoTokenizer)
-        return HFCodec(tokenizer, self._stops(tokenizer), str(self.name))
+        return HFTokenizer(tokenizer, self._stops(tokenizer), str(self.name))
 
     def identity(self) -> Mapping[str, Any]:
         """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""

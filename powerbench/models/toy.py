@@ -14,12 +14,12 @@ EOS = 0
 
 
 @dataclass(frozen=True)
-class ToyCodec:
+class ToyTokenizer:
     """Letters: token 1 is `a`, token 2 is `b` ... A prompt's characters are folded onto them."""
 
     vocabulary: int
     eos: int = EOS
-    stops: Tokens = (EOS,)
+    stop_tokens: Tokens = (EOS,)
 
     def encode(self, prompt: Prompt) -> Tokens:
         return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
@@ -51,8 +51,8 @@ class TabularModel:
     def __post_init__(self) -> None:
         require_integer("model.vocabulary", self.vocabulary, 2)
 
-    def codec(self) -> ToyCodec:
-        return ToyCodec(self.vocabulary)
+    def tokenizer(self) -> ToyTokenizer:
+        return ToyTokenizer(self.vocabulary)
 
     def identity(self) -> Mapping[str, Any]:
         return {"id": "toy", "vocabulary": self.vocabulary, "seed": self.seed}

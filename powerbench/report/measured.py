@@ -8,7 +8,7 @@ from typing import NamedTuple
 from powerbench.models.flops import contexts
 from powerbench.store import Run
 from powerbench.store.shard import Shard
-from powerbench.types import Ended, Sample, SampleKey, Span
+from powerbench.types import FinishReason, Sample, SampleKey, Span
 
 
 class Measured(NamedTuple):
@@ -45,7 +45,7 @@ class Measured(NamedTuple):
             characters=len(sample.text),
             logp=sample.logp,
             entropy=sample.entropy,
-            truncated=sample.ended is Ended.LENGTH,
+            truncated=sample.finish_reason is FinishReason.LENGTH,
             decoded=cost.decoded,
             prefilled=cost.prefilled,
             speculated=cost.speculated,

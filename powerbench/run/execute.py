@@ -36,7 +36,7 @@ def execute(job: Job, console: Console) -> Run:
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
     tell = teller(console)
-    with run.writing(plan.shard, tell, plan.patience) as writing:
+    with run.writing(plan.shard, tell, plan.lease_timeout) as writing:
         plan.write_head(tell)
         keys, missing = plan.keys(), plan.missing()
         writing.progress.total, writing.progress.done = len(keys), len(keys) - len(missing)
@@ -46,7 +46,7 @@ def execute(job: Job, console: Console) -> Run:
             group = job.choices.get("experiment") or "none"
             tracker.start(run, group=group, shard=plan.shard)
         verifier = make_verifier(job, plan.model, engine)
-        with Scoring(run, verifier, plan.shard, tell, plan.patience) as scoring:
+        with Scoring(run, verifier, plan.shard, tell, plan.lease_timeout) as scoring:
             beside = not asks_model(job)  # else the engine is busy until the last sample is made
             if beside:
                 scoring.submit(*_unscored(run, scoring.verifier.name, keys))

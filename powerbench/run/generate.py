@@ -48,11 +48,11 @@ def _sample(plan: Plan, done: Completed) -> Sample:
     return Sample(
         problem=done.key.problem,
         replicate=done.key.replicate,
-        text=plan.codec.decode(outcome.tokens),
+        text=plan.tokenizer.decode(outcome.tokens),
         tokens=outcome.tokens,
         logp=outcome.logp,
         entropy=outcome.entropy,
-        ended=outcome.ended,
+        finish_reason=outcome.finish_reason,
         prompt_tokens=len(plan.prompts[done.key.problem]),
         cost=done.cost,
         steps=outcome.steps,

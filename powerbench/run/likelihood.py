@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from powerbench.errors import require
 from powerbench.models import HubModel, TabularModel
-from powerbench.models.base import Codec, Model
+from powerbench.models.base import Model, Tokenizer
 from powerbench.store import Run, records
-from powerbench.store.lease import PATIENCE, leased
+from powerbench.store.lease import LEASE_TIMEOUT, leased
 from powerbench.store.records import Tell
 from powerbench.types import Likelihood, Problem, Sample, SampleKey, Tokens
 
@@ -49,15 +49,15 @@ def rescore(run: Run, model: Model, batch: int, device: str, tell: Tell) -> int:
     path.parent.mkdir(exist_ok=True)
     name = f"likelihoods-{path.stem}"
     with (
-        leased(run.path, name, str(path), tell, PATIENCE) as held,
+        leased(run.path, name, str(path), tell, LEASE_TIMEOUT) as held,
         records.appending(path, tell, held.require_held) as file,
     ):
         done = {SampleKey(each.problem, each.replicate) for each in run.likelihoods(model.name)}
-        problems, codec = run.problems(), model.codec()
+        problems, tokenizer = run.problems(), model.tokenizer()
         todo = [s for s in run.stream() if _key(s) not in done]
         if not todo:
             return 0
-        texts = {_key(s): _text(s, problems[s.problem], codec) for s in todo}
+        texts = {_key(s): _text(s, problems[s.problem], tokenizer) for s in todo}
         for key, text in texts.items():
             length = len(text.prompt) + len(text.response)
             require(
@@ -77,10 +77,10 @@ def _key(sample: Sample) -> SampleKey:
     return SampleKey(sample.problem, sample.replicate)
 
 
-def _text(sample: Sample, problem: Problem, codec: Codec) -> Text:
-    same = codec.decode(sample.tokens) == sample.text
-    response = sample.tokens if same else codec.continuation(sample.text)
-    return Text(codec.encode(problem.prompt), response)
+def _text(sample: Sample, problem: Problem, tokenizer: Tokenizer) -> Text:
+    same = tokenizer.decode(sample.tokens) == sample.text
+    response = sample.tokens if same else tokenizer.continuation(sample.text)
+    return Text(tokenizer.encode(problem.prompt), response)
 
 
 def _batches(

@@ -19,7 +19,7 @@ from powerbench.config import Job
 from powerbench.engines.base import Engine
 from powerbench.errors import require, require_integer, require_number
 from powerbench.models import TabularModel
-from powerbench.models.base import Codec, Model
+from powerbench.models.base import Model, Tokenizer
 from powerbench.rng import Stream
 from powerbench.run.verifier import make_verifier
 from powerbench.samplers.common import Sampler
@@ -42,8 +42,8 @@ class Plan:
     job: Job
     sampler: Sampler
     model: Model
-    codec: Codec
-    task_stops: Tokens
+    tokenizer: Tokenizer
+    task_stop_tokens: Tokens
     """What ends a response in this task, beside the model's own stop tokens."""
     problems: Sequence[Problem]
     prompts: Mapping[str, Tokens]
@@ -53,7 +53,7 @@ class Plan:
     shard: Shard
     checkpoints: bool
     """Whether unfinished chains are saved at the end of every block."""
-    patience: float
+    lease_timeout: float
     """Seconds without a beat after which a writer on another machine counts as dead."""
     answer: Callable[[Problem, str], str | None] | None = None
     """The answer that a response gives, for samplers that vote."""
@@ -97,19 +97,21 @@ class Plan:
         resume: gives the checkpoint that a chain goes on from.
         """
         task = self.job.config.task.name
-        stops = (*self.codec.stops, *self.task_stops)
+        stop_tokens = (*self.tokenizer.stop_tokens, *self.task_stop_tokens)
         problems = {problem.id: problem for problem in self.problems}
         for key in keys:
             prompt = self.prompts[key.problem]
             answer = partial(self._answer, problems[key.problem]) if self.answer else None
-            context = Context(prompt, self.codec.eos, stops, self.task_stops, answer)
+            context = Context(
+                prompt, self.tokenizer.eos, stop_tokens, self.task_stop_tokens, answer
+            )
             stream = Stream(self.seed, task, key.problem, key.replicate)
             begin = partial(self.sampler.chain, context)
             yield Start(key, prompt, begin, stream, resume(key))
 
     def _answer(self, problem: Problem, tokens: Tokens) -> str | None:
         assert self.answer is not None
-        return self.answer(problem, self.codec.decode(tokens))
+        return self.answer(problem, self.tokenizer.decode(tokens))
 
 
 def prepare(job: Job) -> Plan:
@@ -118,7 +120,7 @@ def prepare(job: Job) -> Plan:
     for name, least in (("limit", 1), ("replicates", 1), ("seed", 0), ("speculate", 0)):
         if name != "limit" or config.limit is not None:
             require_integer(name, config[name], least)
-    require_number("patience", config.patience, 0, 86400, "seconds")
+    require_number("patience", config.lease_timeout, 0, 86400, "seconds")
     shard = _part_of_job(parse(config.shard))
     sampler: Sampler = job.build("sampler")
     model: Model = job.build("model")
@@ -135,11 +137,11 @@ def prepare(job: Job) -> Plan:
     )
     everything: list[Problem] = task.problems(model.kind)
     require(bool(everything), f"task {task.name!r} has no problems")
-    codec = model.codec()
-    task_stops = tuple(codec.token(text) for text in task.stop_tokens)
-    stops = (*codec.stops, *task_stops)
+    tokenizer = model.tokenizer()
+    task_stop_tokens = tuple(tokenizer.token(text) for text in task.stop_tokens)
+    stop_tokens = (*tokenizer.stop_tokens, *task_stop_tokens)
     problems = everything[: config.limit]
-    prompts = {problem.id: codec.encode(problem.prompt) for problem in problems}
+    prompts = {problem.id: tokenizer.encode(problem.prompt) for problem in problems}
     for problem in problems:
         require(bool(prompts[problem.id]), f"problem {problem.id!r} has an empty prompt")
         needed = len(prompts[problem.id]) + sampler.max_tokens
@@ -153,14 +155,14 @@ def prepare(job: Job) -> Plan:
     del settings["shard"]  # the folder is that of all shards
     settings["model"]["name"] = model.name
     settings["verifier"]["name"] = verifier.name
-    identity = _identity(settings, {**model.identity(), "stops": list(stops)}, everything)
+    identity = _identity(settings, {**model.identity(), "stops": list(stop_tokens)}, everything)
     if votes:  # the answers, and so what is returned, are as the verifier reads them
         identity["verifier"] = verifier.name
     digest = digest_of(identity)
     name = f"{settings['sampler']['name']}-{digest[:8]}"
     run = Run(Path(config.runs) / task.name / str(model.name) / name)
     manifest = provenance(job.command) | {
-        "model": {**model.identity(), "stop_tokens": list(stops), "size": _sized(model)},
+        "model": {**model.identity(), "stop_tokens": list(stop_tokens), "size": _sized(model)},
         "data": dict(task.source()),
         "digest": digest,
         "identity": identity,
@@ -173,8 +175,8 @@ def prepare(job: Job) -> Plan:
         job=job,
         sampler=sampler,
         model=model,
-        codec=codec,
-        task_stops=task_stops,
+        tokenizer=tokenizer,
+        task_stop_tokens=task_stop_tokens,
         problems=problems,
         prompts=prompts,
         seed=int(config.seed),
@@ -182,7 +184,7 @@ def prepare(job: Job) -> Plan:
         speculate=int(config.speculate),
         shard=shard,
         checkpoints=bool(config.checkpoints),
-        patience=float(config.patience),
+        lease_timeout=float(config.lease_timeout),
         answer=answers.answer if answers else None,
     )
 

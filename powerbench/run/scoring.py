@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from powerbench.store import Run
-from powerbench.store.lease import PATIENCE
+from powerbench.store.lease import LEASE_TIMEOUT
 from powerbench.store.records import Tell, patiently
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.types import Sample, SampleKey, Score
@@ -50,14 +50,14 @@ class Scoring:
         verifier: Verifier,
         shard: Shard = WHOLE,
         tell: Tell = print,
-        patience: float = PATIENCE,
+        lease_timeout: float = LEASE_TIMEOUT,
     ) -> None:
         """tell, patience: as for `Run.writing`."""
         self.run = run
         self.verifier = verifier
         self._tell = tell
         self._file = partial(
-            run.score_writer, verifier.name, shard, tell, patience, self._require_going
+            run.score_writer, verifier.name, shard, tell, lease_timeout, self._require_going
         )
         self.submitted = 0
         self.undecided = 0

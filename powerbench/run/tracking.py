@@ -206,7 +206,7 @@ def _table(results: Results, table: Callable[..., Any]) -> Any:
         key = SampleKey(sample.problem, sample.replicate)
         if key in wanted:
             score = results.scores.get(key)
-            verdict = [None] * 3 if score is None else [score.extracted, score.value, score.reason]
+            verdict = [None] * 3 if score is None else [score.answer, score.value, score.reason]
             prompt = results.problems[key.problem].prompt.text
             cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
             rows[key] = [*key, prompt, sample.text, *verdict, *cost]

@@ -29,17 +29,17 @@ def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verif
     """
     if not asks_model(job):
         return job.build("verifier")
-    codec = model.codec()
+    tokenizer = model.tokenizer()
 
     def ask(text: str, options: Sequence[str]) -> Sequence[float]:
         """The probabilities of the options as the model's next token, given that it is one of them."""
-        prompt = codec.encode(Prompt(text, chat=model.kind == "instruct"))
+        prompt = tokenizer.encode(Prompt(text, chat=model.kind == "instruct"))
         require(
             len(prompt) < model.context_length,
             f"the question has {len(prompt)} tokens, more than {model.name}'s context holds",
         )
         stream = Stream(0, "ask", "", 0)
-        ids = [codec.token(option) for option in options]
+        ids = [tokenizer.token(option) for option in options]
         logp = np.array(
             [run_one(partial(_next_token, i), prompt, stream, engine()).logp for i in ids]
         )
@@ -52,5 +52,5 @@ def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verif
 def _next_token(token: int) -> Chain:
     """Its log-likelihood is that of this very token."""
     support = (token,)
-    draw = yield Extend(("ask",), response=(), keep=0, until=1, stops=(), support=support)
+    draw = yield Extend(("ask",), response=(), keep=0, until=1, stop_tokens=(), support=support)
     return Drawn().then(draw).outcome()

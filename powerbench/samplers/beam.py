@@ -18,7 +18,7 @@ from typing import Any
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import Response, require_length, suffix
 from powerbench.samplers.population import record
-from powerbench.types import Chain, Context, Draw, Ended, Save, Together
+from powerbench.types import Chain, Context, Draw, FinishReason, Save, Together
 
 SAVED_EVERY = 64
 """Tokens."""
@@ -52,7 +52,7 @@ class Beam:
                     ("beam", length, i),
                     context,
                     tau=0.0,
-                    top=self.width,
+                    top_logprobs=self.width,
                 )
                 for i in going
             )
@@ -74,7 +74,7 @@ class Beam:
             if i not in draws:
                 found.append((self._score(x.total, len(x)), i, None, 0.0))
                 continue
-            total, (ranked,) = x.total, draws[i].top
+            total, (ranked,) = x.total, draws[i].top_logprobs
             for token, logp in zip(ranked.tokens, ranked.logp, strict=True):
                 if isfinite(logp):
                     found.append((self._score(total + logp, len(x) + 1), i, token, logp))
@@ -97,7 +97,11 @@ class Beam:
 
 def extended(x: Response, token: int, logp: float, draw: Draw, context: Context) -> Response:
     """x and one more token, at the position of a greedy draw that reported it."""
-    ended = Ended.STOP if token in context.stops else Ended.LENGTH
+    finish_reason = FinishReason.STOP if token in context.stop_tokens else FinishReason.LENGTH
     return Response(
-        (*x.tokens, token), (*x.logp, logp), (*x.logq, 0.0), (*x.entropy, *draw.entropy), ended
+        (*x.tokens, token),
+        (*x.logp, logp),
+        (*x.logq, 0.0),
+        (*x.entropy, *draw.entropy),
+        finish_reason,
     )

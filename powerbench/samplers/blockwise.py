@@ -18,8 +18,8 @@ from powerbench.types import (
     Chain,
     Context,
     Draw,
-    Ended,
     Extend,
+    FinishReason,
     Key,
     LogUniform,
     Request,
@@ -83,7 +83,7 @@ class SuffixMove(NamedTuple):
     early_rejection: bool = True
 
     def propose(
-        self, x: Response, m: int, horizon: int, key: Key, context: Context, slot: int = 0
+        self, x: Response, m: int, horizon: int, key: Key, context: Context, sequence: int = 0
     ) -> Generator[Request, Any, Proposal]:
         """A proposal from position m < len(x); key: names the step within the chain."""
         threshold = (yield LogUniform(("accept", *key))) + weight(x, self.alpha, start=m)
@@ -98,7 +98,7 @@ class SuffixMove(NamedTuple):
             top_k=self.top_k,
             alpha=self.alpha,
             floor=threshold if only_falls else float("-inf"),
-            slot=slot,
+            sequence=sequence,
             proposal=True,
         )
         return Proposal(m, threshold, request)
@@ -106,7 +106,7 @@ class SuffixMove(NamedTuple):
     def judge(self, x: Response, proposal: Proposal, y: Draw, block: int) -> tuple[Response, Step]:
         """The response after the step, given what was drawn for its proposal."""
         m, current = proposal.restart, x.total
-        if y.ended is Ended.FLOOR:
+        if y.finish_reason is FinishReason.FLOOR:
             return x, Step(block, m, current, None, len(y.tokens), False)
         accepted = proposal.threshold <= weight(y, self.alpha)
         proposed = sum(x.logp[:m]) + sum(y.logp)

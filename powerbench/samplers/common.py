@@ -9,8 +9,8 @@ from powerbench.types import (
     Chain,
     Context,
     Draw,
-    Ended,
     Extend,
+    FinishReason,
     Key,
     Outcome,
     Request,
@@ -48,7 +48,7 @@ class Response:
     logp: tuple[float, ...] = ()
     logq: tuple[float, ...] = ()
     entropy: tuple[float, ...] = ()
-    ended: Ended = Ended.LENGTH
+    finish_reason: FinishReason = FinishReason.LENGTH
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,7 +56,7 @@ class Response:
     @property
     def finished(self) -> bool:
         """Whether the last token is a stop token."""
-        return self.ended is Ended.STOP
+        return self.finish_reason is FinishReason.STOP
 
     def then(self, draw: Draw, keep: int | None = None) -> "Response":
         """The first `keep` tokens (default: all) followed by a draw that continues them."""
@@ -65,7 +65,7 @@ class Response:
             self.logp[:keep] + draw.logp,
             self.logq[:keep] + draw.logq,
             self.entropy[:keep] + draw.entropy,
-            draw.ended,
+            draw.finish_reason,
         )
 
     @property
@@ -76,7 +76,9 @@ class Response:
     def outcome(self, steps: Sequence[Step] = (), rounds: Sequence[Round] = ()) -> Outcome:
         """The response as a chain's result."""
         entropy = sum(self.entropy)
-        return Outcome(self.tokens, self.total, entropy, self.ended, tuple(steps), tuple(rounds))
+        return Outcome(
+            self.tokens, self.total, entropy, self.finish_reason, tuple(steps), tuple(rounds)
+        )
 
     def state(self) -> dict[str, Any]:
         """As plain data, for a `Save`."""
@@ -85,7 +87,7 @@ class Response:
             "logp": list(self.logp),
             "logq": list(self.logq),
             "entropy": list(self.entropy),
-            "ended": self.ended.value,
+            "finish_reason": self.finish_reason.value,
         }
 
     @classmethod
@@ -96,7 +98,7 @@ class Response:
             tuple(state["logp"]),
             tuple(state["logq"]),
             tuple(state["entropy"]),
-            Ended(state["ended"]),
+            FinishReason(state["finish_reason"]),
         )
 
 
@@ -126,9 +128,9 @@ def suffix(
     top_k: int | None = None,
     alpha: float = 1.0,
     floor: float = float("-inf"),
-    slot: int = 0,
+    sequence: int = 0,
     proposal: bool = False,
-    top: int = 0,
+    top_logprobs: int = 0,
 ) -> Extend:
     """Asks for a response like x up to its first `keep` tokens, drawn anew from there on."""
     return Extend(
@@ -136,14 +138,14 @@ def suffix(
         response=x.tokens,
         keep=keep,
         until=until,
-        stops=context.stops,
+        stop_tokens=context.stop_tokens,
         tau=tau,
         top_k=top_k,
         alpha=alpha,
         floor=floor,
-        slot=slot,
+        sequence=sequence,
         proposal=proposal,
-        top=top,
+        top_logprobs=top_logprobs,
     )
 
 
@@ -160,7 +162,7 @@ def ancestral(context: Context, max_tokens: int, tau: float, top_k: int | None =
         response=(),
         keep=0,
         until=max_tokens,
-        stops=context.stops,
+        stop_tokens=context.stop_tokens,
         tau=tau,
         top_k=top_k,
     )

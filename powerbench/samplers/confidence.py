@@ -31,7 +31,7 @@ class Trace:
 
     def then(self, draw: Draw) -> "Trace":
         """Followed by a draw that reports the k likeliest tokens."""
-        new = (-sum(each.logp) / len(each.logp) for each in draw.top)
+        new = (-sum(each.logp) / len(each.logp) for each in draw.top_logprobs)
         return Trace(self.x.then(draw), (*self.confidence, *new))
 
     def groups(self, window: int, since: int = 0) -> np.ndarray:

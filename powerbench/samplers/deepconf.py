@@ -31,7 +31,7 @@ class DeepConf:
     """n: responses, drawn `together` at a time; what is drawn does not depend on it.
 
     eta: the share kept, by its percentile: 0.1 (DeepConf-low) or 0.9 (DeepConf-high).
-    likeliest: k, the tokens at each position over whose log-probabilities confidence is a mean.
+    top_k_confidence: k, the tokens at each position over whose log-probabilities confidence is a mean.
     measure: the mean of a response's token confidences; of its `tail` last; of the `bottom` tenth of
         its group confidences; or the `lowest` group confidence. A group is a window of tokens.
     """
@@ -43,7 +43,7 @@ class DeepConf:
     together: int = 16
     temperature: float = 0.6
     top_k: int | None = None
-    likeliest: int = 20
+    top_k_confidence: int = 20
     measure: str = "tail"
     window: int = 2048
     tail: int = 2048
@@ -51,7 +51,7 @@ class DeepConf:
 
     def __post_init__(self) -> None:
         require_length(self.max_tokens)
-        for name in ("n", "together", "likeliest", "window", "tail"):
+        for name in ("n", "together", "top_k_confidence", "window", "tail"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_own_temperature(self.temperature)
         require_top_k(self.top_k)
@@ -72,7 +72,7 @@ class DeepConf:
                     context,
                     tau=self.temperature,
                     top_k=self.top_k,
-                    top=self.likeliest,
+                    top_logprobs=self.top_k_confidence,
                 )
                 for i in some
             )

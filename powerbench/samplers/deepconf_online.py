@@ -43,14 +43,14 @@ class DeepConfOnline:
     interval: int = 64
     temperature: float = 0.6
     top_k: int | None = None
-    likeliest: int = 20
+    top_k_confidence: int = 20
     window: int = 2048
     eta: float = 0.1
     consensus: float = 0.95
 
     def __post_init__(self) -> None:
         require_length(self.max_tokens)
-        for name in ("n", "together", "interval", "likeliest", "window"):
+        for name in ("n", "together", "interval", "top_k_confidence", "window"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_integer("sampler.warm_up", self.warm_up, 1, self.n)
         require_own_temperature(self.temperature)
@@ -93,7 +93,7 @@ class DeepConfOnline:
                     context,
                     tau=self.temperature,
                     top_k=self.top_k,
-                    top=self.likeliest,
+                    top_logprobs=self.top_k_confidence,
                 )
                 for i in going
             )

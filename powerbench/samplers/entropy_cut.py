@@ -23,7 +23,7 @@ from typing import Any
 from powerbench.errors import require
 from powerbench.samplers.blockwise import algorithm1, require_blockwise
 from powerbench.samplers.common import Response, suffix, weight, weights_only_fall
-from powerbench.types import Chain, Choose, Context, Ended, LogUniform, Request, Step
+from powerbench.types import Chain, Choose, Context, FinishReason, LogUniform, Request, Step
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class EntropyCut:
             floor=threshold if only_falls else float("-inf"),
             proposal=True,
         )
-        if y.ended is Ended.FLOOR:
+        if y.finish_reason is FinishReason.FLOOR:
             return x, Step(k, m, current, None, len(y.tokens), False)
         proposed = x.then(y, keep=m)
         back = self.restarts(proposed)[m]

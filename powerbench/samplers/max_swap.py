@@ -17,7 +17,7 @@ from typing import Any
 
 from powerbench.samplers.blockwise import algorithm1, require_blockwise
 from powerbench.samplers.common import Response, suffix
-from powerbench.types import Chain, Choose, Context, Ended, Request, Step
+from powerbench.types import Chain, Choose, Context, FinishReason, Request, Step
 
 LARGE = 1e6
 """The alpha of the running weight that early rejection stands on."""
@@ -74,7 +74,7 @@ class MaxSwap:
             floor=LARGE * sum(x.logp[m:]) if self.early_rejection else float("-inf"),
             proposal=True,
         )
-        if y.ended is Ended.FLOOR:
+        if y.finish_reason is FinishReason.FLOOR:
             return x, Step(k, m, x.total, None, len(y.tokens), False)
         proposed = x.then(y, keep=m)
         other = proposed.tokens != x.tokens  # of the same, rounding may find one likelier

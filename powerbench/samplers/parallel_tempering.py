@@ -86,7 +86,7 @@ class ParallelTempering:
                 rounds += exchanges
             if replicas[-1].x.finished and self.stop_at_eos:
                 break
-            rungs = [(slot, x.state(), since) for slot, x, since in replicas]
+            rungs = [(sequence, x.state(), since) for sequence, x, since in replicas]
             saved = {"replicas": rungs, "steps": [*steps], "exchanges": [*rounds]}
             yield Save({"block": k + 1, **saved})
         return replicas[-1].x.outcome(steps, rounds)
@@ -100,11 +100,13 @@ class ParallelTempering:
             restarts.append((yield Choose(("restart", k, n, r), (1 / horizon,) * horizon)))
         replicas = yield from scored(replicas, self.moves, restarts, (k, n), context)
         steps, proposals = [], {}
-        for r, (m, (slot, x, _)) in enumerate(zip(restarts, replicas, strict=True)):
+        for r, (m, (sequence, x, _)) in enumerate(zip(restarts, replicas, strict=True)):
             steps.append(Step(k, m, x.total, None, 0, False))
             if m < len(x):
                 key = k, n, r
-                proposals[r] = yield from self.moves[r].propose(x, m, horizon, key, context, slot)
+                proposals[r] = yield from self.moves[r].propose(
+                    x, m, horizon, key, context, sequence
+                )
         draws = yield from together({r: each.request for r, each in proposals.items()})
         for r, y in draws.items():
             x, steps[r] = self.moves[r].judge(replicas[r].x, proposals[r], y, k)

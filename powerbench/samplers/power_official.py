@@ -11,7 +11,17 @@ from typing import Any
 
 from powerbench.samplers.blockwise import Progress, progress, require_blockwise
 from powerbench.samplers.common import Response, weight
-from powerbench.types import Chain, Choose, Context, Ended, Extend, Key, LogUniform, Request, Step
+from powerbench.types import (
+    Chain,
+    Choose,
+    Context,
+    Extend,
+    FinishReason,
+    Key,
+    LogUniform,
+    Request,
+    Step,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class PowerOfficial:
                 x, step = yield from self.step(x, horizon, k, n, context)
                 steps.append(step)
             if self.eos_in_prompt and context.eos in context.prompt:
-                return Response(ended=Ended.STOP).outcome(steps)
+                return Response(finish_reason=FinishReason.STOP).outcome(steps)
             if x.finished:
                 break
             yield Progress(k + 1, x, steps).saved()
@@ -94,7 +104,9 @@ class PowerOfficial:
             response=x.tokens,
             keep=m,
             until=until,
-            stops=(context.eos, *context.task_stops) if self.eos_only else context.stops,
+            stop_tokens=(context.eos, *context.task_stop_tokens)
+            if self.eos_only
+            else context.stop_tokens,
             tau=self.tau,
             top_k=self.top_k,
         )

@@ -12,7 +12,7 @@ from powerbench.types import Context, Extend, Key, Request
 class Replica(NamedTuple):
     """A response on a rung."""
 
-    slot: int
+    sequence: int
     """Which of the chain's responses it is, on whatever rung."""
     x: Response = Response()
     scored: int = 0
@@ -21,7 +21,14 @@ class Replica(NamedTuple):
     def ask(self, keep: int, until: int, move: SuffixMove, key: Key, context: Context) -> Extend:
         """Asks for tokens after the first `keep`, drawn as a move of its rung draws them."""
         return suffix(
-            self.x, keep, until, key, context, tau=move.tau, top_k=move.top_k, slot=self.slot
+            self.x,
+            keep,
+            until,
+            key,
+            context,
+            tau=move.tau,
+            top_k=move.top_k,
+            sequence=self.sequence,
         )
 
 

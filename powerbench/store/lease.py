@@ -29,7 +29,7 @@ from powerbench.store.owner import (
 )
 from powerbench.store.records import Tell
 
-PATIENCE = 60.0
+LEASE_TIMEOUT = 60.0
 """Seconds without a beat after which a holder on another machine counts as dead."""
 
 BEATS = 6
@@ -50,9 +50,9 @@ class Held(UserError):  # noqa: N818
 class Lease:
     """A lease that is held: to be had by `leased`."""
 
-    def __init__(self, folder: Path, writer: Writer, patience: float) -> None:
+    def __init__(self, folder: Path, writer: Writer, lease_timeout: float) -> None:
         self.progress = Progress(total=writer.total, done=writer.done)
-        self._folder, self._writer, self._every = folder, writer, patience / BEATS
+        self._folder, self._writer, self._every = folder, writer, lease_timeout / BEATS
         self._began = time.monotonic()
         self._over = threading.Event()
         self._writing = threading.Lock()
@@ -104,7 +104,7 @@ def leased(
     name: str,
     what: str,
     tell: Tell,
-    patience: float = PATIENCE,
+    lease_timeout: float = LEASE_TIMEOUT,
     briefly: bool = False,
 ) -> Iterator[Lease]:
     """Hold the lease `name` of a run folder; raises UserError if another process does.
@@ -114,10 +114,10 @@ def leased(
     briefly: it is only ever held for a moment, so that it is worth waiting for a living holder.
     """
     writers = folder / "writers"
-    until = time.monotonic() + (patience if briefly else 0)
+    until = time.monotonic() + (lease_timeout if briefly else 0)
     while True:
         try:
-            lease = Lease(writers, _take(writers, name, what, tell, patience), patience)
+            lease = Lease(writers, _take(writers, name, what, tell, lease_timeout), lease_timeout)
             break
         except Held:
             if time.monotonic() >= until:
@@ -137,30 +137,34 @@ def leased(
     lease.end(COMPLETE)
 
 
-def dead(folder: Path, writer: Writer, what: str, tell: Tell, patience: float = PATIENCE) -> bool:
+def dead(
+    folder: Path, writer: Writer, what: str, tell: Tell, lease_timeout: float = LEASE_TIMEOUT
+) -> bool:
     """Whether a writer has ended or died; watches its beat where its process cannot be asked."""
     alive = writer.alive()
     if alive is not None:
         return not alive
     began, told = time.monotonic(), False
-    while (waited := time.monotonic() - began) < patience:
+    while (waited := time.monotonic() - began) < lease_timeout:
         if waited > SOON and not told:
             told = True
-            tell(f"{what}: waiting up to {patience:.0f} s to see whether {writer.who} is alive")
-        time.sleep(min(0.2, patience / 10))
+            tell(
+                f"{what}: waiting up to {lease_timeout:.0f} s to see whether {writer.who} is alive"
+            )
+        time.sleep(min(0.2, lease_timeout / 10))
         now = latest(folder, writer.name)
         if now is None or (now.number, now.beat) != (writer.number, writer.beat):
             return now is not None and now.number == writer.number and now.ended is not None
     return True
 
 
-def retire(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Writer | None:
+def retire(folder: Path, name: str, what: str, tell: Tell, lease_timeout: float) -> Writer | None:
     """Make a dead writer lose its lease, which nobody takes: should it be alive after all, it stops.
 
     Returns the writer that is alive, if one is.
     """
     while (last := latest(folder, name)) is not None and last.ended is None:
-        if not dead(folder, last, what, tell, patience):
+        if not dead(folder, last, what, tell, lease_timeout):
             now = latest(folder, name)
             if now is not None and now.number == last.number and now.ended is None:
                 return now
@@ -174,11 +178,11 @@ def retire(folder: Path, name: str, what: str, tell: Tell, patience: float) -> W
     return None
 
 
-def _take(folder: Path, name: str, what: str, tell: Tell, patience: float) -> Writer:
+def _take(folder: Path, name: str, what: str, tell: Tell, lease_timeout: float) -> Writer:
     folder.mkdir(exist_ok=True)
     last = latest(folder, name)
     if last is not None and last.ended is None:
-        if not dead(folder, last, what, tell, patience):
+        if not dead(folder, last, what, tell, lease_timeout):
             raise _refused(what, latest(folder, name))
         now = latest(folder, name) or last
         if now.number != last.number and now.ended is None:  # another process was quicker

@@ -33,27 +33,27 @@ MENDED = "mended: the run's command makes what is missing again"
 """How the writer of a shard that has been mended ends."""
 
 
-def mend(run: Run, tell: Tell, patience: float) -> None:
+def mend(run: Run, tell: Tell, lease_timeout: float) -> None:
     """Set damaged lines aside, and remove checkpoints that serve no more.
 
-    patience: seconds without a beat after which a writer on another machine counts as dead.
+    lease_timeout: seconds without a beat after which a writer on another machine counts as dead.
     Raises UserError if a process is writing what is damaged.
     """
     seen = Places()
     problems = problems_of(run)
     if _bad(problems, Places()):
-        with leased(run.path, "head", f"{run.path} (its head)", tell, patience, briefly=True):
+        with leased(run.path, "head", f"{run.path} (its head)", tell, lease_timeout, briefly=True):
             _mend(problems, Places(), tell)
     for file in samples_of(run):
         before = Places(seen)
         if _bad(file, seen):
             seen = before
-            with _writing(run, file, tell, patience):
+            with _writing(run, file, tell, lease_timeout):
                 _mend(file, seen, tell)
     for file in (*verdicts_of(run), *likelihoods_of(run)):
         if _bad(file, Places()):
             name = f"{file.path.parent.name}-{file.path.stem}"
-            with leased(run.path, name, str(file.path), tell, patience):
+            with leased(run.path, name, str(file.path), tell, lease_timeout):
                 _mend(file, Places(), tell)
     for chain in chains_of(run, seen):
         if chain.useless is not None:
@@ -66,10 +66,10 @@ def _bad(file: Records, seen: Places) -> list[Bad]:
 
 
 @contextmanager
-def _writing(run: Run, file: Records, tell: Tell, patience: float) -> Iterator[None]:
+def _writing(run: Run, file: Records, tell: Tell, lease_timeout: float) -> Iterator[None]:
     """Hold a shard."""
     shard = of_suffix(file.path.stem.removeprefix(SAMPLES))
-    with run.writing(shard, tell, patience) as writing:
+    with run.writing(shard, tell, lease_timeout) as writing:
         yield
         writing.progress.done = sum(1 for _ in records.lines(file.path))
         writing.progress.ended = MENDED

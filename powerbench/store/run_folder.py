@@ -31,7 +31,7 @@ import yaml
 from powerbench.errors import UserError, require
 from powerbench.store import lease, owner, records
 from powerbench.store.checkpoints import Checkpoints
-from powerbench.store.lease import PATIENCE, Lease, leased
+from powerbench.store.lease import LEASE_TIMEOUT, Lease, leased
 from powerbench.store.owner import Progress, Writer
 from powerbench.store.provenance import difference, with_session
 from powerbench.store.records import Appender, Damaged, Guard, Tell
@@ -245,29 +245,29 @@ class Run:
 
     @contextmanager
     def writing(
-        self, shard: Shard = WHOLE, tell: Tell = print, patience: float = PATIENCE
+        self, shard: Shard = WHOLE, tell: Tell = print, lease_timeout: float = LEASE_TIMEOUT
     ) -> Iterator[Writing]:
         """Write a shard's samples, as the only one who does.
 
         tell: is told of a torn line that is cut off, of a dead writer, of a full disk.
-        patience: seconds without a beat after which a writer on another machine counts as dead.
+        lease_timeout: seconds without a beat after which a writer on another machine counts as dead.
         Raises UserError if another process writes this shard, or one that overlaps with it.
         """
         self.reserve()
         (self.path / "chains").mkdir(exist_ok=True)
         what = f"{self.path} (shard {shard})" if shard != WHOLE else str(self.path)
-        with leased(self.path, f"{SAMPLES}{shard.suffix}", what, tell, patience) as held:
-            self._require_apart(shard, what, tell, patience)
+        with leased(self.path, f"{SAMPLES}{shard.suffix}", what, tell, lease_timeout) as held:
+            self._require_apart(shard, what, tell, lease_timeout)
             with records.appending(self.samples_file(shard), tell, held.require_held) as samples:
                 yield Writing(self, samples, held, tell)
 
-    def _require_apart(self, shard: Shard, what: str, tell: Tell, patience: float) -> None:
+    def _require_apart(self, shard: Shard, what: str, tell: Tell, lease_timeout: float) -> None:
         writers = self.path / "writers"
         for other in self.writers():
             theirs = of_suffix(other.name.removeprefix(SAMPLES))
             if theirs == shard or not theirs.overlaps(shard):
                 continue
-            if (alive := lease.retire(writers, other.name, what, tell, patience)) is not None:
+            if (alive := lease.retire(writers, other.name, what, tell, lease_timeout)) is not None:
                 raise UserError(
                     f"{self.path}: shard {shard} overlaps with shard {theirs}, which is being written by "
                     f"{alive.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
@@ -279,7 +279,7 @@ class Run:
         verifier: str,
         shard: Shard = WHOLE,
         tell: Tell = print,
-        patience: float = PATIENCE,
+        lease_timeout: float = LEASE_TIMEOUT,
         guard: Guard = lambda: None,
     ) -> Iterator[Callable[[SampleKey, Score], None]]:
         """Append verdicts of one verifier, as the only one who does: on the whole run, or on one shard.
@@ -290,7 +290,7 @@ class Run:
         path = self.scores_file(verifier, shard)
         path.parent.mkdir(exist_ok=True)
         name = f"scores-{path.stem}"
-        with leased(self.path, name, str(path), tell, patience) as held:
+        with leased(self.path, name, str(path), tell, lease_timeout) as held:
 
             def may_write() -> None:
                 guard()

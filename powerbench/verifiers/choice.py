@@ -40,10 +40,10 @@ class ChoiceVerifier:
             return Score(correct=False, reason="no boxed answer", by="letter")
         letter = named(boxed, problem.meta["options"])
         if letter is None:
-            return Score(correct=False, extracted=boxed, reason="no letter boxed", by="letter")
+            return Score(correct=False, answer=boxed, reason="no letter boxed", by="letter")
         correct = letter == problem.gold
         reason = "the right letter" if correct else "another letter"
-        return Score(correct=correct, extracted=letter, reason=reason, by="letter")
+        return Score(correct=correct, answer=letter, reason=reason, by="letter")
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The letter, if it names one."""

@@ -25,8 +25,8 @@ from powerbench.types import (
     Checkpoint,
     Choose,
     Context,
-    Ended,
     Extend,
+    FinishReason,
     Outcome,
     SampleKey,
     Save,
@@ -37,7 +37,7 @@ MODEL = TabularModel(vocabulary=5)
 POWER = Power(max_tokens=12, blocks=3, steps=4)
 
 
-ENDLESS = Context((), eos=99, stops=(99,))
+ENDLESS = Context((), eos=99, stop_tokens=(99,))
 """Nothing stops: every response has the full length."""
 
 
@@ -49,7 +49,7 @@ def starts(count: int, sampler: Power = POWER, context: Context | None = None) -
 
 
 def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
-    done = run_chains(starts(count, sampler), ToyEngine(MODEL, width=width), Meter())
+    done = run_chains(starts(count, sampler), ToyEngine(MODEL, max_num_seqs=width), Meter())
     return {each.key: each.outcome for each in done if isinstance(each, Completed)}
 
 
@@ -88,7 +88,7 @@ def speculated(
     count: int, speculate: int, sampler: Power, width: int = 8
 ) -> tuple[dict[SampleKey, Completed], int]:
     """What chains return and cost (but for time), and how many steps the engine took."""
-    engine = Counting(MODEL, width=width)
+    engine = Counting(MODEL, max_num_seqs=width)
     done = run_chains(starts(count, sampler, ENDLESS), engine, Meter(), speculate)
     completed = {each.key: each for each in done if isinstance(each, Completed)}
     assert engine.step() == []
@@ -198,7 +198,7 @@ def test_draws_follow_the_enumerated_law() -> None:
     begin = (
         Start(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0)) for i in range(4000)
     )
-    for done in run_chains(begin, ToyEngine(model, width=64), Meter()):
+    for done in run_chains(begin, ToyEngine(model, max_num_seqs=64), Meter()):
         if isinstance(done, Completed):
             counts[done.outcome.tokens] += 1
     likely = [x for x in expected if 4000 * expected[x] > 5]
@@ -208,7 +208,7 @@ def test_draws_follow_the_enumerated_law() -> None:
 
 
 def test_closing_the_loop_withdraws_what_is_unfinished() -> None:
-    engine = ToyEngine(MODEL, width=4)
+    engine = ToyEngine(MODEL, max_num_seqs=4)
     loop = run_chains(starts(20), engine, Meter())
     next(loop)
     loop.close()
@@ -218,16 +218,20 @@ def test_closing_the_loop_withdraws_what_is_unfinished() -> None:
 def test_a_chain_that_needs_no_engine_completes() -> None:
     def chain() -> Chain:
         index = yield Choose(("pick",), (0.0, 1.0))
-        return Response(ended=Ended.STOP).outcome() if index == 1 else Response().outcome()
+        return (
+            Response(finish_reason=FinishReason.STOP).outcome()
+            if index == 1
+            else Response().outcome()
+        )
 
     outcome = run_one(chain, (), Stream(0, "t", "p", 0), ToyEngine(MODEL))
-    assert outcome.ended is Ended.STOP
+    assert outcome.finish_reason is FinishReason.STOP
 
 
 def test_an_engine_answers_a_chain_in_order() -> None:
     def chain() -> Chain:
-        first = yield Extend(("a",), (), 0, 3, stops=())
-        second = yield Extend(("b",), first.tokens, 1, 5, stops=())
+        first = yield Extend(("a",), (), 0, 3, stop_tokens=())
+        second = yield Extend(("b",), first.tokens, 1, 5, stop_tokens=())
         return Response().then(first).then(second, keep=1).outcome()
 
     outcome = run_one(chain, (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
@@ -244,7 +248,7 @@ def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
 
     def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | Saved | None]:
         resumed = (s._replace(checkpoint=saved.get(s.key)) for s in starts(9, sampler, ENDLESS))
-        return run_chains(resumed, ToyEngine(MODEL, width=4), Meter(), speculate=3)
+        return run_chains(resumed, ToyEngine(MODEL, max_num_seqs=4), Meter(), speculate=3)
 
     whole = {e.key: e for e in events({}) if isinstance(e, Completed)}
     first = events({})
@@ -306,7 +310,7 @@ def test_what_is_asked_for_together_is_what_is_asked_for_by_turns(
     width: int, speculate: int
 ) -> None:
     def run(together: bool) -> tuple[dict[SampleKey, tuple[Outcome, int]], int]:
-        engine = Counting(MODEL, width=width)
+        engine = Counting(MODEL, max_num_seqs=width)
         begin = partial(several, ENDLESS, together)
         them = [
             Start(
@@ -340,7 +344,7 @@ def test_chains_with_many_requests_share_the_rows() -> None:
         Start(SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0))
         for i in range(9)
     ]
-    list(run_chains(them, Watched(MODEL, width=8), Meter()))
+    list(run_chains(them, Watched(MODEL, max_num_seqs=8), Meter()))
     assert most == 3
 
 

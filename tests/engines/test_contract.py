@@ -10,10 +10,10 @@ import pytest
 from tiny import Subject, run, subject
 
 from powerbench.engines.toy import proposal
-from powerbench.types import Ended, Extend
+from powerbench.types import Extend, FinishReason
 
 PROMPT = (3, 1, 4, 1, 5)
-EXTEND = Extend(("draw",), response=(), keep=0, until=12, stops=())
+EXTEND = Extend(("draw",), response=(), keep=0, until=12, stop_tokens=())
 SETTINGS = {
     "base": EXTEND,
     "sharp": replace(EXTEND, tau=0.25),
@@ -41,7 +41,7 @@ def test_a_draw_is_what_the_plain_model_says(engine_under_test: Subject, setting
     x = PROMPT + request.prefix + draw.tokens
     first = len(PROMPT) + request.keep
     logp = engine_under_test.logp(x)[first - 1 : -1]
-    assert draw.ended is Ended.LENGTH
+    assert draw.finish_reason is FinishReason.LENGTH
     assert request.keep + len(draw.tokens) == request.until
     for i, (row, token) in enumerate(zip(logp, draw.tokens, strict=True)):
         q = proposal(np.exp(row), request)
@@ -57,12 +57,12 @@ def test_a_draw_is_what_the_plain_model_says(engine_under_test: Subject, setting
 def test_the_likeliest_tokens_are_the_plain_models_at_temperature_1(
     engine_under_test: Subject, setting: str
 ) -> None:
-    request = replace(SETTINGS[setting], top=5)
+    request = replace(SETTINGS[setting], top_logprobs=5)
     draw = run(engine_under_test.make(2), {0: (PROMPT, request, uniforms(1))})[0]
     first = len(PROMPT) + request.keep
     logp = engine_under_test.logp(PROMPT + request.prefix + draw.tokens)[first - 1 : -1]
-    assert len(draw.top) == len(draw.tokens)
-    for row, ranked in zip(logp, draw.top, strict=True):
+    assert len(draw.top_logprobs) == len(draw.tokens)
+    for row, ranked in zip(logp, draw.top_logprobs, strict=True):
         assert len(set(ranked.tokens)) == 5
         assert list(ranked.logp) == sorted(ranked.logp, reverse=True)
         assert ranked.logp == pytest.approx(row[list(ranked.tokens)], abs=1e-4)
@@ -75,17 +75,19 @@ def test_each_request_is_told_as_many_of_the_likeliest_tokens_as_it_asks_for(
     whole = engine_under_test.vocabulary
     tops = [0, 1, 3, 0, 10**6]
     plain = {c: (PROMPT[c:], replace(EXTEND, until=5 + c), uniforms(c)) for c in range(len(tops))}
-    asking = {c: (p, replace(e, top=tops[c]), u) for c, (p, e, u) in plain.items()}
+    asking = {c: (p, replace(e, top_logprobs=tops[c]), u) for c, (p, e, u) in plain.items()}
     expected = run(engine_under_test.make(5), plain)
     together = run(engine_under_test.make(5), asking)
     for chain, top in enumerate(tops):
         draw = together[chain]
         assert draw.tokens == expected[chain].tokens
         assert draw.logp == pytest.approx(expected[chain].logp, abs=1e-4)
-        assert len(draw.top) == (len(draw.tokens) if top else 0)
-        assert all(len(ranked.tokens) == len(ranked.logp) for ranked in draw.top)
-        assert {len(ranked.tokens) for ranked in draw.top} == ({min(top, whole)} if top else set())
-        for ranked, token, logp in zip(draw.top, draw.tokens, draw.logp, strict=top > 0):
+        assert len(draw.top_logprobs) == (len(draw.tokens) if top else 0)
+        assert all(len(ranked.tokens) == len(ranked.logp) for ranked in draw.top_logprobs)
+        assert {len(ranked.tokens) for ranked in draw.top_logprobs} == (
+            {min(top, whole)} if top else set()
+        )
+        for ranked, token, logp in zip(draw.top_logprobs, draw.tokens, draw.logp, strict=top > 0):
             assert top < whole or sorted(ranked.tokens) == list(range(whole))
             if token in ranked.tokens:
                 assert ranked.logp[ranked.tokens.index(token)] == pytest.approx(logp, abs=1e-6)
@@ -93,13 +95,13 @@ def test_each_request_is_told_as_many_of_the_likeliest_tokens_as_it_asks_for(
 
 def test_the_likeliest_tokens_end_where_the_draw_does(engine_under_test: Subject) -> None:
     engine, u = engine_under_test.make(2), uniforms(2)
-    free = run(engine, {0: (PROMPT, replace(EXTEND, top=2), u)})[0]
+    free = run(engine, {0: (PROMPT, replace(EXTEND, top_logprobs=2), u)})[0]
     engine.withdraw(0)
-    stopped = replace(EXTEND, top=2, stops=(free.tokens[4],))
-    fallen = replace(EXTEND, top=2, tau=0.25, alpha=4.0, floor=-1.0)
+    stopped = replace(EXTEND, top_logprobs=2, stop_tokens=(free.tokens[4],))
+    fallen = replace(EXTEND, top_logprobs=2, tau=0.25, alpha=4.0, floor=-1.0)
     for draw in run(engine, {1: (PROMPT, stopped, u), 2: (PROMPT, fallen, u)}).values():
-        assert draw.ended is not Ended.LENGTH
-        assert len(draw.top) == len(draw.tokens) < len(free.tokens)
+        assert draw.finish_reason is not FinishReason.LENGTH
+        assert len(draw.top_logprobs) == len(draw.tokens) < len(free.tokens)
 
 
 def test_a_stop_token_ends_a_draw_and_belongs_to_it(engine_under_test: Subject) -> None:
@@ -107,8 +109,8 @@ def test_a_stop_token_ends_a_draw_and_belongs_to_it(engine_under_test: Subject) 
     free = run(engine, {0: (PROMPT, EXTEND, u)})[0]
     engine.withdraw(0)
     stop = free.tokens[4]
-    stopped = run(engine, {1: (PROMPT, replace(EXTEND, stops=(stop, 10**6)), u)})[1]
-    assert stopped.ended is Ended.STOP
+    stopped = run(engine, {1: (PROMPT, replace(EXTEND, stop_tokens=(stop, 10**6)), u)})[1]
+    assert stopped.finish_reason is FinishReason.STOP
     assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
 
 
@@ -120,7 +122,7 @@ def test_a_floor_ends_a_draw_where_the_weight_falls_below_it(engine_under_test: 
     weights = np.cumsum(4 * np.array(free.logp) - np.array(free.logq))
     floor = (weights[4] + weights[5]) / 2
     fallen = run(engine, {1: (PROMPT, replace(request, floor=floor), u)})[1]
-    assert fallen.ended is Ended.FLOOR
+    assert fallen.finish_reason is FinishReason.FLOOR
     assert fallen.tokens == free.tokens[: int(np.argmax(weights < floor)) + 1]
 
 

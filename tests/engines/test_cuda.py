@@ -12,15 +12,15 @@ from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
 from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.errors import UserError
-from powerbench.types import Ended, Extend
+from powerbench.types import Extend, FinishReason
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
-EXTEND = Extend(("draw",), response=(), keep=0, until=30, stops=(), tau=0.5)
+EXTEND = Extend(("draw",), response=(), keep=0, until=30, stop_tokens=(), tau=0.5)
 
 
 def engine(name: str, dtype: torch.dtype = torch.float32, width: int = 8) -> HFEngine:
-    return HFEngine(TinyModel(name, dtype), 40, 40, width, prefill_tokens=16, device="cuda")
+    return HFEngine(TinyModel(name, dtype), 40, 40, width, max_prefill_tokens=16, device="cuda")
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "phi3-longrope"])
@@ -83,13 +83,13 @@ def test_stops_and_floors_are_found_on_the_device() -> None:
     request = replace(EXTEND, tau=0.25, alpha=4.0)
     free = run(subject, {0: ((3, 1, 4), request, u)})[0]
     stop = free.tokens[4]
-    stopped = run(subject, {1: ((3, 1, 4), replace(request, stops=(stop,)), u)})[1]
-    assert stopped.ended is Ended.STOP
+    stopped = run(subject, {1: ((3, 1, 4), replace(request, stop_tokens=(stop,)), u)})[1]
+    assert stopped.finish_reason is FinishReason.STOP
     assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
     weights = np.cumsum(4 * np.array(free.logp) - np.array(free.logq))
     floor = (weights[4] + weights[5]) / 2
     fallen = run(subject, {2: ((3, 1, 4), replace(request, floor=floor), u)})[2]
-    assert fallen.ended is Ended.FLOOR
+    assert fallen.finish_reason is FinishReason.FLOOR
     assert fallen.tokens == free.tokens[: int(np.argmax(weights < floor)) + 1]
 
 
@@ -107,14 +107,14 @@ def test_graphs_report_the_likeliest_tokens_of_every_request() -> None:
     subject, u = engine("llama"), np.random.default_rng(1).random(40)
     for chain, top in enumerate((0, 3, 0, 20, 5)):
         both = {
-            2 * chain: ((1, 2 + chain), replace(EXTEND, top=top), u),
+            2 * chain: ((1, 2 + chain), replace(EXTEND, top_logprobs=top), u),
             2 * chain + 1: ((5, 6, 7), EXTEND, u),
         }
         draws = run(subject, both)
-        assert draws[2 * chain + 1].top == ()
+        assert draws[2 * chain + 1].top_logprobs == ()
         drawn = draws[2 * chain]
         rows = plain_logp("llama", (1, 2 + chain, *drawn.tokens))[1:-1]
-        for row, ranked in zip(rows, drawn.top, strict=top > 0):
+        for row, ranked in zip(rows, drawn.top_logprobs, strict=top > 0):
             expected = np.sort(row)[::-1][:top]
             assert np.abs(expected - ranked.logp).max() < 1e-3
             assert np.abs(row[list(ranked.tokens)] - ranked.logp).max() < 1e-3

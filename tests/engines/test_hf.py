@@ -22,7 +22,7 @@ from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
-from powerbench.types import Context, Ended, Extend, Key, Outcome, SampleKey, Tokens
+from powerbench.types import Context, Extend, FinishReason, Key, Outcome, SampleKey, Tokens
 
 ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
 
@@ -47,7 +47,7 @@ class Histories:
         self.checked = self.withdrawn = 0
 
     def turn(self, number: int) -> None:
-        choose, width = self.choose, self.engine.width
+        choose, width = self.choose, self.engine.max_num_seqs
         while len(self.current) < width:
             chain = choose.choice([c for c in self.prompts if c not in self.current])
             self.current[chain] = ()
@@ -60,7 +60,7 @@ class Histories:
                     response=x,
                     keep=keep,
                     until=choose.randint(keep + 1, 24),
-                    stops=(7,),
+                    stop_tokens=(7,),
                     tau=0.5,
                     alpha=2.0,
                     floor=choose.choice([-np.inf, -1.0]),
@@ -76,7 +76,7 @@ class Histories:
             assert close(self.name, prompt, request.prefix, drawn.tokens, drawn.logp)
             self.checked += 1
             fate = choose.random()
-            if drawn.ended is not Ended.FLOOR and fate < 0.4:
+            if drawn.finish_reason is not FinishReason.FLOOR and fate < 0.4:
                 self.move(chain, request.prefix + drawn.tokens)
             elif fate < 0.5:  # a response that the engine has never seen
                 self.move(chain, tuple(choose.randrange(300) for _ in range(choose.randint(0, 23))))
@@ -102,7 +102,7 @@ class Histories:
 )
 def test_exact_after_random_histories(name: str, width: int, look: int, forks: int) -> None:
     """Every log p, after any number of forks, rollbacks and withdrawals."""
-    engine = HFEngine(TinyModel(name), 12, 24, width, prefill_tokens=7, steps_per_look=look)
+    engine = HFEngine(TinyModel(name), 12, 24, width, max_prefill_tokens=7, steps_per_sync=look)
     histories = Histories(name, engine, seed=width + look)
     number = 0
     while histories.checked < forks:
@@ -111,8 +111,8 @@ def test_exact_after_random_histories(name: str, width: int, look: int, forks: i
 
 
 def test_ten_thousand_requests_leave_nothing_behind() -> None:
-    engine = HFEngine(TinyModel("llama"), 12, 24, width=8)
-    u, request = np.random.default_rng(0).random(24), Extend((0,), (), 0, 2, stops=())
+    engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=8)
+    u, request = np.random.default_rng(0).random(24), Extend((0,), (), 0, 2, stop_tokens=())
     held = []
     for first in range(0, 10_000, 8):
         prompts = {first + i: ((first + i) % 300, i, 5) for i in range(8)}
@@ -130,22 +130,22 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
 
 
 def test_a_rejected_proposal_costs_no_recomputation() -> None:
-    engine = HFEngine(TinyModel("llama"), 12, 24, width=1)
+    engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=1)
     prompt, u = (5, 6, 7, 8), np.random.default_rng(0).random(24)
-    first = Extend((0,), (), 0, 20, stops=())
+    first = Extend((0,), (), 0, 20, stop_tokens=())
     x = run(engine, {0: (prompt, first, u)})[0]
     assert x.prefilled == len(prompt) - 1  # the last token of a prompt is decoded
     for cut in (5, 15, 10, 18):  # every proposal is rejected: the next one starts from x again
-        proposal = Extend((cut,), x.tokens, cut, 20, stops=())
+        proposal = Extend((cut,), x.tokens, cut, 20, stop_tokens=())
         assert run(engine, {0: (prompt, proposal, u[::-1].copy())})[0].prefilled == 0
 
 
 def test_what_prompts_share_is_computed_once() -> None:
     """Replicates of a problem share all of the prompt, problems their few-shot examples."""
-    engine = HFEngine(TinyModel("llama"), 24, 24, width=5)
+    engine = HFEngine(TinyModel("llama"), 24, 24, max_num_seqs=5)
     shared, u = tuple(range(1, 21)), np.random.default_rng(0).random(24)
     prompts = [(*shared, 30), (*shared, 30), (*shared, 40, 41, 42), (*shared, 40, 41, 42)]
-    request = Extend((0,), (), 0, 5, stops=())
+    request = Extend((0,), (), 0, 5, stop_tokens=())
     draws = run(engine, {c: (prompt, request, u) for c, prompt in enumerate(prompts)})
     assert [draws[c].prefilled for c in range(4)] == [20, 0, 2, 2]
     for chain, prompt in enumerate(prompts):
@@ -155,10 +155,10 @@ def test_what_prompts_share_is_computed_once() -> None:
 @pytest.mark.parametrize("together", [True, False])
 def test_longrope_factors_are_a_chains_own(together: bool) -> None:
     """A chain that may pass the switch uses the long factors from its start; its neighbours do not."""
-    engine = HFEngine(TinyModel("phi3-longrope"), 40, 16, width=4)
+    engine = HFEngine(TinyModel("phi3-longrope"), 40, 16, max_num_seqs=4)
     u = np.random.default_rng(1).random(16)
     prompts = {0: (1, 2, 3), 1: tuple(range(30)), 2: tuple(range(16)), 3: tuple(range(17))}
-    jobs = {c: (p, Extend((0,), (), 0, 16, stops=()), u) for c, p in prompts.items()}
+    jobs = {c: (p, Extend((0,), (), 0, 16, stop_tokens=()), u) for c, p in prompts.items()}
     batches = [jobs] if together else [{c: job} for c, job in jobs.items()]
     draws = {c: drawn for batch in batches for c, drawn in run(engine, batch).items()}
     for chain, prompt in prompts.items():
@@ -170,20 +170,20 @@ def test_longrope_factors_are_a_chains_own(together: bool) -> None:
 
 
 def test_a_prompt_longer_than_planned_makes_the_cache_grow() -> None:
-    engine = HFEngine(TinyModel("llama"), 4, 8, width=2)
+    engine = HFEngine(TinyModel("llama"), 4, 8, max_num_seqs=2)
     u = np.random.default_rng(1).random(8)
-    request = Extend((0,), (), 0, 8, stops=())
+    request = Extend((0,), (), 0, 8, stop_tokens=())
     short = run(engine, {0: ((1, 2), replace(request, until=3), u)})[0]
     kept = run(engine, {2: ((1, 2), replace(request, until=6), u)})[2]
     prompt = tuple(range(80))
     long = run(engine, {1: (prompt, request, u)})[1]
     assert engine.cache.capacity > 80
-    forked = Extend((1,), kept.tokens, 3, 8, stops=())
+    forked = Extend((1,), kept.tokens, 3, 8, stop_tokens=())
     after = run(engine, {2: ((1, 2), forked, u)})[2]
     assert after.prefilled == 0
     assert close("llama", (1, 2), kept.tokens[:3], after.tokens, after.logp)
     assert close("llama", prompt, (), long.tokens, long.logp)
-    again = Extend((1,), short.tokens, 3, 8, stops=())
+    again = Extend((1,), short.tokens, 3, 8, stop_tokens=())
     more = run(engine, {0: ((1, 2), again, u)})[0]
     assert close("llama", (1, 2), short.tokens, more.tokens, more.logp)
 
@@ -222,35 +222,40 @@ def test_of_equally_likely_tokens_the_lower_id_comes_first_however_many_are_aske
 def test_room_made_for_more_likeliest_tokens_or_longer_responses_disturbs_none_at_work(
     until: int, top: int
 ) -> None:
-    u, request = np.random.default_rng(4).random(64), Extend((0,), (), 0, 20, stops=(), top=2)
+    u, request = (
+        np.random.default_rng(4).random(64),
+        Extend((0,), (), 0, 20, stop_tokens=(), top_logprobs=2),
+    )
     alone = run(HFEngine(TinyModel("llama"), 12, 24, 3), {0: ((5, 6), request, u)})[0]
     engine = HFEngine(TinyModel("llama"), 12, 24, 3)
     engine.submit(0, (5, 6), request, u)
     for _ in range(8):
         assert engine.step() == []
-    more = replace(request, until=until, top=top)
-    draws = run(engine, {1: ((7, 8), replace(request, top=0), u), 2: ((9, 1), more, u)})
+    more = replace(request, until=until, top_logprobs=top)
+    draws = run(engine, {1: ((7, 8), replace(request, top_logprobs=0), u), 2: ((9, 1), more, u)})
     while 0 not in draws:
         draws |= {each.chain: each.draw for each in engine.step()}
     assert draws[0].tokens == alone.tokens
-    assert [ranked.tokens for ranked in draws[0].top] == [ranked.tokens for ranked in alone.top]
-    for now, before in zip(draws[0].top, alone.top, strict=True):
+    assert [ranked.tokens for ranked in draws[0].top_logprobs] == [
+        ranked.tokens for ranked in alone.top_logprobs
+    ]
+    for now, before in zip(draws[0].top_logprobs, alone.top_logprobs, strict=True):
         assert now.logp == pytest.approx(before.logp, abs=1e-4)
     rows = plain_logp("llama", (9, 1, *draws[2].tokens))[1:-1]
-    for row, ranked in zip(rows, draws[2].top, strict=True):
+    for row, ranked in zip(rows, draws[2].top_logprobs, strict=True):
         assert ranked.logp == pytest.approx(np.sort(row)[::-1][:top], abs=1e-4)
 
 
-@pytest.mark.parametrize("setting", [{"width": 0}, {"prefill_tokens": 0}])
+@pytest.mark.parametrize("setting", [{"max_num_seqs": 0}, {"max_prefill_tokens": 0}])
 def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         HFEngine(TinyModel("llama"), 4, 8, **setting)
 
 
 def test_bfloat16_weights_are_drawn_from_in_float32() -> None:
-    engine = HFEngine(TinyModel("llama", torch.bfloat16), 12, 24, width=3)
+    engine = HFEngine(TinyModel("llama", torch.bfloat16), 12, 24, max_num_seqs=3)
     u, prompt = np.random.default_rng(2).random(24), (5, 6, 7)
-    request = Extend((0,), (), 0, 20, stops=(), tau=0.5)
+    request = Extend((0,), (), 0, 20, stop_tokens=(), tau=0.5)
     drawn = run(engine, dict.fromkeys(range(3), (prompt, request, u)))[0]
     x = prompt + drawn.tokens
     expected = plain_logp("llama", x)[range(2, len(x) - 1), drawn.tokens]
@@ -297,7 +302,7 @@ def power_chains(
 @pytest.mark.parametrize("chains", [1, 6])
 def test_chains_are_the_same_with_early_rejection_and_speculation(name: str, chains: int) -> None:
     def sample(early_rejection: bool, speculate: int) -> dict[int, Completed]:
-        engine = HFEngine(TinyModel(name), 12, 24, width=8, deterministic=True)
+        engine = HFEngine(TinyModel(name), 12, 24, max_num_seqs=8, deterministic=True)
         sampler = replace(POWER, early_rejection=early_rejection)
         return completed(engine, range(chains), sampler, speculate)
 
@@ -314,7 +319,9 @@ def test_chains_are_the_same_with_early_rejection_and_speculation(name: str, cha
 
 def test_what_was_drawn_ahead_is_not_computed_again() -> None:
     costs = [
-        completed(HFEngine(TinyModel("llama"), 12, 24, width=8), [4], speculate=ahead)[4].cost
+        completed(HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=8), [4], speculate=ahead)[
+            4
+        ].cost
         for ahead in (0, 3)
     ]
     assert costs[0].prefilled == costs[1].prefilled == len((5, 6, 7, 0, 1)) - 1
@@ -327,7 +334,7 @@ def test_deterministic_mode_is_the_same_bit_for_bit_in_any_batch_and_order(name:
     wide = power_chains(name, 32, order, deterministic=True)
     random.Random(1).shuffle(order)
     assert wide == power_chains(name, 7, order, deterministic=True)
-    assert wide == power_chains(name, 7, order[::-1], deterministic=True, prefill_tokens=5)
+    assert wide == power_chains(name, 7, order[::-1], deterministic=True, max_prefill_tokens=5)
     few = order[:4]
     alone = power_chains(name, 1, few, deterministic=True)
     assert alone == {chain: wide[chain] for chain in few}
@@ -341,12 +348,12 @@ def test_deterministic_mode_holds_in_bfloat16() -> None:
 
 def test_deterministic_mode_does_not_depend_on_what_was_cached() -> None:
     """A response that was decoded and one that is prefilled again give the same next tokens."""
-    engine = HFEngine(TinyModel("llama"), 12, 24, width=3, deterministic=True)
+    engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=3, deterministic=True)
     u, prompt = np.random.default_rng(0).random(24), (5, 6, 7, 8)
-    x = run(engine, {0: (prompt, Extend((0,), (), 0, 20, stops=()), u)})[0]
-    more = Extend((1,), x.tokens, 15, 24, stops=())
+    x = run(engine, {0: (prompt, Extend((0,), (), 0, 20, stop_tokens=()), u)})[0]
+    more = Extend((1,), x.tokens, 15, 24, stop_tokens=())
     cached = run(engine, {0: (prompt, more, u)})[0]
-    engine = HFEngine(TinyModel("llama"), 12, 24, width=3, deterministic=True)
+    engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=3, deterministic=True)
     fresh = run(engine, {0: (prompt, more, u)})[0]
     assert (cached.prefilled, fresh.prefilled) == (0, 18)
     assert replace(cached, prefilled=0) == replace(fresh, prefilled=0)
@@ -361,7 +368,7 @@ def test_deterministic_mode_reports_the_same_likeliest_tokens_in_any_batch(
     for width in (5, 1):
         engines.append(HFEngine(TinyModel("llama", dtype), 12, 24, width, deterministic=True))
     requests = {
-        c: ((5, 6, c), Extend((0,), (), 0, 24, stops=(), top=top), u)
+        c: ((5, 6, c), Extend((0,), (), 0, 24, stop_tokens=(), top_logprobs=top), u)
         for c, top in enumerate((9, 0, 200, 30, 1))
     }
     together = run(engines[0], requests)
@@ -376,8 +383,8 @@ def test_memory_is_planned_from_what_is_free(
     config = models("llama")[0].config
     chain = 2 * kv_cache.row_bytes(config, 36, torch.float32)
     monkeypatch.setattr(kv_cache, "free_bytes", lambda _: int(3.5 * chain / kv_cache.SHARE))
-    assert HFEngine(TinyModel("llama"), 12, 24, width=32).width == 3
-    assert "engine.width=32 does not fit memory; using 3" in capsys.readouterr().err
+    assert HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=32).max_num_seqs == 3
+    assert "engine.max_num_seqs=32 does not fit memory; using 3" in capsys.readouterr().err
     monkeypatch.setattr(kv_cache, "free_bytes", lambda _: chain // 2)
     with pytest.raises(UserError, match=r"36 tokens needs .* set a smaller max_tokens"):
-        HFEngine(TinyModel("llama"), 12, 24, width=32)
+        HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=32)

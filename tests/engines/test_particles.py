@@ -20,15 +20,15 @@ KNOWN = len(PROMPT) - 1
 SMC = PowerSMC(24, alpha=2.0, particles=8, threshold=0.7, interval=3)
 
 
-@pytest.mark.parametrize("stops", [(), (60, 180, 240)], ids=["full", "stopping"])
+@pytest.mark.parametrize("stop_tokens", [(), (60, 180, 240)], ids=["full", "stopping"])
 @pytest.mark.parametrize("chains", [1, 2, 3])
 @pytest.mark.parametrize("room", [0, 1, 7])
 def test_resampling_computes_nothing_again_and_copies_duplicates_alone(
-    chains: int, room: int, stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    chains: int, room: int, stop_tokens: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a row for each particle the prompt is computed once, for all chains; a duplicate needs a copy of its
     ancestor at most, and a survivor nothing."""
-    engine, moved = HFEngine(TinyModel("llama"), 12, 24, width=8 * chains + room), 0
+    engine, moved = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=8 * chains + room), 0
     copy = engine.cache.copy
 
     def counted(source: int, target: int, start: int, stop: int) -> None:
@@ -37,7 +37,7 @@ def test_resampling_computes_nothing_again_and_copies_duplicates_alone(
         copy(source, target, start, stop)
 
     monkeypatch.setattr(engine.cache, "copy", counted)
-    begin = partial(SMC.chain, Context(PROMPT, 0, stops))
+    begin = partial(SMC.chain, Context(PROMPT, 0, stop_tokens))
     starts = [
         Start(SampleKey(str(i), 0), PROMPT, begin, Stream(0, "task", str(i), 0))
         for i in range(chains)
@@ -48,7 +48,7 @@ def test_resampling_computes_nothing_again_and_copies_duplicates_alone(
     for each in done:
         for resampling in each.outcome.rounds[:-1]:
             position = (resampling.block + 1) * SMC.interval
-            copies = sum(ancestor != slot for slot, ancestor in enumerate(resampling.kept))
+            copies = sum(ancestor != sequence for sequence, ancestor in enumerate(resampling.kept))
             most += copies * (KNOWN + position)
             duplicates += copies
     assert moved <= most

@@ -107,13 +107,13 @@ def subject(name: str) -> Subject:
         return Subject(
             name,
             12,
-            lambda width: ToyEngine(toy, width=width),
+            lambda width: ToyEngine(toy, max_num_seqs=width),
             lambda x: np.log([toy.p(x[: i + 1]) for i in range(len(x))]),
         )
     return Subject(
         name,
         VOCABULARY,
-        lambda width: HFEngine(TinyModel(name), 40, 40, width=width, prefill_tokens=16),
+        lambda width: HFEngine(TinyModel(name), 40, 40, max_num_seqs=width, max_prefill_tokens=16),
         lambda x: plain_logp(name, x),
     )
 

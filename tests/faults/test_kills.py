@@ -95,7 +95,7 @@ def stored(runs: Path) -> list[tuple[Path, int]]:
 
 @pytest.mark.model
 def test_ten_kills_change_no_sample_of_the_bundled_model(tmp_path: Path) -> None:
-    settings = ("engine.deterministic=true", "engine.width=8", "replicates=6")
+    settings = ("engine.deterministic=true", "engine.max_num_seqs=8", "replicates=6")
     assert command(tmp_path / "whole", *settings).wait() == 0
     whole = samples(tmp_path / "whole")
     killed_and_resumed(tmp_path / "hit", 10, *settings)

@@ -24,7 +24,7 @@ from powerbench.types import Context, Prompt
 
 MODEL: HubModel = compose(["model=smollm2-135m"]).build("model")
 try:
-    CODEC = MODEL.codec()
+    CODEC = MODEL.tokenizer()
 except UserError as error:
     pytest.skip(f"no bundled model: {error}", allow_module_level=True)
 
@@ -38,8 +38,8 @@ def test_greedy_is_the_librarys_greedy() -> None:
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False
         )[0, len(prompt) :]
         logp = plain(torch.tensor([[*prompt, *out.tolist()]])).logits[0].log_softmax(-1)
-    engine = HFEngine(MODEL, len(prompt), 16, width=2)
-    chain = partial(Greedy(16).chain, Context(prompt, CODEC.eos, CODEC.stops))
+    engine = HFEngine(MODEL, len(prompt), 16, max_num_seqs=2)
+    chain = partial(Greedy(16).chain, Context(prompt, CODEC.eos, CODEC.stop_tokens))
     ours = run_one(chain, prompt, Stream(0, "t", "p", 0), engine)
     assert list(ours.tokens) == out.tolist()
     expected = sum(logp[len(prompt) - 1 + i, token].item() for i, token in enumerate(ours.tokens))
@@ -49,7 +49,7 @@ def test_greedy_is_the_librarys_greedy() -> None:
 def test_the_chat_template_and_the_stop_token_are_the_models() -> None:
     turn = CODEC.tokenizer.decode(list(CODEC.encode(Prompt("Hi", chat=True))))
     assert turn.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-    assert CODEC.stops == (CODEC.eos,) == (CODEC.token("<|im_end|>"),)
+    assert CODEC.stop_tokens == (CODEC.eos,) == (CODEC.token("<|im_end|>"),)
     with pytest.raises(UserError, match="tokens of 'smollm2-135m', not one"):
         CODEC.token("three whole words")
 

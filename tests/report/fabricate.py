@@ -8,7 +8,7 @@ import yaml
 
 from powerbench.report.summary import Results, Summary
 from powerbench.store import Run
-from powerbench.types import Cost, Ended, Problem, Prompt, Sample, SampleKey, Score, Step
+from powerbench.types import Cost, FinishReason, Problem, Prompt, Sample, SampleKey, Score, Step
 
 STEPS = (
     Step(0, 1, -9.0, -7.0, 3, True),
@@ -25,7 +25,7 @@ def sample(problem: str = "p0", replicate: int = 0, length: int = 4, **changes: 
         "tokens": tuple(range(length)),
         "logp": -0.5 * length,
         "entropy": 0.25 * length,
-        "ended": Ended.STOP,
+        "finish_reason": FinishReason.STOP,
         "prompt_tokens": 7,
         "cost": Cost(decoded=length, prefilled=7, seconds=1.0, finished=100.0),
     }
@@ -96,7 +96,7 @@ def grid(problems: int, replicates: int, **changes: Any) -> list[Sample]:
 def verdicts(samples: Iterable[Sample], every: int = 2) -> dict[tuple[str, int], Score]:
     """Every `every`-th response is right."""
     return {
-        (s.problem, s.replicate): Score(correct=i % every == 0, extracted=str(i), reason="compared")
+        (s.problem, s.replicate): Score(correct=i % every == 0, answer=str(i), reason="compared")
         for i, s in enumerate(samples)
     }
 

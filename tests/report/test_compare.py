@@ -35,7 +35,7 @@ def run(folder: Path, name: str, decoded: int, seconds: float, best: int) -> Res
         tokens = tuple(range(10)) if r < 2 else tuple(range(100 * r, 100 * r + 10))
         one = sample(f"p{i}", r, length=10, logp=-5.0 - r, cost=cost, tokens=tokens)
         samples.append(one)
-        scores[f"p{i}", r] = Score(correct=r == best, extracted="7" if r < 3 else None)
+        scores[f"p{i}", r] = Score(correct=r == best, answer="7" if r < 3 else None)
     return Results.read(write_run(folder / f"{name}-1", samples, scores))
 
 

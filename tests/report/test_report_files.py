@@ -134,7 +134,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "base-1",
         [sample(text=HOSTILE)],
-        {("p0", 0): Score(correct=False, extracted=HOSTILE, reason=HOSTILE)},
+        {("p0", 0): Score(correct=False, answer=HOSTILE, reason=HOSTILE)},
         prompt=HOSTILE,
     )
     (run.path / "manifest.json").write_text(json.dumps({"command": HOSTILE}))
@@ -144,7 +144,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert text.count("</script>") == 3  # the index's, the chunk's, and the script's own
     chunk = data(page, "chunk-0")
     (response,) = chunk["responses"]
-    assert response["text"] == response["extracted"] == response["reason"] == HOSTILE
+    assert response["text"] == response["answer"] == response["reason"] == HOSTILE
     assert chunk["problems"]["0"]["prompt"] == HOSTILE
 
 

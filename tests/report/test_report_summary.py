@@ -13,7 +13,7 @@ from powerbench.report.summary import Summary, labels
 from powerbench.report.tables.results import results as results_table
 from powerbench.report.tables.table import markdown
 from powerbench.stats.intervals import wilson
-from powerbench.types import Cost, Ended, Score
+from powerbench.types import Cost, FinishReason, Score
 
 
 def of_scores(path: Path, *scores: Score) -> Summary:
@@ -42,7 +42,13 @@ def test_likelihood_and_confidence_are_means_over_responses_of_means_over_tokens
 def test_cost_counts_rejected_proposals(tmp_path: Path) -> None:
     samples = [
         sample("p0", length=5, cost=Cost(40, 9, 1, 1), steps=STEPS),
-        sample("p1", length=15, cost=Cost(60, 21, 1, 1), steps=STEPS[1:], ended=Ended.LENGTH),
+        sample(
+            "p1",
+            length=15,
+            cost=Cost(60, 21, 1, 1),
+            steps=STEPS[1:],
+            finish_reason=FinishReason.LENGTH,
+        ),
     ]
     summary = summarise(write_run(tmp_path / "power-1", samples))
     assert summary.decoded_per_token == 100 / 20

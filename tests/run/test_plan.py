@@ -37,7 +37,7 @@ def content(run: Run) -> dict[tuple[str, int], tuple[object, ...]]:
             sample.tokens,
             sample.logp,
             sample.entropy,
-            sample.ended,
+            sample.finish_reason,
             sample.steps,
             sample.cost.decoded,
         )
@@ -76,7 +76,7 @@ def test_repeating_the_command_repeats_no_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [1, 3, 20])
 def test_samples_do_not_depend_on_the_batch(tmp_path: Path, width: int) -> None:
     usual = toy_run(tmp_path / "usual", "limit=7")
-    other = toy_run(tmp_path / "other", "limit=7", f"engine.width={width}")
+    other = toy_run(tmp_path / "other", "limit=7", f"engine.max_num_seqs={width}")
     assert content(usual) == content(other)
 
 
@@ -87,7 +87,7 @@ def test_what_changes_samples_changes_the_folder(tmp_path: Path, setting: str) -
     def folder(*overrides: str) -> Path:
         return prepare(compose([*TOY, f"runs={tmp_path}", *overrides])).run.path
 
-    assert folder() == folder("limit=3", "replicates=4", "engine.width=2", "verifier=code")
+    assert folder() == folder("limit=3", "replicates=4", "engine.max_num_seqs=2", "verifier=code")
     assert folder() != folder(setting)
 
 

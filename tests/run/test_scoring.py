@@ -39,7 +39,7 @@ def responses(ids: Iterable[int]) -> list[Response]:
 class Fake:
     """A verifier whose verdict on a problem is what `decide` says of it."""
 
-    decide: Callable[[str], Score] = lambda id: Score(correct=True, extracted=id)
+    decide: Callable[[str], Score] = lambda id: Score(correct=True, answer=id)
     workers: int = 2
     name: str = "fake"
     closed: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +58,7 @@ def test_every_sample_has_its_verdict_stored(tmp_path: Path) -> None:
         scoring.submit(*responses(range(20)))
         seen = {verdict.key: verdict.score for verdict in scoring.verdicts()}
     assert seen == run.scores("fake")
-    assert {key.problem: score.extracted for key, score in seen.items() if score} == {
+    assert {key.problem: score.answer for key, score in seen.items() if score} == {
         str(i): str(i) for i in range(20)
     }
     assert verifier.closed.is_set()

@@ -33,7 +33,7 @@ SMALL = {
     "interval": 2,
     "window": 3,
     "together": 2,
-    "likeliest": 3,
+    "top_k_confidence": 3,
     "replicas": 2,
     "tries": 2,
     "width": 3,
@@ -66,7 +66,7 @@ def run(
         for key in [SampleKey(f"p{i}", 0)]
         for checkpoint in [(checkpoints or {}).get(key)]
     ]
-    events = [e for e in run_chains(starts, ToyEngine(MODEL, width=width), Meter()) if e]
+    events = [e for e in run_chains(starts, ToyEngine(MODEL, max_num_seqs=width), Meter()) if e]
     done = {e.key: e for e in events if isinstance(e, Completed)}
     return done, [e for e in events if isinstance(e, Saved)]
 

@@ -86,7 +86,7 @@ def test_the_outcome_has_the_entropy_and_the_end_of_its_positions() -> None:
         ((_, greedy),) = completed(Greedy(5), model, count=1).items()
         assert done.outcome.entropy == pytest.approx(greedy.outcome.entropy)
         assert done.outcome.logp == pytest.approx(greedy.outcome.logp)
-        assert done.outcome.ended == greedy.outcome.ended
+        assert done.outcome.finish_reason == greedy.outcome.finish_reason
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def offline(**settings: Any) -> DeepConf:
         "max_tokens": 2,
         "n": 3,
         "together": 2,
-        "likeliest": 2,
+        "top_k_confidence": 2,
         "window": 2,
         "tail": 1,
         "eta": 0.5,
@@ -48,7 +48,14 @@ def offline(**settings: Any) -> DeepConf:
 
 
 def online(**settings: Any) -> DeepConfOnline:
-    given = {"max_tokens": 3, "n": 3, "warm_up": 2, "together": 1, "interval": 1, "likeliest": 2}
+    given = {
+        "max_tokens": 3,
+        "n": 3,
+        "warm_up": 2,
+        "together": 1,
+        "interval": 1,
+        "top_k_confidence": 2,
+    }
     return DeepConfOnline(**{**given, "window": 1, "eta": 0.5, "temperature": 1.0, **settings})
 
 
@@ -262,7 +269,7 @@ def test_a_response_is_stopped_exactly_where_a_group_is_below_the_threshold(
 def test_it_decodes_less_than_offline() -> None:
     """In all, with the same seed; by how much, in expectation, on the toy model: exactly."""
     context = asked(TOY)
-    settings = {"max_tokens": 30, "n": 8, "likeliest": 5, "window": 3, "eta": 0.1}
+    settings = {"max_tokens": 30, "n": 8, "top_k_confidence": 5, "window": 3, "eta": 0.1}
     full = completed(offline(**settings, measure="lowest"), TOY, count=40, context=context)
     some = completed(
         online(**settings, warm_up=4, together=2, interval=2, consensus=1.0), TOY, 8, 40, context
@@ -277,7 +284,9 @@ def test_it_decodes_less_than_offline() -> None:
 
 
 def test_the_trace_keeps_those_who_stayed_and_ends_with_the_vote() -> None:
-    sampler = online(max_tokens=30, n=8, warm_up=4, together=3, interval=2, likeliest=5, window=3)
+    sampler = online(
+        max_tokens=30, n=8, warm_up=4, together=3, interval=2, top_k_confidence=5, window=3
+    )
     for each in completed(sampler, TOY, context=asked(TOY)).values():
         *waves, votes = each.outcome.rounds
         sizes = [len(wave.logp) for wave in waves]

@@ -26,7 +26,7 @@ from powerbench.samplers.greedy import Greedy
 from powerbench.samplers.low_temp import LowTemp
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
-from powerbench.types import Extend, Ranked, Request, Tokens
+from powerbench.types import Extend, Request, Tokens, TopLogprobs
 
 HORIZON = 3
 MODELS = [TabularModel(seed=seed) for seed in range(3)]
@@ -217,9 +217,9 @@ def test_loglikelihood_is_that_of_the_table() -> None:
 def test_an_enumerated_draw_reports_the_tables_likeliest_tokens(top: int) -> None:
     model = TabularModel(vocabulary=4, seed=1)
 
-    def program() -> Generator[Request, Any, tuple[Tokens, tuple[Ranked, ...]]]:
-        draw = yield Extend(("draw",), (), keep=0, until=3, stops=(0,), top=top)
-        return draw.tokens, draw.top
+    def program() -> Generator[Request, Any, tuple[Tokens, tuple[TopLogprobs, ...]]]:
+        draw = yield Extend(("draw",), (), keep=0, until=3, stop_tokens=(0,), top_logprobs=top)
+        return draw.tokens, draw.top_logprobs
 
     for tokens, reported in law(program, model):
         assert len(reported) == (len(tokens) if top else 0)

@@ -19,7 +19,7 @@ from powerbench.models import TabularModel
 from powerbench.samplers.parallel_tempering import ParallelTempering
 from powerbench.samplers.power import Power
 from powerbench.samplers.replicas import Replica
-from powerbench.types import Ended, Request, Tokens
+from powerbench.types import FinishReason, Request, Tokens
 
 TOY = TabularModel(vocabulary=5)
 Rungs = tuple[Tokens, ...]
@@ -49,10 +49,12 @@ def transition(
 
     def after(xs: Rungs) -> Generator[Request, Any, Rungs]:
         replicas = []
-        for slot, (x, move) in enumerate(zip(xs, sampler.moves, strict=True)):
+        for sequence, (x, move) in enumerate(zip(xs, sampler.moves, strict=True)):
             known = state(model, x, move.tau)
             unknown = replace(known, logq=(math.nan,) * len(x))
-            replicas.append(Replica(slot, known) if scored else Replica(slot, unknown, len(x)))
+            replicas.append(
+                Replica(sequence, known) if scored else Replica(sequence, unknown, len(x))
+            )
         for part, n in parts:
             if part == "move":
                 context = context_of(model)
@@ -184,13 +186,13 @@ def test_the_record_follows_the_top_rung() -> None:
 
 
 def test_a_chain_ends_after_the_block_in_which_the_top_rung_holds_eos() -> None:
-    model, ended = TabularModel(vocabulary=2, seed=4), set()
+    model, finish_reason = TabularModel(vocabulary=2, seed=4), set()
     for done in completed(SAMPLER, model, count=60).values():
         x, last = done.outcome, done.outcome.steps[-1].block
-        assert x.ended is Ended.STOP or len(x.tokens) == SAMPLER.max_tokens
+        assert x.finish_reason is FinishReason.STOP or len(x.tokens) == SAMPLER.max_tokens
         assert len(x.tokens) <= 4 * (last + 1)
-        ended.add(last)
-    assert ended == {0, 1}
+        finish_reason.add(last)
+    assert finish_reason == {0, 1}
     on = completed(replace(SAMPLER, stop_at_eos=False), model)
     assert all(each.outcome.steps[-1].block == 2 for each in on.values())
 

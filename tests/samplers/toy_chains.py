@@ -15,9 +15,19 @@ from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
 from powerbench.samplers.common import Response, Sampler
-from powerbench.types import Chain, Context, Ended, Outcome, Request, SampleKey, Save, Step, Tokens
+from powerbench.types import (
+    Chain,
+    Context,
+    FinishReason,
+    Outcome,
+    Request,
+    SampleKey,
+    Save,
+    Step,
+    Tokens,
+)
 
-ENDLESS = Context((), eos=99, stops=(99,))
+ENDLESS = Context((), eos=99, stop_tokens=(99,))
 """Nothing stops: every response has the full length."""
 
 
@@ -40,7 +50,7 @@ def state(model: TabularModel, x: Tokens, tau: float) -> Response:
         tuple(math.log(row[t]) for row, t in zip(p, x, strict=True)),
         tuple(math.log(row[t]) for row, t in zip(q, x, strict=True)),
         tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in p),
-        Ended.STOP if x[-1] == 0 else Ended.LENGTH,
+        FinishReason.STOP if x[-1] == 0 else FinishReason.LENGTH,
     )
 
 
@@ -94,7 +104,7 @@ def completed(
         for i in range(count):
             yield Start(SampleKey(f"p{i}", 0), (), begin, Stream(0, "task", f"p{i}", 0))
 
-    done = run_chains(starts(), ToyEngine(model, width=width), Meter(), speculate)
+    done = run_chains(starts(), ToyEngine(model, max_num_seqs=width), Meter(), speculate)
     return {each.key: each for each in done if isinstance(each, Completed)}
 
 

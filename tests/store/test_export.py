@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with run.score_writer("strict") as write:
             for key in keys[1:]:
                 write(key, Score(correct=False, reason="units"))
-            write(keys[1], Score(correct=True, extracted="7", reason="same", by="us"))
+            write(keys[1], Score(correct=True, answer="7", reason="same", by="us"))
     return folder
 
 
@@ -51,10 +51,10 @@ def test_datasets_loads_what_was_stored(runs: Path, tmp_path: Path) -> None:
         assert row["run"].startswith(f"{row['sampler']}-")
         assert (row["prompt"], row["gold"]) == (problem.prompt.text, problem.gold)
         assert (row["response"], tuple(row["tokens"])) == (sample.text, sample.tokens)
-        assert (row["logp"], row["entropy"], row["ended"]) == (
+        assert (row["logp"], row["entropy"], row["finish_reason"]) == (
             sample.logp,
             sample.entropy,
-            sample.ended,
+            sample.finish_reason,
         )
         assert (row["decoded"], row["seconds"]) == (sample.cost.decoded, sample.cost.seconds)
         assert row["finished"].timestamp() == pytest.approx(sample.cost.finished, abs=2e-3)

@@ -33,8 +33,8 @@ def put(folder: Path, writer: Writer, number: int = 1) -> None:
     write(file_of(folder / "writers", "samples", number), writer)
 
 
-def take(folder: Path, told: list[str], patience: float = SHORT) -> "Iterator[Lease]":
-    return leased(folder, "samples", "the run", told.append, patience)
+def take(folder: Path, told: list[str], lease_timeout: float = SHORT) -> "Iterator[Lease]":
+    return leased(folder, "samples", "the run", told.append, lease_timeout)
 
 
 def last(folder: Path) -> Writer:
@@ -102,7 +102,7 @@ def test_a_killed_process_loses_it_at_once(tmp_path: Path) -> None:
             take(tmp_path, told).__enter__()
         process.kill()
         process.join()
-        with take(tmp_path, told, patience=3600):
+        with take(tmp_path, told, lease_timeout=3600):
             pass
     assert told == [
         f"the run: process {process.pid} on {platform.node()} ended without a word; taking over"
@@ -113,7 +113,7 @@ def test_a_process_number_used_again_is_another_process(tmp_path: Path) -> None:
     with take(tmp_path, []):
         mine = last(tmp_path)
     put(tmp_path, replace(mine, ended=None, born="1"), 2)
-    with take(tmp_path, [], patience=3600):
+    with take(tmp_path, [], lease_timeout=3600):
         pass
 
 
@@ -136,7 +136,7 @@ def test_one_elsewhere_that_beats_keeps_it(tmp_path: Path) -> None:
     beats = threading.Timer(SHORT / 3, put, [tmp_path, replace(FOREIGN, beat=1)])
     beats.start()
     with pytest.raises(Held, match="process 12 on node7"):
-        take(tmp_path, [], patience=60).__enter__()
+        take(tmp_path, [], lease_timeout=60).__enter__()
     beats.join()
 
 
@@ -147,7 +147,7 @@ def test_a_job_that_is_started_again_takes_it_from_its_own_past(
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "3")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with take(tmp_path, [], patience=3600):
+    with take(tmp_path, [], lease_timeout=3600):
         assert (last(tmp_path).job, last(tmp_path).restart) == ("slurm 3_1", 1)
 
 

@@ -18,7 +18,7 @@ from powerbench.store.shard import WHOLE, Shard
 from powerbench.types import (
     Checkpoint,
     Cost,
-    Ended,
+    FinishReason,
     Problem,
     Prompt,
     Sample,
@@ -31,7 +31,9 @@ from powerbench.types import (
 def sample(problem: str, replicate: int = 0) -> Sample:
     steps = (Step(0, 1, -2.0, None, 3, False), Step(0, 0, -2.0, -1.5, 4, True))
     cost = Cost(decoded=9, prefilled=4, seconds=0.5, finished=100.0)
-    return Sample(problem, replicate, "é\n\u2028", (1, 2), -1.5, 3.0, Ended.STOP, 4, cost, steps)
+    return Sample(
+        problem, replicate, "é\n\u2028", (1, 2), -1.5, 3.0, FinishReason.STOP, 4, cost, steps
+    )
 
 
 @pytest.fixture
@@ -53,10 +55,10 @@ def test_what_is_written_is_read(run: Run) -> None:
     assert run.problems()["a"] == Problem("a", Prompt("A?"), "1", {"level": 2})
     assert run.config == {"seed": 0}
     with run.score_writer("math") as verdict:
-        verdict(SampleKey("a", 0), Score(correct=True, extracted="1"))
-        verdict(SampleKey("a", 0), Score(correct=False, extracted="1"))
+        verdict(SampleKey("a", 0), Score(correct=True, answer="1"))
+        verdict(SampleKey("a", 0), Score(correct=False, answer="1"))
     assert run.scores("math") == {
-        ("a", 0): Score(correct=False, extracted="1")
+        ("a", 0): Score(correct=False, answer="1")
     }  # the last verdict counts
 
 
@@ -144,7 +146,7 @@ def test_several_may_find_at_once_that_a_writer_is_lost(
     with ThreadPoolExecutor(3) as pool:
 
         def work(number: int) -> None:
-            with run.writing(Shard(number, 3), told.append, patience=0.3) as writing:
+            with run.writing(Shard(number, 3), told.append, lease_timeout=0.3) as writing:
                 writing.write(sample(str(number)))
 
         list(pool.map(work, [1, 2, 3]))

@@ -19,7 +19,7 @@ def judge(text: str, gold: str = "A", options: list[str] = OPTIONS) -> Score:
 def read(content: str, options: list[str] = OPTIONS) -> str | None:
     """The letter that is read in a box with this content."""
     score = judge(rf"Thus \boxed{{{content}}}.", options=options)
-    return None if score.reason == "no letter boxed" else score.extracted
+    return None if score.reason == "no letter boxed" else score.answer
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_response_without_the_function_is_wrong(text: str, reason: str) -> Non
 def test_the_score_keeps_the_program_and_what_decided() -> None:
     assert judge(f"{BODY}\nprint(1)\n") == Score(
         correct=True,
-        extracted=PROMPT + BODY,
+        answer=PROMPT + BODY,
         reason="passed",
         by=f"{sandbox.best_mode()}, Python {platform.python_version()}",
     )
@@ -84,7 +84,7 @@ def test_a_sandbox_that_fails_decides_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.executable", "/no/such/python")
     score = judge(BODY)
     assert score.value is None
-    assert score.extracted == PROMPT + BODY
+    assert score.answer == PROMPT + BODY
     assert "the sandbox failed" in score.reason
     assert score.by.startswith("limits")
 
@@ -122,7 +122,7 @@ def test_each_mode_has_a_name_and_a_rule() -> None:
     official = CodeVerifier(mode="official", timeout=60)
     assert (CodeVerifier().name, official.name) == ("code", "code_official")
     right = official.score(PROBLEM, f"```python\n{WHOLE}```\n")
-    assert (right.correct, right.extracted) == (True, PROMPT + BODY.rstrip())
+    assert (right.correct, right.answer) == (True, PROMPT + BODY.rstrip())
     assert judge(WHOLE).correct is True
     assert official.score(PROBLEM, WHOLE).correct is False
     assert official.score(PROBLEM, "").correct is False

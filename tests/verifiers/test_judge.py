@@ -138,7 +138,7 @@ def test_preference_is_the_probability_of_the_candidates_label(
     for problem in PROBLEMS:
         score = verifier.score(problem, "CANDIDATE")
         assert score.preference == pytest.approx(0.75)
-        assert (score.correct, score.extracted) == (None, "CANDIDATE")
+        assert (score.correct, score.answer) == (None, "CANDIDATE")
     for problem, question in zip(PROBLEMS, endpoint.questions, strict=True):
         assert candidate_first(question) == swapped(problem.meta["instruction"])
 
@@ -178,7 +178,7 @@ def test_equal_outputs_are_a_tie_without_asking(endpoint: FakeEndpoint, tmp_path
 @pytest.mark.parametrize("text", ["", "\0", "half a pair \ud83d", "{output_2}", "x" * 10**6])
 def test_any_response_is_judged(endpoint: FakeEndpoint, tmp_path: Path, text: str) -> None:
     score = judge_at(endpoint, tmp_path).score(PROBLEMS[0], text)
-    assert (score.preference, score.extracted) == (0.5, text)
+    assert (score.preference, score.answer) == (0.5, text)
 
 
 def test_a_verdict_tells_who_judged(endpoint: FakeEndpoint, tmp_path: Path) -> None:

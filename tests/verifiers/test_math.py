@@ -242,7 +242,7 @@ def rows(table: dict[str, str]) -> list[tuple[str, str]]:
 def test_equal(verifier: MathVerifier, gold: str, answer: str) -> None:
     score = judge(verifier, gold, answer)
     assert score.correct is True, score.reason
-    assert score.extracted == answer
+    assert score.answer == answer
 
 
 @pytest.mark.parametrize(("gold", "answer"), rows(DIFFERENT))
@@ -269,7 +269,7 @@ TOWER = "9^{9^{9^9}}"
 def test_an_answer_that_takes_too_long_is_undecided(answer: str) -> None:
     verifier = MathVerifier(timeout=0.5, workers=1)
     score = judge(verifier, "7", answer)
-    assert score == Score(extracted=answer, reason="timed out", by="worker process")
+    assert score == Score(answer=answer, reason="timed out", by="worker process")
     assert score.value is None
     verifier.close()
 
@@ -286,7 +286,7 @@ def test_undecided_is_one_answer_and_not_the_next(verifier: MathVerifier) -> Non
 def test_the_official_grader_is_stopped_too(answer: str) -> None:
     verifier = MathVerifier(mode="official", timeout=0.5, workers=1)
     assert judge(verifier, r"\frac{1}{2}", answer) == Score(
-        extracted=answer, reason="timed out", by="worker process"
+        answer=answer, reason="timed out", by="worker process"
     )
     verifier.close()
 
@@ -295,7 +295,7 @@ def test_an_answer_that_takes_too_much_memory_is_undecided() -> None:
     answer = r"\operatorname{zeros}(99999,99999)"
     verifier = MathVerifier(memory_mb=256, workers=1)
     assert judge(verifier, "5", answer) == Score(
-        extracted=answer, reason="out of memory", by="worker process"
+        answer=answer, reason="out of memory", by="worker process"
     )
     verifier.close()
 

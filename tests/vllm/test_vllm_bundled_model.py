@@ -19,7 +19,7 @@ from powerbench.types import Extend, Prompt
 
 MODEL: HubModel = compose(["model=smollm2-135m"]).build("model")
 try:
-    CODEC = MODEL.codec()
+    CODEC = MODEL.tokenizer()
 except UserError as error:
     pytest.skip(f"no bundled model: {error}", allow_module_level=True)
 
@@ -34,7 +34,7 @@ SETTINGS = [
 
 def test_draws_are_exact() -> None:
     memory = f"+engine.options.kv_cache_memory_bytes={2**28}"
-    job = compose(["engine=vllm", "engine.width=16", "engine.enforce_eager=true", memory])
+    job = compose(["engine=vllm", "engine.max_num_seqs=16", "engine.enforce_eager=true", memory])
     engine: VLLMEngine = job.build("engine")(MODEL, max_prompt=60, max_tokens=32)
     plain = AutoModelForCausalLM.from_pretrained(MODEL.location, dtype=torch.float32)
     requests = {}
@@ -42,7 +42,7 @@ def test_draws_are_exact() -> None:
         for j, question in enumerate(QUESTIONS):
             u = np.random.default_rng((i, j)).random(32)
             prompt = CODEC.encode(Prompt(question, chat=True))
-            request = Extend(("draw",), response=(), keep=0, until=32, stops=(), **setting)
+            request = Extend(("draw",), response=(), keep=0, until=32, stop_tokens=(), **setting)
             requests[len(QUESTIONS) * i + j] = (prompt, request, u)
     draws, largest = run(engine, requests), np.zeros(4)
     for chain, (prompt, request, u) in requests.items():

@@ -19,10 +19,10 @@ from powerbench.engines.vllm import VLLMEngine
 from powerbench.errors import UserError
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
-from powerbench.types import Context, Ended, Extend, SampleKey
+from powerbench.types import Context, Extend, FinishReason, SampleKey
 
 PROMPT = tuple(3 + i * i % 290 for i in range(40))
-EXTEND = Extend(("draw",), response=(), keep=0, until=40, stops=(), tau=0.5, alpha=2.0)
+EXTEND = Extend(("draw",), response=(), keep=0, until=40, stop_tokens=(), tau=0.5, alpha=2.0)
 POWER = Power(max_tokens=24, blocks=3, steps=4, alpha=2.0, proposal_temperature=0.5)
 
 
@@ -67,7 +67,7 @@ def test_chains_are_the_same_with_early_rejection_speculation_and_in_the_hf_engi
     steps = [step for each in plain for step in each.outcome.steps]
     assert 0 < sum(step.accepted for step in steps) < len(steps)
     assert held(vllm) == 0
-    hf = HFEngine(saved("llama")[0], 40, 40, width=8)
+    hf = HFEngine(saved("llama")[0], 40, 40, max_num_seqs=8)
     assert tokens(chains(hf, replace(POWER, early_rejection=False))) == tokens(plain)
 
 
@@ -83,7 +83,9 @@ def test_steps_that_vllm_repeats_leave_no_trace(options: dict[str, int | bool]) 
     alone, requests = engine(1), {}
     for chain in range(12):  # floors lie just below, where the token of a repeated step would fall
         prompt, u = PROMPT[chain:] + PROMPT[:chain], uniforms(chain)
-        request = replace(EXTEND, until=40 if chain < 4 else 1, alpha=2.0 * (chain % 2), top=3)
+        request = replace(
+            EXTEND, until=40 if chain < 4 else 1, alpha=2.0 * (chain % 2), top_logprobs=3
+        )
         draw = run(alone, {chain: (prompt, request, u)})[chain]
         weights = np.cumsum(request.alpha * np.array(draw.logp) - np.array(draw.logq))
         requests[chain] = (prompt, replace(request, floor=weights.min() - 1e-3), u)
@@ -93,7 +95,7 @@ def test_steps_that_vllm_repeats_leave_no_trace(options: dict[str, int | bool]) 
         rows = logp(saved("llama")[1], x)[len(PROMPT) - 1 : -1]
         assert len(x) == len(PROMPT) + requests[chain][1].until
         np.testing.assert_allclose(draw.logp, rows[range(len(rows)), draw.tokens], atol=1e-4)
-        reported = [ranked.logp for ranked in draw.top]
+        reported = [ranked.logp for ranked in draw.top_logprobs]
         np.testing.assert_allclose(reported, np.sort(rows)[:, :-4:-1], atol=1e-4)
     assert held(crowded) == 0
 
@@ -119,11 +121,11 @@ def test_nothing_is_left_of_requests_that_end_or_are_withdrawn() -> None:
     assert vllm.withdraw(0, ("no such key",)) == 0
     assert vllm.withdraw(0, EXTEND.key) == 5
     assert vllm.withdraw(2) == 0  # it was waiting for its turn
-    ended = {}
-    while len(ended) < 3:
-        ended |= {(each.chain, each.key): each.draw.ended for each in vllm.step()}
-    assert ended[1, EXTEND.key] is ended[3, EXTEND.key] is Ended.LENGTH
-    assert ended[3, ("other",)] is Ended.FLOOR
+    finish_reason = {}
+    while len(finish_reason) < 3:
+        finish_reason |= {(each.chain, each.key): each.draw.finish_reason for each in vllm.step()}
+    assert finish_reason[1, EXTEND.key] is finish_reason[3, EXTEND.key] is FinishReason.LENGTH
+    assert finish_reason[3, ("other",)] is FinishReason.FLOOR
     assert held(vllm) == 0
     assert vllm.withdraw(1) == vllm.withdraw(3) == 0
     assert not vllm.llm.has_unfinished_requests()
@@ -136,7 +138,11 @@ def test_a_floor_below_at_the_last_token_counts() -> None:
     weights = np.cumsum(4 * np.array(free.logp) - np.array(free.logq))
     between = (weights[-1] + weights[-2]) / 2
     last = run(vllm, {1: (PROMPT, replace(request, floor=between), u)})[1]
-    assert (last.ended, last.tokens, last.logp) == (Ended.FLOOR, free.tokens, free.logp)
+    assert (last.finish_reason, last.tokens, last.logp) == (
+        FinishReason.FLOOR,
+        free.tokens,
+        free.logp,
+    )
 
 
 def test_engines_with_the_same_settings_share_one_model() -> None:
@@ -150,7 +156,7 @@ def test_engines_with_the_same_settings_share_one_model() -> None:
     [
         (partial(engine, 1, max_seq_len=99), r"unknown setting 'engine.options.max_seq_len'"),
         (partial(engine, 1, max_prompt=10**6), "engine=vllm: .*max_model_len"),
-        (partial(engine, 0), "engine.width must be an integer >= 1, got 0"),
+        (partial(engine, 0), "engine.max_num_seqs must be an integer >= 1, got 0"),
     ],
 )
 def test_a_wrong_setting_is_one_line(make: Callable[[], VLLMEngine], said: str) -> None:

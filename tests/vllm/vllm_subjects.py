@@ -57,7 +57,9 @@ def engine(
     """An engine for responses of up to 40 tokens, with a KV cache of so many blocks."""
     options = {"kv_cache_memory_bytes": blocks * BLOCK_BYTES, **options}
     model = saved(name)[0]
-    return VLLMEngine(model, max_prompt, 40, width=width, enforce_eager=True, options=options)
+    return VLLMEngine(
+        model, max_prompt, 40, max_num_seqs=width, enforce_eager=True, options=options
+    )
 
 
 def held(engine: VLLMEngine) -> int:

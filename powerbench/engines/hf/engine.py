@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from powerbench.engines.base import EFFICIENT_WIDTH, Finished
+from powerbench.engines.base import EFFICIENT_NUM_SEQS, Finished
 from powerbench.engines.hf.architecture import attends_only, longrope_switch
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.attention_batches import Piece
@@ -32,7 +32,7 @@ from powerbench.types import Draw, Extend, Key, Tokens
 WORTH_WAITING = 8
 """A request waits a step for another's prefill if that spares it so many tokens of its own."""
 
-STEPS_PER_LOOK = {"cpu": 1, "cuda": 8}
+STEPS_PER_SYNC = {"cpu": 1, "cuda": 8}
 """Tokens decoded between two looks at what is over: looking is free on the CPU, a stop on CUDA."""
 
 
@@ -55,7 +55,7 @@ class _Job:
 
 
 class HFEngine:
-    """Runs up to `width` requests at once.
+    """Runs up to `max_num_seqs` requests at once.
 
     model: loaded here, onto `device` ("auto": CUDA if there is one).
     max_prompt, max_tokens: the longest prompt and response to expect, in tokens; the cache is sized
@@ -72,17 +72,17 @@ class HFEngine:
         model: HubModel,
         max_prompt: int,
         max_tokens: int,
-        width: int = 32,
-        prefill_tokens: int = 512,
+        max_num_seqs: int = 32,
+        max_prefill_tokens: int = 512,
         device: str = "auto",
         deterministic: bool = False,
-        steps_per_look: int | None = None,
+        steps_per_sync: int | None = None,
     ) -> None:
-        require_integer("engine.width", width, 1)
-        require_integer("engine.prefill_tokens", prefill_tokens, 1)
-        if steps_per_look is not None:
-            require_integer("engine.steps_per_look", steps_per_look, 1)
-        self.max_tokens, self.prefill_tokens = max_tokens, prefill_tokens
+        require_integer("engine.max_num_seqs", max_num_seqs, 1)
+        require_integer("engine.prefill_tokens", max_prefill_tokens, 1)
+        if steps_per_sync is not None:
+            require_integer("engine.steps_per_look", steps_per_sync, 1)
+        self.max_tokens, self.max_prefill_tokens = max_tokens, max_prefill_tokens
         self.lm = model.load(device, ATTENTION)
         first = next(self.lm.parameters())
         self.device = first.device
@@ -97,20 +97,23 @@ class HFEngine:
         self.switch = longrope_switch(config)
         self.vocabulary = config.vocab_size
         capacity = max_prompt + max_tokens
-        self.width = planned_width(width, config, capacity, first.dtype, self.device)
-        if self.width < width:
-            print(f"engine.width={width} does not fit memory; using {self.width}", file=sys.stderr)
-        self.efficient_width = min(self.width, EFFICIENT_WIDTH[self.device.type])
-        self.steps_per_look = steps_per_look or STEPS_PER_LOOK[self.device.type]
+        self.max_num_seqs = planned_width(max_num_seqs, config, capacity, first.dtype, self.device)
+        if self.max_num_seqs < max_num_seqs:
+            print(
+                f"engine.max_num_seqs={max_num_seqs} does not fit memory; using {self.max_num_seqs}",
+                file=sys.stderr,
+            )
+        self.efficient_num_seqs = min(self.max_num_seqs, EFFICIENT_NUM_SEQS[self.device.type])
+        self.steps_per_sync = steps_per_sync or STEPS_PER_SYNC[self.device.type]
         try:
-            self.cache = KVCache(config, 2 * self.width, capacity, first.dtype, self.device)
+            self.cache = KVCache(config, 2 * self.max_num_seqs, capacity, first.dtype, self.device)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the KV cache of {2 * self.width} rows of {capacity} tokens does not fit "
-                f"{self.device}; set a smaller engine.width"
+                f"the KV cache of {2 * self.max_num_seqs} rows of {capacity} tokens does not fit "
+                f"{self.device}; set a smaller engine.max_num_seqs"
             ) from error
-        self.rows = Rows(self.cache, self.width)
-        self.lanes = Lanes(self.width, max_tokens, self.device)
+        self.rows = Rows(self.cache, self.max_num_seqs)
+        self.lanes = Lanes(self.max_num_seqs, max_tokens, self.device)
         self.forward = Forward(self.lm, self.cache, self.lanes, self.switch, deterministic)
         self.waiting: deque[_Job] = deque()
         self.jobs: dict[int, _Job] = {}  # by lane
@@ -123,7 +126,7 @@ class HFEngine:
         long = self.switch is not None and len(prompt) + self.max_tokens > self.switch
         if request.keep < len(request.response):  # else the response goes on where it is
             current = prompt + request.response
-            self.rows.shelve((chain, request.slot), self._kept(chain), current, long)
+            self.rows.shelve((chain, request.sequence), self._kept(chain), current, long)
         self.waiting.append(_Job(chain, prompt, request, uniforms, long))
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
@@ -158,7 +161,7 @@ class HFEngine:
                     top=max(self._top(request) for request in requests),
                     supports=[request.support for request in requests],
                 )
-                self.forward.decode(lanes, long, settings, self.steps_per_look)
+                self.forward.decode(lanes, long, settings, self.steps_per_sync)
         active = self.lanes.active.tolist()
         return self._finish([lane for lane in decoding if not active[lane]])
 
@@ -168,7 +171,7 @@ class HFEngine:
         self._go_on()
         postponed: deque[_Job] = deque()
         while self.waiting:
-            free = [lane for lane in range(self.width) if lane not in self.jobs]
+            free = [lane for lane in range(self.max_num_seqs) if lane not in self.jobs]
             if not free:
                 break
             job = self.waiting.popleft()
@@ -200,7 +203,7 @@ class HFEngine:
     def _start(self, job: _Job, free: Sequence[int]) -> None:
         request, known = job.request, job.known
         self._reserve(len(job.prompt) + request.until, request)
-        shelf = job.chain, request.slot
+        shelf = job.chain, request.sequence
         lane = self.rows.place(shelf, known, job.long, free, self._kept(job.chain))
         self.kept.pop(lane, None)
         self.jobs[lane] = job
@@ -224,7 +227,7 @@ class HFEngine:
 
     def _reserve(self, length: int, request: Extend) -> None:
         if length > self.cache.capacity:
-            used = [len(self.rows[row].tokens) for row in range(2 * self.width)]
+            used = [len(self.rows[row].tokens) for row in range(2 * self.max_num_seqs)]
             for lane in self.jobs:  # the row itself knows only what was there before it decodes
                 used[lane] = int(self.lanes.position[lane])
             try:
@@ -232,18 +235,18 @@ class HFEngine:
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     f"a sequence of {length} tokens is longer than planned, and a KV cache of "
-                    f"{2 * self.width} rows of that length does not fit {self.device}; set a smaller "
-                    f"engine.width"
+                    f"{2 * self.max_num_seqs} rows of that length does not fit {self.device}; set a smaller "
+                    f"engine.max_num_seqs"
                 ) from error
             self.forward.forget()
-        if self.lanes.reserve(request.until, len(request.stops), self._top(request)):
+        if self.lanes.reserve(request.until, len(request.stop_tokens), self._top(request)):
             self.forward.forget()
 
     def _top_k(self, request: Extend) -> int:
         return min(request.top_k or 0, self.vocabulary)
 
     def _top(self, request: Extend) -> int:
-        return min(request.top, self.vocabulary)
+        return min(request.top_logprobs, self.vocabulary)
 
     def _kept(self, chain: int) -> list[int]:
         return [lane for lane, (owner, _) in self.kept.items() if owner == chain]
@@ -251,8 +254,8 @@ class HFEngine:
     # -- work -----------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Compute prompts, at most `prefill_tokens` of them, one rope regime at a time."""
-        budget = self.prefill_tokens
+        """Compute prompts, at most `max_prefill_tokens` of them, one rope regime at a time."""
+        budget = self.max_prefill_tokens
         for long in (False, True):
             todo = []
             for lane in sorted(self.filling):
@@ -276,7 +279,7 @@ class HFEngine:
             self.rows[lane].tokens = [*job.known, *read.tokens[:-1]]
             self._release(lane)
             self.kept[lane] = job.chain, job.request.key
-            draw = Draw(*read[:-1], prefilled=job.prefilled, top=read.top)
+            draw = Draw(*read[:-1], prefilled=job.prefilled, top_logprobs=read.top)
             finished.append(Finished(job.chain, job.request.key, draw))
         return finished
 

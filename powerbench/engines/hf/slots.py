@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from powerbench.engines.sampling import Drawn
-from powerbench.types import Ended, Extend, Ranked
+from powerbench.types import Extend, FinishReason, TopLogprobs
 
 
 class Read(NamedTuple):
@@ -20,8 +20,8 @@ class Read(NamedTuple):
     logp: tuple[float, ...]
     logq: tuple[float, ...]
     entropy: tuple[float, ...]
-    ended: Ended
-    top: tuple[Ranked, ...]
+    finish_reason: FinishReason
+    top: tuple[TopLogprobs, ...]
 
 
 class Lanes:
@@ -36,16 +36,16 @@ class Lanes:
         self.token, self.position, self.start, self.first, self.end, self.top_k = integers
         self.tau, self.alpha, self.floor, self.weight = doubles
         self.active, self.stopped, self.fell = flags
-        self.stops = torch.full((width, 1), -1, device=device)
+        self.stop_tokens = torch.full((width, 1), -1, device=device)
         self.tops = [0] * width  # how many of the likeliest tokens are asked for
         self._allocate(length, top=0)
 
-    def reserve(self, length: int, stops: int, top: int) -> bool:
+    def reserve(self, length: int, stop_tokens: int, top: int) -> bool:
         """Make room for responses of `length` tokens, so many stop tokens, and so many of the likeliest
         tokens at each position; whether tensors moved."""
         moved = False
-        if (short := stops - self.stops.shape[1]) > 0:
-            self.stops = torch.nn.functional.pad(self.stops, (0, short), value=-1)
+        if (short := stop_tokens - self.stop_tokens.shape[1]) > 0:
+            self.stop_tokens = torch.nn.functional.pad(self.stop_tokens, (0, short), value=-1)
             moved = True
         if length > self.length or top > self.top:
             old = self.uniforms, *self.drawn, *self.ranked
@@ -69,11 +69,14 @@ class Lanes:
         self._integers[:, lane] = torch.tensor(integers, device=self.device)
         self._doubles[:, lane] = torch.tensor(doubles, dtype=torch.float64, device=self.device)
         self._flags[:, lane] = False
-        stops = [*request.stops, *[-1] * (self.stops.shape[1] - len(request.stops))]
-        self.stops[lane] = torch.tensor(stops, device=self.device)
+        stop_tokens = [
+            *request.stop_tokens,
+            *[-1] * (self.stop_tokens.shape[1] - len(request.stop_tokens)),
+        ]
+        self.stop_tokens[lane] = torch.tensor(stop_tokens, device=self.device)
         new = torch.from_numpy(np.ascontiguousarray(uniforms[request.keep : request.until]))
         self.uniforms[lane, request.keep : request.until] = new.to(self.device)
-        self.tops[lane] = request.top
+        self.tops[lane] = request.top_logprobs
 
     def settings(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """uniforms, tau and top_k of the next token of these lanes: [R] each."""
@@ -93,7 +96,7 @@ class Lanes:
         gain = self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
         weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
         fell = active & (weight < self.floor[rows])
-        stopped = active & (drawn.token[:, None] == self.stops[rows]).any(1)
+        stopped = active & (drawn.token[:, None] == self.stop_tokens[rows]).any(1)
         after = torch.where(active, position + 1, position)
         self.weight[rows] = weight
         self.fell[rows] |= fell
@@ -117,16 +120,22 @@ class Lanes:
             tokens, logp, logq, entropy = (
                 tuple(column[i, first[i] : after[i]].tolist()) for column in columns
             )
-            ended = Ended.FLOOR if fell[i] else Ended.STOP if stopped[i] else Ended.LENGTH
+            finish_reason = (
+                FinishReason.FLOOR
+                if fell[i]
+                else FinishReason.STOP
+                if stopped[i]
+                else FinishReason.LENGTH
+            )
             top = self._ranked(lane, slice(first[i], after[i]))
-            reads.append(Read(tokens, logp, logq, entropy, ended, top))
+            reads.append(Read(tokens, logp, logq, entropy, finish_reason, top))
         return reads
 
-    def _ranked(self, lane: int, new: slice) -> tuple[Ranked, ...]:
+    def _ranked(self, lane: int, new: slice) -> tuple[TopLogprobs, ...]:
         if (count := self.tops[lane]) == 0:
             return ()
         tokens, logp = (buffer[lane, new, :count].tolist() for buffer in self.ranked)
-        return tuple(Ranked(tuple(t), tuple(p)) for t, p in zip(tokens, logp, strict=True))
+        return tuple(TopLogprobs(tuple(t), tuple(p)) for t, p in zip(tokens, logp, strict=True))
 
     def _allocate(self, length: int, top: int) -> None:
         def table(dtype: torch.dtype, *entry: int) -> torch.Tensor:

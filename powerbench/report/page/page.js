@@ -47,8 +47,8 @@
   }
 
   function contains(r, wanted) {
-    const { text, extracted, prompt, gold } = details(r);
-    return [text, extracted ?? "", problems[r.problem], prompt, gold].some((s) => s.toLowerCase().includes(wanted));
+    const { text, answer, prompt, gold } = details(r);
+    return [text, answer ?? "", problems[r.problem], prompt, gold].some((s) => s.toLowerCase().includes(wanted));
   }
 
   function choose() {
@@ -170,14 +170,14 @@
       ...d.others.map((other) => [other.verifier, said(other.verdict, ` (${other.reason})`)]),
       ["preference", d.preference === null ? "" : fixed(d.preference, 3)],
       ["run", `${run.task} · ${run.model} · ${run.sampler} · replicate ${r.replicate}`],
-      ["length", `${r.tokens} tokens after a prompt of ${d.promptTokens}, ended by ${d.ended}`],
+      ["length", `${r.tokens} tokens after a prompt of ${d.promptTokens}, ended by ${d.finish_reason}`],
       ["log p", `${fixed(d.logp, 1)} nats, ${fixed(r.logpPerToken, 3)} a token`],
       ["confidence", `${fixed(r.confidence, 3)} nats a token`],
       ["cost", `${d.decoded} tokens decoded, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
     ];
     const side = element("div", {}, element("h3", {}, "verdict"),
       element("dl", {}, ...facts.filter(([, value]) => value !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
-      element("h3", {}, "extracted answer"), element("pre", { class: "answer" }, d.extracted ?? "(none)"),
+      element("h3", {}, "answer"), element("pre", { class: "answer" }, d.answer ?? "(none)"),
       element("h3", {}, "gold"), element("pre", { class: "answer" }, d.gold));
     if (d.steps.length) side.append(element("h3", {}, "chain"), chain(d.steps, r.tokens, d.logp));
     if (d.rounds.length) side.append(element("h3", {}, "candidates"), rounds(d.rounds));

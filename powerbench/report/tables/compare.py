@@ -160,7 +160,7 @@ def _variety(results: Sequence[Results]) -> Table:
 def _answers(results: Results) -> Estimate | None:
     answers: dict[str, dict[str | None, int]] = defaultdict(lambda: defaultdict(int))
     for key, score in results.scores.items():
-        answers[key.problem][score.extracted] += 1
+        answers[key.problem][score.answer] += 1
     several = {
         p: list(counts.values()) for p, counts in answers.items() if sum(counts.values()) > 1
     }

@@ -93,6 +93,6 @@ def _item(c: Comparison, key: SampleKey, verdicts: Mapping[str, Mapping[SampleKe
         for verifier in (c.own, c.other)
         if (value := (score := verdicts[verifier][key]).value) is not None
     )
-    extracted = verdicts[c.own][key].extracted
-    answer = f" `{' '.join(extracted.split())[:80]}`" if extracted else ""
+    answer = verdicts[c.own][key].answer
+    answer = f" `{' '.join(answer.split())[:80]}`" if answer else ""
     return f"- {key.problem}, replicate {key.replicate}{answer}: {said}"

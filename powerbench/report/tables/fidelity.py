@@ -171,7 +171,7 @@ def _unanswered(results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
     for r in results:
         s = r.summary
         if s.sampler == "power_official" and not s.changes and s.verifier == "math" and r.scores:
-            none = sum(score.extracted is None for score in r.scores.values())
+            none = sum(score.answer is None for score in r.scores.values())
             yield (
                 f"{s.task} · {s.model} · {s.sampler}: {none:,} of {len(r.scores):,} responses hold no answer; "
                 "wrong in either case",

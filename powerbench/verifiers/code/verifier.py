@@ -70,7 +70,7 @@ class CodeVerifier:
         strongest = sandbox.MODES[0] if self.require_sandbox else None
         passed, reason, mode = sandbox.run(program, limits, strongest)
         by = f"{mode}, Python {platform.python_version()}"
-        return Score(correct=passed, extracted=source, reason=reason, by=by)
+        return Score(correct=passed, answer=source, reason=reason, by=by)
 
     def close(self) -> None:
         """Nothing is held between calls."""

@@ -95,21 +95,21 @@ class EndpointJudge(EndpointSettings):
         instruction = asked(problem, "instruction", self.name)
         if text == problem.gold:
             same = "the same output as the baseline's: not asked"
-            return Score(preference=0.5, extracted=text, reason=same, by=self.model)
+            return Score(preference=0.5, answer=text, reason=same, by=self.model)
         switch = swapped(instruction)
         outputs = (text, problem.gold) if switch else (problem.gold, text)
         messages = filled(self._prompt, instruction, *outputs)
         try:
             answer = self._endpoint.answer({"model": self.model, "messages": messages, **SAMPLING})
         except Unanswered as error:
-            return Score(extracted=text, reason=str(error), by=self.model)
+            return Score(answer=text, reason=str(error), by=self.model)
         value = preference(answer.logprobs, switch)
         if value is None:
             reason = f"neither m nor M among {sorted(answer.logprobs)}"
         else:
             m, M = (math.exp(answer.logprobs.get(label, -math.inf)) for label in LABELS)
             reason = f"P(m)={m:.3f}, P(M)={M:.3f}, the response is {'m' if switch else 'M'}"
-        return Score(preference=value, extracted=text, reason=reason, by=answer.model)
+        return Score(preference=value, answer=text, reason=reason, by=answer.model)
 
     def close(self) -> None:
         self._endpoint.close()
@@ -169,10 +169,10 @@ class StandInJudge:
             first, _ = self.ask(question(instruction, text, problem.gold), LABELS)
             _, second = self.ask(question(instruction, problem.gold, text), LABELS)
         except UserError as error:
-            return Score(extracted=text, reason=str(error), by=judge)
+            return Score(answer=text, reason=str(error), by=judge)
         return Score(
             preference=(first + second) / 2,
-            extracted=text,
+            answer=text,
             reason=f"{first:.2f}/{second:.2f} by order",
             by=judge,
         )

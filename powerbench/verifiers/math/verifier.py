@@ -66,8 +66,8 @@ class MathVerifier:
         try:
             score: Score = self._pool.call(problem.gold, boxed, timeout=self.timeout)
         except WorkerError as failure:
-            return Score(extracted=boxed, reason=str(failure), by="worker process")
-        return replace(score, extracted=boxed)
+            return Score(answer=boxed, reason=str(failure), by="worker process")
+        return replace(score, answer=boxed)
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """What is boxed, as `spelling.canonical` spells it, whichever the mode."""
