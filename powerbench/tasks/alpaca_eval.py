@@ -29,7 +29,7 @@ GAMED_COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty
 
 
 class Gamed(NamedTuple):
-    """What the length-controlled win rate is computed from, beside the judge's verdicts."""
+    """What the length-controlled win rate is computed from, beside the judge's preferences."""
 
     source: Mapping[str, str]
     """Where it came from, and its sha256."""

@@ -7,7 +7,7 @@ from string import ascii_uppercase
 
 from powerbench.types import Problem, Score
 from powerbench.verifiers.boxed import last_boxed
-from powerbench.verifiers.common import asked
+from powerbench.verifiers.common import meta_field
 
 FONT = r"(?:text|math)(?:rm|bf|it|sf|tt|up|normal)?|mbox|rm|bf|bm|boldsymbol|q?quad"
 MARKUP = re.compile(rf"\\(?:{FONT})\b|\\[^a-zA-Z]|\*\*|[${{}}`\"~]")
@@ -34,7 +34,7 @@ class ChoiceVerifier:
         return 1
 
     def score(self, problem: Problem, text: str) -> Score:
-        asked(problem, "options", self.name)
+        meta_field(problem, "options", self.name)
         boxed = last_boxed(text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer", by="letter")

@@ -7,36 +7,36 @@ from powerbench.errors import UserError, require
 from powerbench.types import Problem, Score
 
 TIMED_OUT = "timed out"
-"""The reason of a verdict on a response that missed the verifier's time limit."""
-LONGEST, MOST_MB = 3600.0, 2**20
+"""The reason of an undecided score: a response that missed the verifier's time limit."""
+MAX_SECONDS, MAX_MB = 3600.0, 2**20
 """The largest settings of limits of time, in seconds, and of memory and files, in MiB."""
 
 
 class CannotScore(UserError):  # noqa: N818
-    """No further verdict can be had now: the judge is out of reach, or its budget is spent.
+    """No further response can be scored now: the judge cannot be reached, or its budget is spent.
 
-    Scoring stops; the verdicts made so far are kept, and the same command goes on from them.
+    Scoring stops; the scores made so far are kept, and the same command continues from them.
     """
 
 
 class Verifier(Protocol):
     """A judge of responses. Its fields are settings.
 
-    One whose responses give answers, which can be told without judging them, is `Answering` as well.
+    One that can read the answer of a response without judging it is `Answering` as well.
     """
 
     @property
     def name(self) -> str:
-        """Names scores/<name>.jsonl: another name for settings under which verdicts differ."""
+        """Names scores/<name>.jsonl: another name for settings under which scores differ."""
         ...
 
     @property
     def workers(self) -> int:
-        """How many calls of `score`, from as many threads, may be under way at once."""
+        """The largest number of calls of `score`, each in a thread, that may run at once."""
         ...
 
     def score(self, problem: Problem, text: str) -> Score:
-        """The verdict on a response; with neither `correct` nor `preference` if it cannot decide.
+        """The score of a response; with neither `correct` nor `preference` if it cannot decide.
 
         Ends, and does not raise, whatever the response is. May be called from several threads.
         Raises UserError if the problem is not of the kind that this verifier judges, CannotScore if
@@ -51,7 +51,7 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class Answering(Protocol):
-    """What a verifier can add: the answers of responses, for samplers that vote."""
+    """Optional for a verifier: the answers of responses, for samplers that vote."""
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The answer that a response gives; None if it gives none.
@@ -62,7 +62,7 @@ class Answering(Protocol):
         ...
 
 
-def asked(problem: Problem, field: str, verifier: str) -> str:
+def meta_field(problem: Problem, field: str, verifier: str) -> str:
     """A field of the problem's meta. Raises UserError if the task does not give it."""
     require(
         field in problem.meta,

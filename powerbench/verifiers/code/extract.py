@@ -32,8 +32,8 @@ from powerbench.verifiers.code.fragments import (
 )
 
 INDENT = 4 * " "
-LEAST_WORK, WORK = 10**6, 10
-"""Characters parsed for one response: so many, and so many more for each of its own, at most."""
+MIN_PARSED, PARSED_PER_CHARACTER = 10**6, 10
+"""Limit of the characters parsed for one response: a constant, and this number for each of its own."""
 SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 IMPORTS = ast.Import | ast.ImportFrom
 
@@ -42,11 +42,11 @@ def extract(prompt: str, entry_point: str, text: str) -> str | None:
     """The program that a response stands for, by the rules above; None if it holds none.
 
     The prompt ends inside the function `entry_point`. What is not Python is skipped, and a function
-    is taken up to its first syntax error. Never raises. The time is linear in the lengths, since only
-    so many characters are parsed.
+    is taken up to its first syntax error. Never raises. The time is linear in the lengths, since the
+    number of characters parsed is limited.
     """
     prompt, text = plain(prompt), plain(text)
-    parser = Parser(LEAST_WORK + WORK * (len(prompt) + len(text)))
+    parser = Parser(MIN_PARSED + PARSED_PER_CHARACTER * (len(prompt) + len(text)))
     given = _given(parser, prompt, entry_point)
     parts = list(regions(text.split("\n")))
     return (
@@ -60,7 +60,9 @@ def extract(prompt: str, entry_point: str, text: str) -> str | None:
 def preamble(prompt: str, entry_point: str) -> str:
     """The prompt's imports and helpers: what stands before the function `entry_point`, "" if nothing."""
     prompt = plain(prompt)
-    return _given(Parser(LEAST_WORK + WORK * len(prompt)), prompt, entry_point).before
+    return _given(
+        Parser(MIN_PARSED + PARSED_PER_CHARACTER * len(prompt)), prompt, entry_point
+    ).before
 
 
 class Given(NamedTuple):
@@ -136,10 +138,10 @@ def _end(node: ast.stmt) -> int:
 
 def _continuation(parser: Parser, given: Given, text: str) -> str | None:
     """The response as a body; with its first line, or all of it, indented anew where that takes more in."""
-    mended = given.margin + text.lstrip(), _indented(text.split("\n"), given.margin)
+    reindented = given.margin + text.lstrip(), _indented(text.split("\n"), given.margin)
     found = [
         _continued(parser, given, text, _acts),
-        *(_continued(parser, given, body, _returns) for body in mended),
+        *(_continued(parser, given, body, _returns) for body in reindented),
     ]
     best = min(filter(None, found), key=lambda each: len(each.after), default=None)
     return best and _completed(parser, given, best, list(regions(best.after)))

@@ -8,7 +8,7 @@ from powerbench.types import Problem, Score
 from powerbench.verifiers import sandbox
 from powerbench.verifiers.code.extract import extract, preamble
 from powerbench.verifiers.code.extract_official import extract_official
-from powerbench.verifiers.common import LONGEST, MOST_MB, asked, cores
+from powerbench.verifiers.common import MAX_MB, MAX_SECONDS, cores, meta_field
 
 EXTRACTIONS = {"default": extract, "official": extract_official}
 
@@ -37,9 +37,9 @@ class CodeVerifier:
     def __post_init__(self) -> None:
         if self.mode not in EXTRACTIONS:
             raise unknown("verifier.mode", self.mode, EXTRACTIONS)
-        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
-        require_integer("verifier.memory_mb", self.memory_mb, 64, MOST_MB)
-        require_integer("verifier.file_mb", self.file_mb, 1, MOST_MB)
+        require_number("verifier.timeout", self.timeout, 0, MAX_SECONDS, "seconds")
+        require_integer("verifier.memory_mb", self.memory_mb, 64, MAX_MB)
+        require_integer("verifier.file_mb", self.file_mb, 1, MAX_MB)
         if self.workers is None:
             object.__setattr__(self, "workers", cores())
         require_integer("verifier.workers", self.workers, 1)
@@ -58,7 +58,7 @@ class CodeVerifier:
 
     def score(self, problem: Problem, text: str) -> Score:
         prompt, entry_point, test = (
-            asked(problem, field, self.name) for field in ("prompt", "entry_point", "test")
+            meta_field(problem, field, self.name) for field in ("prompt", "entry_point", "test")
         )
         source = EXTRACTIONS[self.mode](prompt, entry_point, text)
         if source is None:

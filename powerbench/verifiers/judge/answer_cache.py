@@ -1,4 +1,4 @@
-"""Answers of an endpoint, kept on disk by what was asked: what was paid for once is not asked again."""
+"""Answers of an endpoint, kept on disk by their request: no request is paid for twice."""
 
 import json
 import sqlite3
@@ -11,16 +11,16 @@ from pathlib import Path
 from powerbench.verifiers.common import CannotScore
 
 FILE = "answers.sqlite"
-PATIENCE = 30.0
-"""Seconds to wait while another process writes."""
+BUSY_TIMEOUT = 30.0
+"""Seconds to wait while another process writes to the database."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint said when asked for one token."""
+    """What an endpoint answered to a request for one token."""
 
     logprobs: Mapping[str, float]
-    """The likeliest tokens and their log-probabilities, nats; empty if the endpoint gave none."""
+    """The most likely tokens and their log-probabilities, nats; empty if the endpoint gave none."""
     model: str
     """The model, as the endpoint names it."""
     prompt_tokens: int
@@ -32,9 +32,9 @@ class Answer:
 class Answers:
     """A table in a SQLite file, for any number of threads and processes.
 
-    An answer is there for good when `put` returns: a process that is killed tears nothing. `get` and
+    An answer is durable when `put` returns: a process that is killed tears nothing. `get` and
     `put` raise CannotScore, with the file and the remedy, if the file cannot be used; from then on
-    they do so at once, until `close`: the patience is not for each thread anew.
+    they do so at once, until `close`: not every thread waits for the timeout anew.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Answers:
                 why = getattr(error, "strerror", None) or error
                 self._trouble = (
                     f"the cache of the judge's answers, {self.path}, cannot be used: {why}; "
-                    f"mend that, or set verifier.cache to another folder"
+                    f"fix that, or set verifier.cache to another folder"
                 )
                 raise CannotScore(self._trouble) from error
 
@@ -82,7 +82,7 @@ class Answers:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The rollback journal, which is the default, also works on network file systems; WAL does not.
         database = sqlite3.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         try:
             database.execute(

@@ -1,4 +1,4 @@
-"""When a request may be sent: in its turn, within the budget, and while nothing has failed for all."""
+"""Paces requests, enforces the budget, and stops all of them after a permanent failure."""
 
 import threading
 import time
@@ -10,8 +10,8 @@ from powerbench.verifiers.common import CannotScore
 
 
 @dataclass(frozen=True)
-class Bill:
-    """What has been asked so far, and what it took."""
+class Usage:
+    """Requests, tokens and dollars so far."""
 
     paid: int = 0
     """Answers of the endpoint."""
@@ -26,8 +26,8 @@ class Bill:
         return f"{self.paid + self.cached} judged{kept}, ${self.dollars:.2f}"
 
 
-class Gate:
-    """Shared by the threads that ask one endpoint; keeps their bill.
+class RateLimit:
+    """Shared by the threads that ask one endpoint; counts their usage.
 
     interval: seconds from the start of one request to that of the next, at least.
     budget: US dollars; None for no limit.
@@ -36,16 +36,16 @@ class Gate:
     """
 
     def __init__(self, interval: float, budget: float | None) -> None:
-        self.bill = Bill()
+        self.usage = Usage()
         self._interval = interval
         self._budget = budget
-        self._changed = threading.Condition()  # guards what this holds, and tells of its changes
+        self._changed = threading.Condition()  # guards what this holds, and notifies of its changes
         self._reserved: list[float] = []
         self._failure: str | None = None
         self._next = 0.0
 
     def fail(self, message: str) -> CannotScore:
-        """End all waiting; the error to raise. The first failure is the one that all are told."""
+        """End all waiting; the error to raise. Every waiting thread raises the first failure."""
         with self._changed:
             self._failure = self._failure or message
             self._changed.notify_all()
@@ -69,7 +69,7 @@ class Gate:
         self.wait(turn - now)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody take a turn for so long."""
+        """Let no request start for this time."""
         with self._changed:
             self._next = max(self._next, time.monotonic() + seconds)
 
@@ -87,8 +87,8 @@ class Gate:
             self._check()
             if not self._fits(dollars):
                 raise self.fail(
-                    f"verifier.budget={self._budget:g} would be exceeded: {self.bill.paid} pairs took "
-                    f"${self.bill.dollars:.4f}, and the next one takes about ${dollars:.4f}; raise it "
+                    f"verifier.budget={self._budget:g} would be exceeded: {self.usage.paid} pairs took "
+                    f"${self.usage.dollars:.4f}, and the next one takes about ${dollars:.4f}; raise it "
                     f"and repeat the command: what is judged is kept"
                 )
             self._reserved.append(dollars)
@@ -102,22 +102,22 @@ class Gate:
     def charge(self, prompt_tokens: int, completion_tokens: int, dollars: float) -> None:
         """Note an answer that the endpoint gave."""
         with self._changed:
-            bill = self.bill
-            self.bill = replace(
-                bill,
-                paid=bill.paid + 1,
-                prompt_tokens=bill.prompt_tokens + prompt_tokens,
-                completion_tokens=bill.completion_tokens + completion_tokens,
-                dollars=bill.dollars + dollars,
+            usage = self.usage
+            self.usage = replace(
+                usage,
+                paid=usage.paid + 1,
+                prompt_tokens=usage.prompt_tokens + prompt_tokens,
+                completion_tokens=usage.completion_tokens + completion_tokens,
+                dollars=usage.dollars + dollars,
             )
 
     def note_cached(self) -> None:
         """Note an answer that had been paid for before."""
         with self._changed:
-            self.bill = replace(self.bill, cached=self.bill.cached + 1)
+            self.usage = replace(self.usage, cached=self.usage.cached + 1)
 
     def _fits(self, dollars: float) -> bool:
-        expected = self.bill.dollars + sum(self._reserved) + dollars
+        expected = self.usage.dollars + sum(self._reserved) + dollars
         return self._budget is None or expected <= self._budget
 
     def _check(self) -> None:

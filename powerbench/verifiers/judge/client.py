@@ -12,22 +12,22 @@ from typing import Any
 from powerbench.verifiers.judge.answer_cache import Answer
 
 REFUSED = (400, 413, 422)
-"""Statuses that say something about the request's content."""
-PASSING = (408, 409, 425, 429)
+"""Statuses that concern the request's content."""
+TRANSIENT = (408, 409, 425, 429)
 """Statuses, besides all from 500 on, after which the same request may well succeed."""
 NO_CREDIT = "insufficient_quota"
-"""OpenAI's code for an empty account: it comes with status 429, and no patience helps."""
+"""OpenAI's code for an empty account: it comes with status 429, and no waiting helps."""
 
 
-class Failure(Enum):
-    """How far a failure reaches."""
+class FailureKind(Enum):
+    """Which requests a failure concerns, and for how long."""
 
     REQUEST = auto()
     """This request, for its own content."""
-    PASSING = auto()
+    TRANSIENT = auto()
     """All requests, for some time."""
-    LASTING = auto()
-    """All requests, until someone mends the cause."""
+    PERMANENT = auto()
+    """All requests, until the user fixes the cause."""
 
 
 @dataclass
@@ -35,13 +35,13 @@ class RequestFailed(Exception):  # noqa: N818
     """Why there is no answer."""
 
     reason: str
-    failure: Failure
+    kind: FailureKind
     remedy: str = ""
     wait: float = 0.0
     """Seconds for which the endpoint asks to be left alone."""
 
 
-class Wire:
+class Client:
     """The connections to one endpoint; to be used by several threads at once.
 
     key: None if the endpoint needs none. It never appears in what is raised.
@@ -69,11 +69,13 @@ class Wire:
                 error.status_code, reason, error.code, retry_after(error.response.headers)
             ) from error
         except APITimeoutError as error:
-            raise RequestFailed(f"no answer in {self._timeout:g} s", Failure.PASSING) from error
+            raise RequestFailed(
+                f"no answer in {self._timeout:g} s", FailureKind.TRANSIENT
+            ) from error
         except APIConnectionError as error:
             reason = self._clean(str(error.__cause__ or error))
             remedy = "see that it runs, and that verifier.base_url is right"
-            raise RequestFailed(reason, Failure.PASSING, remedy) from error
+            raise RequestFailed(reason, FailureKind.TRANSIENT, remedy) from error
 
     def close(self) -> None:
         self._client.close()
@@ -86,15 +88,15 @@ def of_status(status: int, reason: str, code: str | None, wait: float) -> Reques
     """What a status other than success means."""
     said = f"{status} {reason}"
     if status in REFUSED:
-        return RequestFailed(said, Failure.REQUEST)
-    if (status in PASSING or status >= 500) and code != NO_CREDIT:
-        return RequestFailed(said, Failure.PASSING, "see that it works", wait)
+        return RequestFailed(said, FailureKind.REQUEST)
+    if (status in TRANSIENT or status >= 500) and code != NO_CREDIT:
+        return RequestFailed(said, FailureKind.TRANSIENT, "see that it works", wait)
     remedies = {
         401: "set the variable named by verifier.key_env to a valid key",
         403: "use a key (verifier.key_env) that is allowed to use verifier.model",
         404: "see that verifier.base_url (often ending in /v1) and verifier.model are right",
     }
-    return RequestFailed(said, Failure.LASTING, remedies.get(status, "see to that"))
+    return RequestFailed(said, FailureKind.PERMANENT, remedies.get(status, "see to that"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""Asks an OpenAI-compatible endpoint: at a rate, again after a failure, once for each question, in a budget."""
+"""Requests to an OpenAI-compatible endpoint: paced, retried, cached, within a budget."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 
 from powerbench.cache import cache_folder
 from powerbench.errors import require, require_integer, require_number
-from powerbench.verifiers.common import LONGEST, CannotScore
+from powerbench.verifiers.common import MAX_SECONDS, CannotScore
 from powerbench.verifiers.judge.answer_cache import Answer, Answers
-from powerbench.verifiers.judge.budget import Bill, Gate
-from powerbench.verifiers.judge.client import Failure, RequestFailed, Wire, read_answer
+from powerbench.verifiers.judge.budget import RateLimit, Usage
+from powerbench.verifiers.judge.client import Client, FailureKind, RequestFailed, read_answer
 
 OPENAI = "https://api.openai.com/v1"
 BYTES_PER_TOKEN = 3.0
 """Of a question not yet sent: less than English text has, so that the estimate is rather too high."""
 MUTE = 3
-"""So many first answers without log-probabilities, and the endpoint is taken to give none."""
+"""After this number of first answers without log-probabilities, the endpoint is taken to give none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class EndpointSettings:
 
     base_url: None for OpenAI's own.
     key_env: the environment variable that holds the key; None for an endpoint that needs no key.
-    workers: how many requests may be under way at once.
+    workers: requests that may run at once.
     requests_per_minute: they start at least 60 s / this apart; None for no limit.
     timeout: seconds for connecting, and for each wait for more of an answer.
     retries: how often a request is sent again after a failure that may pass.
     backoff: seconds before it is sent again; doubled each time, and less by a random part of up to half.
-    longest_wait: seconds that `backoff` grows to; an endpoint that asks for more patience ends judging.
+    longest_wait: seconds that `backoff` grows to; an endpoint that asks for a longer wait ends judging.
     cache: the folder of the answers paid for; None for `judge` in the cache of powerbench.
     budget: US dollars that this verifier may spend, by the usage that the endpoint reports; None for
         no limit. An attempt that ended without an answer is not in it.
@@ -61,7 +61,7 @@ class EndpointSettings:
     def __post_init__(self) -> None:
         require_integer("verifier.workers", self.workers, 1)
         require_integer("verifier.retries", self.retries, 0)
-        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
+        require_number("verifier.timeout", self.timeout, 0, MAX_SECONDS, "seconds")
         if self.requests_per_minute is not None:
             require_number("verifier.requests_per_minute", self.requests_per_minute, 0, 1e6)
         for name in ("backoff", "longest_wait", "budget", "price_prompt", "price_completion"):
@@ -121,17 +121,17 @@ class Endpoint:
     def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings
         per_minute = settings.requests_per_minute
-        self._gate = Gate(60 / per_minute if per_minute else 0.0, settings.budget)
-        self._changed = threading.Condition()  # guards all below, and tells when none is pending
+        self._rate_limit = RateLimit(60 / per_minute if per_minute else 0.0, settings.budget)
+        self._changed = threading.Condition()  # guards all below, and notifies when none is pending
         self._pending: dict[str, Future[Answer]] = {}
         self._mute: int | None = 0
-        self._wire: Wire | None = None
+        self._client: Client | None = None
         self._answers: Answers | None = None
 
     @property
-    def bill(self) -> Bill:
-        """What has been asked so far, and what it took."""
-        return self._gate.bill
+    def usage(self) -> Usage:
+        """Requests, tokens and dollars so far."""
+        return self._rate_limit.usage
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
         """The answer, with log-probabilities, to a chat completion request for one token.
@@ -147,7 +147,7 @@ class Endpoint:
             future = self._pending.setdefault(key, mine)
         if future is not mine:
             answer = future.result()
-            self._gate.note_cached()
+            self._rate_limit.note_cached()
             return answer
         try:
             answer = self._kept(key) or self._bought(key, request)
@@ -163,59 +163,59 @@ class Endpoint:
 
     def close(self) -> None:
         """End what waits, let the requests under way come to their end, and disconnect."""
-        self._gate.fail("judging has been ended")
+        self._rate_limit.fail("judging has been ended")
         with self._changed:
             self._changed.wait_for(lambda: not self._pending)
-            for opened in (self._wire, self._answers):
+            for opened in (self._client, self._answers):
                 if opened is not None:
                     opened.close()
-            self._wire = self._answers = None
-            self._gate.reopen()
+            self._client = self._answers = None
+            self._rate_limit.reopen()
 
     def _kept(self, key: str) -> Answer | None:
         try:
             answer = self._cache().get(key)
         except CannotScore as error:
-            raise self._gate.fail(str(error)) from error
+            raise self._rate_limit.fail(str(error)) from error
         if answer is not None:
-            self._gate.note_cached()
+            self._rate_limit.note_cached()
             self._hears(answer)
         return answer
 
     def _bought(self, key: str, request: Mapping[str, Any]) -> Answer:
         asked = json.dumps(request["messages"], ensure_ascii=False).encode(errors="replace")
         expected = round(len(asked) / BYTES_PER_TOKEN), int(request["max_tokens"])
-        with self._gate.reserved(self._settings.price(*expected)):
+        with self._rate_limit.reserved(self._settings.price(*expected)):
             answer = read_answer(self._sent(request), str(request["model"]), *expected)
             tokens = answer.prompt_tokens, answer.completion_tokens
-            self._gate.charge(*tokens, self._settings.price(*tokens))
+            self._rate_limit.charge(*tokens, self._settings.price(*tokens))
         if not self._hears(answer):
             raise Unanswered("the endpoint gave no log-probabilities")
         try:
             self._cache().put(key, answer)
         except CannotScore as error:  # this answer counts, as it is paid for; no other will be
-            self._gate.fail(str(error))
+            self._rate_limit.fail(str(error))
         return answer
 
     def _sent(self, request: Mapping[str, Any]) -> str:
         """The body of the answer, after as many attempts as it takes and is allowed."""
         s = self._settings
         for attempt in range(s.retries + 1):
-            self._gate.take_turn()
+            self._rate_limit.take_turn()
             try:
                 return self._connected().send(request)
             except RequestFailed as error:
                 failed = error
-            if failed.failure is Failure.REQUEST:
+            if failed.kind is FailureKind.REQUEST:
                 raise Unanswered(failed.reason)
-            if failed.failure is Failure.LASTING or failed.wait > s.longest_wait:
+            if failed.kind is FailureKind.PERMANENT or failed.wait > s.longest_wait:
                 break
             if attempt < s.retries:
-                self._gate.pause(failed.wait)
+                self._rate_limit.pause(failed.wait)
                 delay = min(s.backoff * 2**attempt, s.longest_wait) * random.uniform(0.5, 1.0)
-                self._gate.wait(delay)
+                self._rate_limit.wait(delay)
         asks = f" (asks to wait {failed.wait:g} s)" if failed.wait else ""
-        raise self._gate.fail(
+        raise self._rate_limit.fail(
             f"the judge at {s.url} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}: "
             f"{failed.reason}{asks}; {failed.remedy}, and repeat the command: what is judged is kept"
         )
@@ -228,19 +228,19 @@ class Endpoint:
             elif self._mute is not None:
                 self._mute += 1
                 if self._mute >= MUTE:
-                    raise self._gate.fail(
+                    raise self._rate_limit.fail(
                         f"the judge at {self._settings.url} gives no log-probabilities (its first "
                         f"{self._mute} answers had none); set verifier.base_url and verifier.model "
                         f"to an endpoint that gives them for chat completions (top_logprobs)"
                     )
         return bool(answer.logprobs)
 
-    def _connected(self) -> Wire:
+    def _connected(self) -> Client:
         with self._changed:
-            if self._wire is None:
+            if self._client is None:
                 s = self._settings
-                self._wire = Wire(s.url, s.key(), s.timeout)
-            return self._wire
+                self._client = Client(s.url, s.key(), s.timeout)
+            return self._client
 
     def _cache(self) -> Answers:
         with self._changed:

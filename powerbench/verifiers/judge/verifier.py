@@ -14,8 +14,8 @@ from typing import Any
 
 from powerbench.errors import UserError, require
 from powerbench.types import Problem, Score
-from powerbench.verifiers.common import asked
-from powerbench.verifiers.judge.budget import Bill
+from powerbench.verifiers.common import meta_field
+from powerbench.verifiers.judge.budget import Usage
 from powerbench.verifiers.judge.endpoint import Endpoint, EndpointSettings, Unanswered
 from powerbench.verifiers.judge.prompt import Message, filled, published_prompt
 
@@ -45,7 +45,7 @@ def swapped(instruction: str) -> bool:
 def preference(logprobs: Mapping[str, float], swapped: bool) -> float | None:
     """Probability, in [0, 1], that the response beats the baseline's; None if neither label is there.
 
-    logprobs: of the likeliest next tokens, in nats. Only the tokens m and M themselves count, not such
+    logprobs: of the most likely next tokens, in nats. Only the tokens m and M themselves count, not such
         as have spaces around them; one that is not there has probability 0.
 
     This is alpaca_eval's preference, which is between 1 and 2, less 1.
@@ -77,22 +77,22 @@ class EndpointJudge(EndpointSettings):
 
     @property
     def name(self) -> str:
-        """`judge` for AlpacaEval's own; another for each other model: verdicts of two do not mix."""
+        """`judge` for AlpacaEval's own; another for each other model: scores of two judges do not mix."""
         if self.model == JUDGE and self.base_url is None:
             return "judge"
         return f"judge_{re.sub('[^A-Za-z0-9._-]+', '-', self.model)}"
 
     @property
-    def bill(self) -> Bill:
-        """What has been asked so far, and what it took."""
-        return self._endpoint.bill
+    def usage(self) -> Usage:
+        """Requests, tokens and dollars so far."""
+        return self._endpoint.usage
 
     def progress(self) -> str:
-        """The bill in a few words, for a display."""
-        return str(self.bill)
+        """The usage in a few words, for a progress display."""
+        return str(self.usage)
 
     def score(self, problem: Problem, text: str) -> Score:
-        instruction = asked(problem, "instruction", self.name)
+        instruction = meta_field(problem, "instruction", self.name)
         if text == problem.gold:
             same = "the same output as the baseline's: not asked"
             return Score(preference=0.5, answer=text, reason=same, by=self.model)
@@ -144,7 +144,7 @@ def question(instruction: str, first: str, second: str) -> str:
 
 @dataclass(frozen=True)
 class StandInJudge:
-    """A judge at hand in place of a strong one: its verdicts show that the machinery works, no more.
+    """A stand-in for a strong judge: its scores show that the machinery works, no more.
 
     ask: gives the probabilities (summing to 1) of each option as the model's next token after a
         chat prompt with this text. Every pair is asked about in both orders, and averaged.
@@ -163,7 +163,7 @@ class StandInJudge:
         return 1
 
     def score(self, problem: Problem, text: str) -> Score:
-        instruction = asked(problem, "instruction", self.name)
+        instruction = meta_field(problem, "instruction", self.name)
         judge = f"stand-in {self.label or ''}".rstrip()
         try:
             first, _ = self.ask(question(instruction, text, problem.gold), LABELS)

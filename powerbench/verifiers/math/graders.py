@@ -35,24 +35,24 @@ DIGITS = 50
 
 
 def official(gold: str, answer: str) -> Score:
-    """The verdict of the PRM800K grader (Lightman et al. 2023, arXiv 2305.20050), answers untouched."""
+    """As the PRM800K grader scores (Lightman et al. 2023, arXiv 2305.20050), answers untouched."""
     from tinker_cookbook.recipes.math_rl.math_grading import grade_answer
 
     same = bool(grade_answer(answer, gold))
-    return _verdict(same, by=f"{_package('tinker-cookbook')} (PRM800K grader)")
+    return _score(same, by=f"{_package('tinker-cookbook')} (PRM800K grader)")
 
 
 def default(gold: str, answer: str) -> Score:
     """Whether two answers are the same for a careful reader: as text, or else as math-verify sees it."""
-    return compare(clean(gold), clean(answer))
+    return equal(clean(gold), clean(answer))
 
 
-def compare(gold: str, answer: str) -> Score:
+def equal(gold: str, answer: str) -> Score:
     """The same for cleaned answers, and for the items of tuples, sets and lists."""
     if gold == answer:
-        return _verdict(True, "same text")
+        return _score(True, "same text")
     if UNBOUNDED.search(answer) and not UNBOUNDED.search(gold):
-        return _verdict(False, "closed at infinity")
+        return _score(False, "closed at infinity")
     gold, answer = without_names(gold, answer)
     golds, answers = collection(gold), collection(answer)
     if len(golds.items) > 1 and len(answers.items) > 1:
@@ -62,7 +62,7 @@ def compare(gold: str, answer: str) -> Score:
     return _single(golds.items[0], answers.items[0])
 
 
-def _verdict(same: bool, reason: str = "", by: str = TEXT) -> Score:
+def _score(same: bool, reason: str = "", by: str = TEXT) -> Score:
     return Score(correct=same, reason=reason or ("equal" if same else "not equal"), by=by)
 
 
@@ -77,33 +77,33 @@ def _package(name: str) -> str:
 def _collections(gold: Collection, answer: Collection) -> Score:
     """Item by item: in their order within ( ) and [ ], in any order in sets and bare lists."""
     if gold.brackets != answer.brackets:
-        return _verdict(False, "different brackets")
+        return _score(False, "different brackets")
     if len(gold.items) != len(answer.items):
-        return _verdict(False, "not as many items")
+        return _score(False, "not as many items")
     left, by = list(answer.items), TEXT
     for item in gold.items:
         for candidate in left[:1] if gold.brackets else tuple(left):
-            score = compare(item, candidate)
+            score = equal(item, candidate)
             by = score.by if by == TEXT else by
             if score.correct:
                 left.remove(candidate)
                 break
         else:
-            return _verdict(False, by=by)
-    return _verdict(True, by=by)
+            return _score(False, by=by)
+    return _score(True, by=by)
 
 
 def _single(gold: str, answer: str) -> Score:
     golds, answers = quantity(gold), quantity(answer)
     units = (golds.unit, answers.unit)
     if conflict(*units):
-        return _verdict(False, "different units")
+        return _score(False, "different units")
     gold, answer = golds.value, answers.value
     if gold == answer:
-        return _verdict(True, "same text")
+        return _score(True, "same text")
     numerals = numeral(gold), numeral(answer)
     if any(numerals):  # math-verify reads 445_6 as 445
-        return _verdict((numerals[0] or (gold, "10")) == (numerals[1] or (answer, "10")))
+        return _score((numerals[0] or (gold, "10")) == (numerals[1] or (answer, "10")))
     if is_text(gold) or is_text(answer) or {"am^1", "pm^1"} & set(units):
         return _words(gold, answer)
     if parsed(gold) is None:
@@ -119,7 +119,7 @@ def _single(gold: str, answer: str) -> Score:
 
 def _words(gold: str, answer: str) -> Score:
     same = words(gold) == words(answer)
-    return _verdict(same, "same words" if same else "different words")
+    return _score(same, "same words" if same else "different words")
 
 
 # -- expressions ----------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def _expressions(gold: Any, answer: Any) -> Score:
 
     by = _package("math-verify")
     if gold is None or answer is None:
-        return _verdict(False, "not an expression", by)
+        return _score(False, "not an expression", by)
     same = verify(
         gold,
         answer,
@@ -192,7 +192,7 @@ def _expressions(gold: Any, answer: Any) -> Score:
         timeout_seconds=None,
         raise_on_error=True,
     )
-    return _verdict(same, by=by)
+    return _score(same, by=by)
 
 
 def _tower(*levels: str) -> str:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from powerbench.errors import require, require_integer, require_number, unknown
 from powerbench.types import Problem, Score
 from powerbench.verifiers.boxed import last_boxed
-from powerbench.verifiers.common import LONGEST, MOST_MB, asked, cores
+from powerbench.verifiers.common import MAX_MB, MAX_SECONDS, cores, meta_field
 from powerbench.verifiers.math import graders
 from powerbench.verifiers.math.canonical import canonical
 from powerbench.verifiers.workers.pool import Pool, WorkerError
@@ -37,8 +37,8 @@ class MathVerifier:
     def __post_init__(self) -> None:
         if self.mode not in GRADERS:
             raise unknown("verifier.mode", self.mode, GRADERS)
-        require_number("verifier.timeout", self.timeout, 0, LONGEST, "seconds")
-        require_integer("verifier.memory_mb", self.memory_mb, 64, MOST_MB)
+        require_number("verifier.timeout", self.timeout, 0, MAX_SECONDS, "seconds")
+        require_integer("verifier.memory_mb", self.memory_mb, 64, MAX_MB)
         workers = cores() if self.workers is None else self.workers
         require_integer("verifier.workers", workers, 1)
         if self.mode == "official":
@@ -59,7 +59,7 @@ class MathVerifier:
         return "math" if self.mode == "default" else f"math_{self.mode}"
 
     def score(self, problem: Problem, text: str) -> Score:
-        asked(problem, "subject", self.name)
+        meta_field(problem, "subject", self.name)
         boxed = last_boxed(text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer", by=graders.TEXT)
@@ -70,7 +70,7 @@ class MathVerifier:
         return replace(score, answer=boxed)
 
     def answer(self, problem: Problem, text: str) -> str | None:
-        """What is boxed, as `spelling.canonical` spells it, whichever the mode."""
+        """What is boxed, as `canonical` spells it, whichever the mode."""
         boxed = last_boxed(text)
         return canonical(boxed) or None if boxed is not None else None
 

@@ -1,9 +1,9 @@
-"""Runs programs that nobody has read against their tests: one program, one sandbox.
+"""Runs untrusted programs against their tests: one program, one sandbox.
 
 The program runs in one process and its tests in another, which share nothing but two pipes for
 arguments and results (`inside`). So the program can neither change the tests nor read them, equality
-is decided where its classes are not known, and the verdict leaves by a channel that it does not hold.
-When a verdict is there, every process of the sandbox is gone, as it is if the one that asked dies.
+is decided where its classes are not known, and the result leaves by a channel that it does not hold.
+When the result has arrived, every process of the sandbox has ended, as it has if the caller dies.
 
 In every mode: limits of time, processor time, memory per process, size of a file, and open files; an
 environment without the user's; no standard input; output that goes nowhere; and, on Linux, no
@@ -23,8 +23,8 @@ each process, so that both together may use twice as much; macOS does not limit 
 kernel's own faults. A virtual machine is the place for programs from an enemy.
 """
 
-from powerbench.verifiers.sandbox.execution import Limits, Program, Verdict
+from powerbench.verifiers.sandbox.execution import Execution, Limits, Program
 from powerbench.verifiers.sandbox.modes import MODES
 from powerbench.verifiers.sandbox.probe import available, best_mode, run
 
-__all__ = ["MODES", "Limits", "Program", "Verdict", "available", "best_mode", "run"]
+__all__ = ["MODES", "Execution", "Limits", "Program", "available", "best_mode", "run"]

@@ -1,4 +1,4 @@
-"""One program, one sandbox: starts it, tells it what to run, and hears how that ended."""
+"""One program, one sandbox: starts it, sends it the program and tests, and reads the report."""
 
 import marshal
 import math
@@ -27,7 +27,7 @@ ENVIRONMENT = {
 }
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.supervisor import main; main()"
 PARTING = 1.0
-"""Seconds that it may take to fall silent when it has said all."""
+"""Seconds that its output may stay open after the report."""
 
 
 class Limits(NamedTuple):
@@ -53,7 +53,7 @@ class Program(NamedTuple):
     """Defines check(candidate). Trusted."""
 
 
-class Verdict(NamedTuple):
+class Execution(NamedTuple):
     """How a program ended."""
 
     passed: bool | None
@@ -62,19 +62,19 @@ class Verdict(NamedTuple):
     mode: str
 
 
-def execute(program: Program, limits: Limits, mode: str) -> Verdict:
+def execute(program: Program, limits: Limits, mode: str) -> Execution:
     """Whether the program's checks return. May be called from several threads at once."""
     try:
         with STARTS[mode](limits.file_mb) as start:
             report = _report(program, limits, start)
     except OSError as error:
-        return Verdict(None, f"the sandbox failed: {error}", mode)
+        return Execution(None, f"the sandbox failed: {error}", mode)
     if report == channel.PASSED:
-        return Verdict(True, "passed", mode)
+        return Execution(True, "passed", mode)
     passed = None if report.startswith(channel.UNDECIDED) else False
     reason = report.removeprefix(channel.UNDECIDED).removeprefix(channel.FAILED)
     line = " ".join(reason.decode(errors="replace").split())
-    return Verdict(passed, "".join(c if c.isprintable() else "?" for c in line), mode)
+    return Execution(passed, "".join(c if c.isprintable() else "?" for c in line), mode)
 
 
 def _report(program: Program, limits: Limits, start: Start) -> bytes:
@@ -136,7 +136,7 @@ def _heard(descriptor: int, seconds: float) -> bytes:
 
 
 def _more(descriptor: int, heard: bytes, lines: int, seconds: float) -> bytes:
-    """`heard` and what comes until there are so many lines, the file ends, or the time is up.
+    """`heard` and what follows, until it has `lines` lines, the file ends, or the time is up.
 
     The end of the file may not come: a process forked from this one meanwhile would keep it open.
     """

@@ -96,7 +96,7 @@ STARTS: dict[str, Callable[[int], AbstractContextManager[Start]]] = {
     "kernel": kernel,
     "limits": limits,
 }
-"""By mode; given the limit on files in MiB. They raise OSError in a line if it cannot be had here."""
+"""By mode; given the limit on files in MiB. They raise OSError, in one line, if the mode does not work here."""
 MODES = tuple(STARTS)
 """From the strongest to the weakest."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from powerbench.verifiers.sandbox.execution import Limits, Program, Verdict, execute
+from powerbench.verifiers.sandbox.execution import Execution, Limits, Program, execute
 from powerbench.verifiers.sandbox.modes import MODES
 
 LIMITS = Limits(seconds=30.0, memory_mb=512, file_mb=1)
@@ -66,7 +66,7 @@ def best_mode() -> str:
     return next((mode for mode in MODES if not _obstacle(mode)), "limits")
 
 
-def run(program: Program, limits: Limits, mode: str | None = None) -> Verdict:
+def run(program: Program, limits: Limits, mode: str | None = None) -> Execution:
     """Whether the program's checks return, in a sandbox of its own. From any thread.
 
     mode: one of MODES, or None for the strongest that works here.
@@ -87,7 +87,7 @@ def _tried(mode: str, interpreter: str) -> str:
         source = HARMLESS if mode == "limits" else BREAKOUT
         test = f"def check(candidate):\n    assert candidate({folder!r}) == 'confined'\n"
         program = Program("", source, "confined", test)
-        verdict = execute(program, LIMITS, mode)
-        if not verdict.passed:  # the reason may have been a passing one
-            verdict = execute(program, LIMITS, mode)
-    return "" if verdict.passed else verdict.reason.removeprefix("RuntimeError: ")
+        execution = execute(program, LIMITS, mode)
+        if not execution.passed:  # the reason may have been a passing one
+            execution = execute(program, LIMITS, mode)
+    return "" if execution.passed else execution.reason.removeprefix("RuntimeError: ")

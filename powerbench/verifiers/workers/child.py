@@ -1,6 +1,6 @@
 """The inside of a helper process: evaluates a function on request, under limits that the kernel keeps.
 
-It is started as a module, with the descriptor of a pipe as its argument; `worker` has the other end.
+It is started as a module, with the descriptor of a pipe as its argument; `pool` has the other end.
 When the parent is gone the pipe ends, and in the middle of a call the kernel's timers end the process.
 """
 
@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE = 20
-"""How many times its limit of CPU time a call may take by the clock, on a busy machine."""
+WALL_CLOCK_FACTOR = 20
+"""Wall-clock limit of a call, as a multiple of its limit of CPU time, for a busy machine."""
 
 HEADROOM = 4
-"""How many times its memory limit a call is given: what grows by doubling breaks the limit visibly before it
+"""Memory given to a call, as a multiple of its limit: what grows by doubling breaks the limit visibly before it
 meets a MemoryError, which a library that catches every exception would hide, and answer wrongly."""
 
 
@@ -53,7 +53,7 @@ def serve(pipe: "Connection[Any, Any]") -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_PROF, timeout + 1)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE * timeout + 1)
+        signal.setitimer(signal.ITIMER_REAL, WALL_CLOCK_FACTOR * timeout + 1)
         before = _address_space("VmSize")
         reply = _attempt(task.function, *arguments)
         signal.setitimer(signal.ITIMER_PROF, 0)

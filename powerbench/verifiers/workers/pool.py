@@ -2,7 +2,7 @@
 
 Each is a fresh interpreter, not a fork: the parent may hold threads and a loaded model. It starts when
 it is first needed, warms up, and serves calls at the lowest priority until it breaks a limit, is closed,
-or the parent is gone. `helper` is its inside.
+or the parent is gone. `child` is its main module.
 """
 
 import os
@@ -23,7 +23,7 @@ import psutil
 from powerbench.verifiers.common import TIMED_OUT
 from powerbench.verifiers.signals import shielded
 from powerbench.verifiers.workers import child
-from powerbench.verifiers.workers.child import PATIENCE, Reply, Task
+from powerbench.verifiers.workers.child import WALL_CLOCK_FACTOR, Reply, Task
 
 STARTUP = 600.0
 """Seconds that a process may take to start and warm up, at the lowest priority on a busy machine."""
@@ -46,7 +46,7 @@ class Died(WorkerError):  # noqa: N818
 
 
 class Pool:
-    """Evaluates a top-level function elsewhere, in as many processes as calls are under way.
+    """Evaluates a top-level function elsewhere, in one process for each call that is running.
 
     function: is found again by its module and name. workers: calls under way at once; more of them
     wait. memory_mb: address space that a process may add to what it has when it is warm, MiB (on
@@ -71,7 +71,7 @@ class Pool:
         """function(*arguments), both picklable, within `timeout` seconds of CPU time.
 
         The limit counts from when a process that is ready takes the call; the process is killed when it
-        breaks it, and also after PATIENCE times as long by the clock. From any thread.
+        breaks it, and also after WALL_CLOCK_FACTOR times as long by the clock. From any thread.
         Raises TimedOut, OutOfMemory or Died, or WorkerError with the exception of the function.
         """
         with self._free:
@@ -108,7 +108,7 @@ class Pool:
                 self._all.discard(worker)
                 if not replace:
                     return
-                worker = self._start()  # warms up while its caller goes on with its verdict
+                worker = self._start()  # warms up while its caller goes on with its score
             self._idle.append(worker)
 
     def _start(self) -> "Worker":
@@ -179,7 +179,7 @@ class Worker:
         self._ready = True
 
     def _wait(self, timeout: float) -> None:
-        start, end = self._seconds(), time.monotonic() + PATIENCE * timeout
+        start, end = self._seconds(), time.monotonic() + WALL_CLOCK_FACTOR * timeout
         left = timeout
         while not self._pipe.poll(left):
             left = min(timeout - (self._seconds() - start), end - time.monotonic())

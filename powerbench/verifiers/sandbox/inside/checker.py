@@ -125,10 +125,10 @@ def judge(
     """Report READY once the program's process is confined; then how the tests ended, in one line."""
     receive(replies)
     os.write(report, READY)
-    os.write(report, _verdict(namespace, test, entry_point, Connection(requests, replies)))
+    os.write(report, _report_of(namespace, test, entry_point, Connection(requests, replies)))
 
 
-def _verdict(
+def _report_of(
     namespace: dict[str, object], test: str, entry_point: str, program: Connection
 ) -> bytes:
     try:

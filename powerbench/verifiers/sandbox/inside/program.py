@@ -24,7 +24,7 @@ OPERATIONS: dict[str, Callable[..., object]] = {
 }
 
 
-class Held:
+class HeldValues:
     """The values that stay in this process, by their numbers."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ def serve(source: str, entry_point: str, requests: int, replies: int) -> None:
     A reply: ANSWER or FAILURE, what is now in the request's containers, then the result or
     (the names of the exception's classes, its arguments, its description).
     """
-    held = Held()
+    held = HeldValues()
     send(replies, _reply(held, [], _load, [source, entry_point]))
     while True:
         try:
@@ -70,7 +70,10 @@ def _load(source: str, entry_point: str) -> object:
 
 
 def _reply(
-    held: Held, shared: list[Container], act: Callable[..., object], arguments: Sequence[object]
+    held: HeldValues,
+    shared: list[Container],
+    act: Callable[..., object],
+    arguments: Sequence[object],
 ) -> bytes:
     try:
         return ANSWER + _message(held, shared, act(*arguments))
@@ -80,7 +83,7 @@ def _reply(
         return FAILURE + _message(held, shared, (names, error.args, describe(error)))
 
 
-def _message(held: Held, shared: list[Container], value: object) -> bytes:
+def _message(held: HeldValues, shared: list[Container], value: object) -> bytes:
     writer = Writer(shared, held.number)
     for container in shared:
         writer.contents(container)

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 1.0
+REAP_TIMEOUT = 1.0
 """Seconds for a process that has closed its channel to be seen dead."""
 
 
@@ -68,9 +68,9 @@ def attempt(
     children.append(_fork(run_checks, syscalls, {ask, replies, report}))
     for descriptor in (requests, replies, answer, report):
         os.close(descriptor)
-    verdict = _await(heard, children, seconds, ask)
+    outcome = _await(heard, children, seconds, ask)
     _end(children)
-    os.write(1, verdict + b"\n")
+    os.write(1, outcome + b"\n")
 
 
 def _fork(run: Callable[[], None], syscalls: bytes, keep: set[int]) -> int:
@@ -132,7 +132,7 @@ def _await(heard: int, children: list[int], seconds: float, go: int) -> bytes:
 
 def _ended(children: list[int], which: int) -> str:
     """How a child ended that is no longer heard of."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + REAP_TIMEOUT
     while time.monotonic() < deadline:
         pid, status = os.waitpid(children[which], os.WNOHANG)
         if pid:

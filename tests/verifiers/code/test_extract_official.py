@@ -1,6 +1,6 @@
 """The official rule: programs as the official code finds them, its regular expressions as cases.
 
-Run: pytest tests/verifiers/test_extract_official.py
+Run: pytest tests/verifiers/code/test_extract_official.py
 """
 
 import pytest

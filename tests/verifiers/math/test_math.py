@@ -1,6 +1,6 @@
 r"""The math verifier: which box is read, what counts as equal, and that nothing makes it hang.
 
-Run: pytest tests/verifiers/test_math.py
+Run: pytest tests/verifiers/math/test_math.py
 """
 
 import json
@@ -17,7 +17,7 @@ from powerbench.types import Problem, Prompt, Score
 from powerbench.verifiers.boxed import last_boxed
 from powerbench.verifiers.math import MathVerifier, graders
 
-PAIRS = Path(__file__).parents[2].parent / "shared/data/math_answers.jsonl"
+PAIRS = Path(__file__).parents[4] / "shared/data/math_answers.jsonl"
 OFFICIAL = pytest.mark.skipif(
     find_spec("tinker_cookbook") is None or find_spec("pylatexenc") is None,
     reason="the official grader (tinker-cookbook, pylatexenc) is not installed",
@@ -353,7 +353,7 @@ def test_a_problem_of_another_kind_is_refused(verifier: MathVerifier) -> None:
 # -- the record -----------------------------------------------------------------------------------
 
 
-def test_every_verdict_says_what_decided(verifier: MathVerifier) -> None:
+def test_every_score_names_what_decided(verifier: MathVerifier) -> None:
     assert judge(verifier, "5", "$5$").by == "text"
     assert judge(verifier, r"\text{even}", r"\text{odd}").by == "text"
     assert judge(verifier, "5", r"\frac{10}{2}").by.startswith("math-verify 0.")
@@ -379,7 +379,7 @@ def test_official_mode_is_the_official_grader_with_its_faults(official: MathVeri
 
 
 def agreements(verifier: MathVerifier, truth: str) -> list[tuple[Score, bool]]:
-    """The verdicts on all real pairs, with the true ones."""
+    """The scores of all real pairs, with the true ones."""
     if not PAIRS.exists():
         pytest.skip(f"the real answer pairs are not here: {PAIRS}")
     pairs = [json.loads(line) for line in PAIRS.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Programs written to harm, for test_sandbox.py: each with the verdict it must get, and where.
+"""Programs written to harm, for test_sandbox.py: each with how it must end, and where.
 
 OUTSIDE stands for a folder that is none of the program's business and that holds a file `secret`;
 MARKER for a number that is found in the command line of every process that comes of the attack.
@@ -19,7 +19,7 @@ TIMED_OUT = "timed out"
 
 
 class Attack(NamedTuple):
-    """A program, f, that should return x + 1, and the verdict on it."""
+    """A program, f, that should return x + 1, and how its execution must end."""
 
     source: str
     reason: str
@@ -279,7 +279,7 @@ import sys
 def f(x):
     for name, module in list(sys.modules.items()):
         for key, value in list(vars(module).items()):
-            if key.strip("_").lower() in ("verdict", "judge", "failed", "gone", "undecided", "check"):
+            if key.strip("_").lower() in ("outcome", "judge", "failed", "gone", "undecided", "check"):
                 setattr(module, key, b"passed" if isinstance(value, bytes) else lambda *a: b"passed")
     return 0
 """,
@@ -292,7 +292,7 @@ def f(x):
     frame = sys._getframe()
     while frame:
         for names in frame.f_globals, frame.f_locals:
-            for name in "check", "candidate", "test", "verdict", "report":
+            for name in "check", "candidate", "test", "outcome", "report":
                 names[name] = lambda *a: True
         frame = frame.f_back
     return 0

@@ -1,7 +1,7 @@
-"""The code verifier: verdicts on responses, and what each of its settings is for.
+"""The code verifier: executions on responses, and what each of its settings is for.
 
 What a program cannot do is in test_sandbox.py, how it is found in test_extract.py.
-Run: pytest tests/verifiers/test_code.py
+Run: pytest tests/verifiers/code/test_code.py
 """
 
 import platform
@@ -89,7 +89,7 @@ def test_a_sandbox_that_fails_decides_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert score.by.startswith("limits")
 
 
-def test_it_may_be_called_from_as_many_threads_as_it_says() -> None:
+def test_it_may_be_called_from_its_number_of_threads() -> None:
     verifier = CodeVerifier(timeout=60, workers=4)
     texts = [f"    return {number} * sqrt(x)\n" for number in (1, 2) * 6]
     with ThreadPoolExecutor(verifier.workers) as pool:
@@ -152,9 +152,11 @@ def test_the_sandbox_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sandbox, "available", lambda: obstacles)
     told: list[tuple[sandbox.Program, sandbox.Limits, str | None]] = []
 
-    def run(program: sandbox.Program, limits: sandbox.Limits, mode: str | None) -> sandbox.Verdict:
+    def run(
+        program: sandbox.Program, limits: sandbox.Limits, mode: str | None
+    ) -> sandbox.Execution:
         told.append((program, limits, mode))
-        return sandbox.Verdict(True, "passed", "bubblewrap")
+        return sandbox.Execution(True, "passed", "bubblewrap")
 
     monkeypatch.setattr(sandbox, "run", run)
     limits = {"timeout": 1.5, "memory_mb": 128, "file_mb": 2}
@@ -165,7 +167,7 @@ def test_the_sandbox_is_told_what_the_settings_say(monkeypatch: pytest.MonkeyPat
     assert told == [(program, expected, None), (program, expected, "bubblewrap")]
 
 
-def test_a_sandbox_that_is_required_but_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_that_is_required_but_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     obstacles = {**dict.fromkeys(sandbox.MODES, ""), "bubblewrap": "bwrap is not installed"}
     monkeypatch.setattr(sandbox, "available", lambda: obstacles)
     CodeVerifier()

@@ -1,6 +1,6 @@
 """Extraction: whatever a response is dressed in, its program is found, and nothing else is run.
 
-Run: pytest tests/verifiers/test_extract.py
+Run: pytest tests/verifiers/code/test_extract.py
 """
 
 import ast
@@ -12,7 +12,7 @@ from responses import BEFORE, BRANCHES, HEAD, HELPERS, OTHER, PROMPT, RIGHT, fen
 
 from powerbench.tasks.humaneval import HumanEval
 from powerbench.verifiers.code import fragments
-from powerbench.verifiers.code.extract import WORK, extract, preamble
+from powerbench.verifiers.code.extract import PARSED_PER_CHARACTER, extract, preamble
 
 
 def defined(program: str | None) -> Any:
@@ -156,7 +156,7 @@ def test_the_work_is_linear_in_the_text(unit: str, monkeypatch: pytest.MonkeyPat
         return parse(source)
 
     monkeypatch.setattr(fragments.ast, "parse", counted)
-    monkeypatch.setattr(f"{extract.__module__}.LEAST_WORK", 1000)
+    monkeypatch.setattr(f"{extract.__module__}.MIN_PARSED", 1000)
     text = unit * (20_000 // len(unit))
     extract(PROMPT, "root", text)
-    assert 0 < sum(read) <= 1000 + (WORK + 2) * (len(PROMPT) + len(text))
+    assert 0 < sum(read) <= 1000 + (PARSED_PER_CHARACTER + 2) * (len(PROMPT) + len(text))

@@ -1,6 +1,6 @@
 """The judge at a real endpoint: llama.cpp's server (xllamacpp) with the bundled language model.
 
-Run: pytest tests/verifiers/test_local_endpoint.py
+Run: pytest tests/verifiers/judge/test_local_endpoint.py
 """
 
 import json

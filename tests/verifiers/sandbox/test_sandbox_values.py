@@ -1,6 +1,6 @@
 """The tests see of a program what they would see in its own process, though they run in another.
 
-Run: pytest tests/verifiers/test_sandbox_values.py
+Run: pytest tests/verifiers/sandbox/test_sandbox_values.py
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from powerbench.verifiers import sandbox
-from powerbench.verifiers.sandbox import Limits, Program, Verdict
+from powerbench.verifiers.sandbox import Execution, Limits, Program
 from powerbench.verifiers.sandbox.inside.channel import describe
 from powerbench.verifiers.sandbox.inside.values import Reader, Writer
 
@@ -104,7 +104,7 @@ def in_one_process(source: str, test: str) -> str:
     return "passed"
 
 
-def in_two(source: str, test: str, limits: Limits = LIMITS) -> Verdict:
+def in_two(source: str, test: str, limits: Limits = LIMITS) -> Execution:
     return sandbox.run(Program("", source, "f", test), limits)
 
 
@@ -281,9 +281,9 @@ def test_helpers_of_the_prompt_are_the_prompts_even_if_the_program_has_its_own()
     ],
 )
 def test_tests_that_cannot_be_run_decide_nothing(preamble: str, test: str, reason: str) -> None:
-    verdict = sandbox.run(Program(preamble, "def f(x): pass", "f", test), LIMITS)
-    assert verdict.passed is None
-    assert reason in verdict.reason
+    execution = sandbox.run(Program(preamble, "def f(x): pass", "f", test), LIMITS)
+    assert execution.passed is None
+    assert reason in execution.reason
 
 
 def test_a_program_that_is_gone_fails_even_tests_that_catch_everything() -> None:
@@ -294,5 +294,5 @@ def test_a_program_that_is_gone_fails_even_tests_that_catch_everything() -> None
 
 
 def test_hashes_do_not_change_from_run_to_run() -> None:
-    verdicts = {in_two("def f(): raise ValueError(hash('a'))", "def check(c): c()") for _ in "12"}
-    assert len(verdicts) == 1
+    executions = {in_two("def f(): raise ValueError(hash('a'))", "def check(c): c()") for _ in "12"}
+    assert len(executions) == 1

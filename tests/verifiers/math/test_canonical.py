@@ -1,6 +1,6 @@
 r"""Answers in one spelling, as votes count them: equal ones agree, others do not, in no time.
 
-Run: pytest tests/verifiers/test_spelling.py
+Run: pytest tests/verifiers/math/test_canonical.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """A function in helper processes: limits are kept, deaths are reported, and nothing outlives its parent.
 
-Run: pytest tests/verifiers/test_worker.py
+Run: pytest tests/verifiers/workers/test_pool.py
 """
 
 import os
@@ -129,13 +129,13 @@ def test_a_broken_time_limit_kills_it_and_the_next_call_has_another(
     assert pool.call("pid", timeout=5) != first
 
 
-def test_the_limit_is_of_cpu_time_so_that_a_busy_machine_changes_no_verdict(pool: Pool) -> None:
+def test_the_limit_is_of_cpu_time_so_that_a_busy_machine_changes_no_score(pool: Pool) -> None:
     assert pool.call("nap", timeout=0.5) == pool.call("pid", timeout=0.5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no limit of address space")
 @pytest.mark.parametrize("greedy", ["too much at once", "too much, unsaid"])
-def test_a_broken_memory_limit_is_told_and_the_next_call_has_another_process(
+def test_a_broken_memory_limit_is_reported_and_the_next_call_has_another_process(
     pool: Pool, greedy: str
 ) -> None:
     first = pool.call("pid", timeout=5)
@@ -163,7 +163,7 @@ def test_a_death_between_calls_goes_unnoticed(pool: Pool) -> None:
     assert pool.call("pid", timeout=5) != first
 
 
-def test_an_exception_is_told_and_the_process_stays(pool: Pool) -> None:
+def test_an_exception_is_reported_and_the_process_stays(pool: Pool) -> None:
     first = pool.call("pid", timeout=5)
     with pytest.raises(WorkerError, match="ValueError: no such thing"):
         pool.call("raise", timeout=5)
