@@ -219,14 +219,13 @@ def compare(
     paths: Sequence[Path], tokens: float | None, seconds: float | None, out: Path | None
 ) -> None:
     """Print the samplers of the given runs side by side, and write the tables if there is a place for them."""
-    from powerbench.report.build import write_tables
-    from powerbench.report.summary import Results, rank
-    from powerbench.report.tables.compare import tables
+    from powerbench.report.build import comparison
+    from powerbench.report.summary import Results
+    from powerbench.report.tables.table import write_tables
     from powerbench.run.progress import print_any
     from powerbench.store import find_runs
 
-    results = sorted(map(Results.read, find_runs(paths)), key=lambda r: rank(r.summary))
-    found = [table for table in tables(results, tokens, seconds) if table.rows]
+    found = comparison(list(map(Results.read, find_runs(paths))), tokens, seconds)
     for table in found:
         print_any(console(), table)
     if out is not None:

@@ -9,7 +9,7 @@ from powerbench.report.figures import draw
 from powerbench.report.figures.style import Drawing
 from powerbench.report.page.render import render
 from powerbench.report.selection import Selection, select
-from powerbench.report.summary import Results, labels, main, rank
+from powerbench.report.summary import Results, main_runs, sort_key
 from powerbench.report.tables import (
     chains,
     disagreement,
@@ -19,33 +19,22 @@ from powerbench.report.tables import (
     paired,
     published,
     results,
+    variety,
 )
-from powerbench.report.tables.table import Table, as_csv, as_latex, markdown
-from powerbench.store import Run
+from powerbench.report.tables.table import Table, markdown, write_tables
 
 
 class Report:
-    """What is said of some runs: every part is computed once, when it is asked for."""
+    """The parts of the report of some runs; each is computed once, when it is asked for."""
 
     def __init__(self, results: Sequence[Results]) -> None:
-        self.results = sorted(results, key=lambda r: rank(r.summary))
-
-    @cached_property
-    def chains(self) -> dict[int, chains.Chains]:
-        """By the id of a run's results, where it has steps. Reads those runs again."""
-        found = {
-            id(r): chains.read(r)
-            for r in self.results
-            if any(s.proposals for s in r.samples.values())
-        }
-        return {key: each for key, each in found.items() if each is not None}
+        self.results = sorted(results, key=lambda r: sort_key(r.summary))
 
     @cached_property
     def tables(self) -> list[Table]:
         """All that hold anything, in the order in which they are read."""
         summaries = [r.summary for r in self.results]
-        own = [r.summary for r in main(self.results)]
-        named = zip(self.results, labels(summaries), strict=True)
+        own = [r.summary for r in main_runs(self.results)]
         every = [
             results.results(own),
             results.variants([s for s in summaries if all(s is not each for each in own)]),
@@ -54,26 +43,22 @@ class Report:
             equal_cost.table(self.results),
             results.cost(summaries),
             lengths.table(summaries),
-            chains.table(
-                (r, name, self.chains[id(r)]) for r, name in named if id(r) in self.chains
-            ),
+            chains.table(self.results),
             fidelity.table(self.results),
         ]
         return [table for table in every if table.rows]
 
 
-def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write the report of some runs; return the page's path. Raises UserError if there is no run."""
-    require(len(runs) > 0, "a report needs at least one run; see `powerbench run`")
-    return write(list(map(Results.read, runs)), out)
-
-
 def write(results: Sequence[Results], out: Path) -> Path:
-    """Write out/report.md, out/page.html, out/figures and out/tables; return the page's path."""
+    """Write out/report.md, out/page.html, out/figures and out/tables; return the page's path.
+
+    Raises UserError if there is no run.
+    """
+    require(len(results) > 0, "a report needs at least one run; see `powerbench run`")
     report = Report(results)
     out.mkdir(parents=True, exist_ok=True)
     selection = select(report.results)
-    drawings = draw(report.results, report.chains, out / "figures")
+    drawings = draw(report.results, out / "figures")
     write_tables(report.tables, out / "tables")
     (out / "report.md").write_text(_markdown(report, drawings, selection))
     page = out / "page.html"
@@ -81,12 +66,16 @@ def write(results: Sequence[Results], out: Path) -> Path:
     return page
 
 
-def write_tables(found: Sequence[Table], folder: Path) -> None:
-    """Every table as folder/<name>.csv and .tex."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in found:
-        (folder / f"{table.name}.csv").write_text(as_csv(table))
-        (folder / f"{table.name}.tex").write_text(as_latex(table))
+def comparison(
+    results: Sequence[Results], tokens: float | None, seconds: float | None
+) -> list[Table]:
+    """The tables of `powerbench compare`: at equal tokens, at equal wall-clock, and variety.
+
+    tokens, seconds: for a problem; see `equal_cost.at_equal_budgets`.
+    """
+    ordered = sorted(results, key=lambda r: sort_key(r.summary))
+    every = [*equal_cost.at_equal_budgets(ordered, tokens, seconds), variety.table(ordered)]
+    return [table for table in every if table.rows]
 
 
 def _markdown(report: Report, drawings: Sequence[Drawing], selection: Selection) -> str:

@@ -1,4 +1,4 @@
-"""Which responses are shown to a reader, where there are more than a page can hold."""
+"""The responses that the page shows, where a report has more of them than a page can hold."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from itertools import groupby
 from powerbench.report.summary import Results
 from powerbench.types import SampleKey
 
-MOST = 4000
-"""Responses that are shown of all runs of a report together: some 20 MB of page."""
+MAX_SHOWN = 4000
+"""Responses that are shown of all runs of a report together: about 20 MB of page."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class Selection:
     runs: Sequence[Sequence[SampleKey]]
     """Of each run, by problem and replicate."""
     of: int
-    """How many responses there are."""
+    """Responses in all."""
 
     @property
     def shown(self) -> int:
-        """How many are shown."""
+        """Responses that are shown."""
         return sum(map(len, self.runs))
 
 
-def select(results: Sequence[Results], most: int = MOST) -> Selection:
+def select(results: Sequence[Results], most: int = MAX_SHOWN) -> Selection:
     """All responses, or `most` of them or a few less, chosen evenly by their keys alone.
 
     Of each run as many as of any other, or all that it has; within a run, of each problem as many as of
@@ -39,7 +39,7 @@ def select(results: Sequence[Results], most: int = MOST) -> Selection:
 
 
 def _level(sizes: Sequence[int], most: int) -> int:
-    """What each run may show at most."""
+    """The most responses that each run may show."""
     left = most
     for i, size in enumerate(sorted(sizes)):
         level = left // (len(sizes) - i)

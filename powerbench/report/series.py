@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from powerbench.report.summary import Results, rank
+from powerbench.report.summary import Results, sort_key
 
-LEAST = 3
+MIN_POINTS = 3
 """Values of a setting from which on its runs are a curve."""
 
 
@@ -30,9 +30,9 @@ class Series(NamedTuple):
 
 
 def series(results: Sequence[Results]) -> list[Series]:
-    """All there are, of the settings that runs change: a sampler's main run is a point of each."""
+    """All series, of the settings that runs change: a sampler's main run is a point of each."""
     grouped = defaultdict(list)
-    for each in sorted(results, key=lambda r: rank(r.summary)):
+    for each in sorted(results, key=lambda r: sort_key(r.summary)):
         s = each.summary
         grouped[s.task, s.model, s.sampler].append(each)
     found = []
@@ -40,7 +40,7 @@ def series(results: Sequence[Results]) -> list[Series]:
         changed = dict.fromkeys(k for r in runs for k in r.summary.changes)
         for setting in changed:
             points = _points(runs, setting)
-            if len({p.x for p in points}) >= LEAST:
+            if len({p.x for p in points}) >= MIN_POINTS:
                 found.append(Series(task, model, sampler, setting, tuple(points)))
     return found
 

@@ -10,15 +10,16 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from powerbench.models.flops import Size, flops
-from powerbench.report.measured import (
-    Measured,
+from powerbench.report.chains import Chains, StepCounts
+from powerbench.report.samples import (
+    SampleStats,
     confidence,
     device_seconds,
     logp_per_token,
-    measure,
+    read_samples,
     wall_clock,
 )
-from powerbench.report.variants import changes, written
+from powerbench.report.variants import changes, format_settings, sampler_order
 from powerbench.stats.intervals import (
     Count,
     Estimate,
@@ -31,34 +32,14 @@ from powerbench.stats.intervals import (
 from powerbench.stats.length_controlled import Unfitted, annotation, length_controlled
 from powerbench.store import Run
 from powerbench.store.shard import Shard
-from powerbench.types import Problem, SampleKey, Score
+from powerbench.types import Problem, Sample, SampleKey, Score
 
 T = TypeVar("T")
-
-SAMPLERS = (
-    "greedy",
-    "base",
-    "low_temp",
-    "power",
-    "power_official",
-    "max_swap",
-    "entropy_cut",
-    "multiple_try",
-    "parallel_tempering",
-    "power_smc",
-    "scalable_power",
-    "beam",
-    "best_of_n",
-    "self_consistency",
-    "deepconf",
-    "deepconf_online",
-)
-"""The order in which samplers are shown; others follow by name."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found, and at what cost. None: not applicable, or not known yet."""
+    """The results of a run, and what they cost. None: not applicable, or not known yet."""
 
     task: str
     model: str
@@ -76,7 +57,7 @@ class Summary:
     """The fewest."""
     responses: int
     verifier: str | None
-    measure: str | None
+    metric: str | None
     """What `value` is: accuracy, or preference over the baseline's responses."""
     value: Estimate | None
     """Over decided responses only, with its 95% interval over problems."""
@@ -107,11 +88,11 @@ class Summary:
     acceptance: float | None
     """Accepted steps among those that decoded a proposal."""
     truncated: float | None
-    """Fraction of responses that end for want of length, not with a stop token."""
+    """Fraction of responses that end at the length limit, without a stop token."""
     seconds: float | None
-    """Wall-clock: the time during which at least one response was under way."""
+    """Wall-clock: the time during which at least one response was being worked on."""
     gpu_hours: float | None
-    """The same for each shard, times its GPUs; None where there was none."""
+    """The same for each shard, times its GPUs; None where none was used."""
     pass_at_k: tuple[PassAtK, ...]
     """For k = 1, 2, 4 ... K, where K is the most decided responses that a problem has."""
     pass_at_k_problems: int
@@ -120,33 +101,45 @@ class Summary:
 
 @dataclass(frozen=True)
 class Results:
-    """A run folder, read once; without its texts, which `Run.stream` gives."""
+    """A run folder, read once; without its texts, which `Run.at` reads."""
 
     run: Run
     problems: Mapping[str, Problem]
-    samples: Mapping[SampleKey, Measured]
-    verdicts: Mapping[str, Mapping[SampleKey, Score]]
-    """By verifier, the run's own first: its verdicts on the samples."""
+    samples: Mapping[SampleKey, SampleStats]
+    all_scores: Mapping[str, Mapping[SampleKey, Score]]
+    """Of the samples, by verifier: the run's own first."""
+    steps: StepCounts
+    """Of all samples of the run."""
 
     @classmethod
     def read(cls, run: Run) -> "Results":
-        samples, problems, verdicts = measure(run), run.problems(), {}
+        (samples, steps), problems, all_scores = read_samples(run), run.problems(), {}
         for problem in {key.problem for key in samples}:
             problems[problem]  # raises UserError where it is missing
         for verifier in run.verifiers():
             scores = run.scores(verifier)
-            verdicts[verifier] = {key: scores[key] for key in samples if key in scores}
-        return cls(run, problems, samples, verdicts)
+            all_scores[verifier] = {key: scores[key] for key in samples if key in scores}
+        return cls(run, problems, samples, all_scores, steps)
 
     @property
     def verifier(self) -> str | None:
-        """The one whose verdicts the summary counts: the run's own, if it has scored."""
-        return next(iter(self.verdicts), None)
+        """The one whose scores the summary counts: the run's own, if it has scored."""
+        return next(iter(self.all_scores), None)
 
     @property
     def scores(self) -> Mapping[SampleKey, Score]:
-        """Its verdicts."""
-        return self.verdicts.get(self.verifier or "", {})
+        """Its scores."""
+        return self.all_scores.get(self.verifier or "", {})
+
+    @cached_property
+    def chains(self) -> Chains | None:
+        """How the chains of the whole run went; None if no step has decoded a proposal."""
+        return self.steps.chains()
+
+    def texts(self, keys: Iterable[SampleKey]) -> dict[SampleKey, Sample]:
+        """These samples in full: read again, but no others with them."""
+        found = self.run.at(self.samples[key].place for key in keys)
+        return {SampleKey(sample.problem, sample.replicate): sample for sample in found}
 
     @cached_property
     def summary(self) -> Summary:
@@ -165,7 +158,7 @@ class Results:
             fewest=min((len(r) for r in _by_problem(self.samples).values()), default=0),
             responses=len(samples),
             verifier=self.verifier,
-            measure=_measure(self.scores.values()),
+            metric=_metric(self.scores.values()),
             value=mean_value(self.scores),
             length_controlled=self._length_controlled(),
             undecided=sum(score.value is None for score in self.scores.values()),
@@ -192,18 +185,18 @@ class Results:
         )
 
     def part(self, shard: Shard) -> "Results":
-        """What there is of one shard."""
+        """Those of one shard; `chains` stays that of the whole run."""
         place = {problem: i for i, problem in enumerate(self.problems)}
         samples = {
             key: sample
             for key, sample in self.samples.items()
             if shard.holds(place[key.problem], key.replicate)
         }
-        verdicts = {
+        all_scores = {
             verifier: {key: score for key, score in scores.items() if key in samples}
-            for verifier, scores in self.verdicts.items()
+            for verifier, scores in self.all_scores.items()
         }
-        return replace(self, samples=samples, verdicts=verdicts)
+        return replace(self, samples=samples, all_scores=all_scores)
 
     def _length_controlled(self) -> Estimate | None:
         annotations = [
@@ -217,7 +210,7 @@ class Results:
         return normal(fitted.rate.value, fitted.standard_error, fitted.rate.n)
 
 
-def main(results: Sequence[Results]) -> list[Results]:
+def main_runs(results: Sequence[Results]) -> list[Results]:
     """Of each task, model and sampler the runs that change nothing of its yaml; all, if none is like that."""
 
     def of(r: Results) -> tuple[str, str, str]:
@@ -228,33 +221,33 @@ def main(results: Sequence[Results]) -> list[Results]:
 
 
 def mean_value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
-    """The mean over problems of the decided verdicts, with its interval; None if there are none."""
+    """The mean over problems of the decided scores, with its interval; None if there are none."""
     decided = {key: score.value for key, score in scores.items() if score.value is not None}
     return clustered(_by_problem(decided)) if decided else None
 
 
-def sampler_rank(sampler: str) -> tuple[int, str]:
-    """Sorts samplers as they are shown."""
-    known = sampler in SAMPLERS
-    return (SAMPLERS.index(sampler) if known else len(SAMPLERS), sampler)
+def sampler_sort_key(sampler: str) -> tuple[int, str]:
+    """Sorts samplers in the order of their yamls; those without a yaml follow by name."""
+    order = sampler_order()
+    return (order.index(sampler) if sampler in order else len(order), sampler)
 
 
-def rank(summary: Summary) -> tuple[Any, ...]:
-    """Sorts runs as they are shown: by task, model, sampler, then what they change of it, then by folder."""
+def sort_key(summary: Summary) -> tuple[Any, ...]:
+    """Sorts runs: by task, model, sampler, then by what they change of the sampler's yaml, then by folder."""
     changed = [(k, *_by_size(v)) for k, v in sorted(summary.changes.items())]
-    own = sampler_rank(summary.sampler)
+    own = sampler_sort_key(summary.sampler)
     return (summary.task, summary.model, own, len(changed), changed, summary.run)
 
 
 def _by_size(value: Any) -> tuple[float, str]:
-    """Numbers by their size, and whatever else by how it is written."""
+    """Numbers by their size, all else by its text."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return (float(value) if number else math.inf, str(value))
 
 
 def labels(summaries: Sequence[Summary]) -> list[str]:
-    """Each run's sampler with what it changes of its yaml; where that is ambiguous, with what else differs."""
-    names = [" ".join(filter(None, (s.sampler, written(s.changes)))) for s in summaries]
+    """Each run's sampler and what it changes of its yaml; where that is ambiguous, also what else differs."""
+    names = [" ".join(filter(None, (s.sampler, format_settings(s.changes)))) for s in summaries]
     where = [(s.task, s.model, name) for s, name in zip(summaries, names, strict=True)]
     alike = defaultdict(list)
     for s, each in zip(summaries, where, strict=True):
@@ -266,18 +259,20 @@ def labels(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _apart(summary: Summary, others: Sequence[Summary]) -> str:
-    """The sampler's settings in which runs differ; the hash of all settings where these do not tell."""
+    """The sampler's settings in which runs differ; the hash of all settings where these are the same."""
     differ = [
         k for k in summary.settings if any(o.settings.get(k) != summary.settings[k] for o in others)
     ]
     own = {k: summary.settings[k] for k in differ}
     alike = sum({k: o.settings.get(k) for k in differ} == own for o in others)
     return (
-        written(own) if differ and alike == 1 else summary.run.removeprefix(f"{summary.sampler}-")
+        format_settings(own)
+        if differ and alike == 1
+        else summary.run.removeprefix(f"{summary.sampler}-")
     )
 
 
-def _flops(manifest: Mapping[str, Any], samples: Iterable[Measured]) -> float | None:
+def _flops(manifest: Mapping[str, Any], samples: Iterable[SampleStats]) -> float | None:
     size = manifest.get("model", {}).get("size")
     if size is None:
         return None
@@ -289,7 +284,7 @@ def _flops(manifest: Mapping[str, Any], samples: Iterable[Measured]) -> float | 
 
 
 def _gpu_hours(
-    config: Mapping[str, Any], manifest: Mapping[str, Any], samples: Iterable[Measured]
+    config: Mapping[str, Any], manifest: Mapping[str, Any], samples: Iterable[SampleStats]
 ) -> float | None:
     engine, seconds = config.get("engine", {}), device_seconds(samples)
     there = bool(manifest.get("hardware", {}).get("accelerators"))
@@ -298,7 +293,7 @@ def _gpu_hours(
     return seconds * (engine.get("tensor_parallel_size") or 1) / 3600
 
 
-def _measure(scores: Iterable[Score]) -> str | None:
+def _metric(scores: Iterable[Score]) -> str | None:
     decided = next((s for s in scores if s.value is not None), None)
     if decided is None:
         return None
@@ -307,8 +302,8 @@ def _measure(scores: Iterable[Score]) -> str | None:
 
 def _full(scores: Mapping[SampleKey, Score]) -> list[Count]:
     """The counts of the problems that have the most decided replicates: the same for every k."""
-    verdicts = {key: s.correct for key, s in scores.items() if s.correct is not None}
-    counts = [Count(len(v), sum(v)) for v in _by_problem(verdicts).values()]
+    correct = {key: s.correct for key, s in scores.items() if s.correct is not None}
+    counts = [Count(len(v), sum(v)) for v in _by_problem(correct).values()]
     most = max((c.n for c in counts), default=0)
     return [c for c in counts if c.n == most]
 

@@ -1,11 +1,14 @@
-"""What a run changes of its sampler: the settings that its sampler's yaml has otherwise.
+"""Runs beside the yamls of conf/sampler: what a run changes of its sampler, and the order of samplers.
 
-A run whose settings are its yaml's, such as alpha=4 for all samplers, is a sampler's main one. Others are
+A run whose settings are its yaml's, such as alpha=4 for all samplers, is a sampler's main run. Others are
 its variants: points of a curve against alpha, or departures left out.
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,8 +37,8 @@ def changes(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def written(settings: Mapping[str, Any]) -> str:
-    """Settings as one writes them: `alpha=2, top_k=null`."""
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as on the command line: `alpha=2, top_k=null`."""
     return ", ".join(f"{key}={_word(value)}" for key, value in settings.items())
 
 
@@ -43,6 +46,23 @@ def _word(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def sampler_order() -> Sequence[str]:
+    """The samplers in the order in which they are shown: that of the `# order:` comments of their yamls.
+
+    Those without one follow by name.
+    """
+    return _ordered(conf_dir() / "sampler")
+
+
+@cache
+def _ordered(folder: Path) -> Sequence[str]:
+    places: dict[str, tuple[float, str]] = {}
+    for file in folder.glob("*.yaml"):
+        found = re.search(r"^# order: (\d+)$", file.read_text(), re.M)
+        places[file.stem] = (int(found[1]) if found else math.inf, file.stem)
+    return sorted(places, key=places.__getitem__)
 
 
 @cache

@@ -11,7 +11,7 @@ from powerbench.console import teller
 from powerbench.errors import UserError, one_line
 from powerbench.models.base import Model
 from powerbench.report.summary import Results
-from powerbench.report.tables.disagreement import compare, line
+from powerbench.report.tables.disagreement import line, verifier_agreement
 from powerbench.run.generate import _generate
 from powerbench.run.plan import Plan, prepare
 from powerbench.run.progress import board, print_table
@@ -148,5 +148,5 @@ def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> Non
     if tracker is not None:
         tracker.finish(results)
     print_table(console, [results.summary])
-    for comparison in compare(results):
+    for comparison in verifier_agreement(results):
         console.print(line(comparison), soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from powerbench.errors import require
-from powerbench.report.measured import confidence, logp_per_token
+from powerbench.report.samples import confidence, logp_per_token
 from powerbench.report.selection import select
 from powerbench.report.summary import Results, Summary
 from powerbench.report.tables import lengths
@@ -19,7 +19,6 @@ from powerbench.report.tables.results import results as results_table
 from powerbench.report.tables.table import Table, records
 from powerbench.store import Run
 from powerbench.store.shard import WHOLE, Shard
-from powerbench.types import SampleKey
 
 MODES = ("auto", "online", "offline")
 COLUMNS = [
@@ -192,7 +191,7 @@ def _has_key() -> bool:
 
 
 def _table(results: Results, table: Callable[..., Any]) -> Any:
-    """Reads the run's texts again; says so where there are more than the table holds."""
+    """Reads the texts that it shows; says so where the run has more than the table holds."""
     selection = select([results])
     if selection.shown < selection.of:
         print(
@@ -201,13 +200,11 @@ def _table(results: Results, table: Callable[..., Any]) -> Any:
             file=sys.stderr,
         )
     (keys,) = selection.runs
-    wanted, rows = set(keys), {}
-    for sample in results.run.stream():
-        key = SampleKey(sample.problem, sample.replicate)
-        if key in wanted:
-            score = results.scores.get(key)
-            verdict = [None] * 3 if score is None else [score.answer, score.value, score.reason]
-            prompt = results.problems[key.problem].prompt.text
-            cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
-            rows[key] = [*key, prompt, sample.text, *verdict, *cost]
+    rows = {}
+    for key, sample in results.texts(keys).items():
+        score = results.scores.get(key)
+        scored = [None] * 3 if score is None else [score.answer, score.value, score.reason]
+        prompt = results.problems[key.problem].prompt.text
+        cost = [len(sample.tokens), sample.logp, sample.cost.decoded]
+        rows[key] = [*key, prompt, sample.text, *scored, *cost]
     return table(columns=COLUMNS, data=[rows[key] for key in keys])

@@ -91,15 +91,26 @@ def clustered(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Est
     for problem, replicates in values.items():
         if not replicates or not all(0 <= v <= 1 for v in replicates):
             raise ValueError(f"values of {problem!r} must be in [0, 1], got {list(replicates)}")
-    n = len(values)
-    mean = float(np.mean([np.mean(v) for v in values.values()]))
     if all(v in (0, 1) for replicates in values.values() for v in replicates):
-        effective = _effective_answers(values, level)
-        return Estimate(mean, wilson(mean * effective, effective, level), n)
+        return clustered_counts({p: Count(len(v), int(sum(v))) for p, v in values.items()}, level)
+    n, mean = len(values), float(np.mean(_means(values)))
     if n == 1:
         return Estimate(mean, Interval(0.0, 1.0), n)
-    margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(values))
+    margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(_means(values)))
     return Estimate(mean, Interval(max(0.0, mean - margin), min(1.0, mean + margin)), n)
+
+
+def clustered_counts(counts: Mapping[str, Count], level: float = 0.95) -> Estimate:
+    """`clustered` of right and wrong answers, of which only the counts are needed. counts: by problem.
+
+    Raises ValueError if there is no problem, or if one has no answer.
+    """
+    if not counts or not all(count.n for count in counts.values()):
+        raise ValueError("counts must hold at least one problem, and each at least one answer")
+    means = [count.correct / count.n for count in counts.values()]
+    mean = float(np.mean(means))
+    effective = _effective_answers(means, sum(count.n for count in counts.values()), level)
+    return Estimate(mean, wilson(mean * effective, effective, level), len(means))
 
 
 def student(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Estimate:
@@ -112,15 +123,16 @@ def student(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Estim
     """
     if not values or not all(values.values()):
         raise ValueError("values must hold at least one problem, and each at least one value")
-    n, mean = len(values), float(np.mean([np.mean(v) for v in values.values()]))
-    margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(values)) if n > 1 else math.inf
+    means = _means(values)
+    n, mean = len(means), float(np.mean(means))
+    margin = _t(level, n - 1) * math.sqrt(_variance_of_mean(means)) if n > 1 else math.inf
     return Estimate(mean, Interval(mean - margin, mean + margin), n)
 
 
 def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
     """The expected value of the response with the highest score among n of these, drawn without replacement.
 
-    ranked: (score, value) of every response there is. Exact: the response of rank i, from the lowest, is the
+    ranked: (score, value) of every response. Exact: the response of rank i, from the lowest, is the
     best of n with chance C(i, n-1)/C(R, n); of equal scores each is as likely to be taken as the others.
 
     Raises ValueError unless 1 <= n <= the number of responses.
@@ -139,7 +151,7 @@ def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
 
 
 def distinct(counts: Sequence[int], n: int) -> float:
-    """How many kinds are expected among n things drawn without replacement, given how many there are of each.
+    """The expected number of kinds among n things drawn without replacement. counts: of each kind.
 
     Rarefaction (Hurlbert 1971, Ecology 52:577): sum over kinds of 1 - C(N - c, n) / C(N, n).
 
@@ -150,7 +162,7 @@ def distinct(counts: Sequence[int], n: int) -> float:
 
 @lru_cache(maxsize=1024)
 def _chances(size: int, n: int) -> list[float]:
-    """Of each rank, from the lowest: to be the highest among n of so many."""
+    """Of each rank, from the lowest: to be the highest among n of `size`."""
     return [math.comb(i, n - 1) / math.comb(size, n) for i in range(size)]
 
 
@@ -186,13 +198,15 @@ def pass_at_k_curve(
     ]
 
 
-def _effective_answers(values: Mapping[str, Sequence[float]], level: float) -> float:
-    """How many independent answers tell as much about the mean as these clustered ones."""
-    problems, answers = len(values), sum(len(v) for v in values.values())
-    mean = float(np.mean([np.mean(v) for v in values.values()]))
+def _effective_answers(means: Sequence[float], answers: int, level: float) -> float:
+    """How many independent answers tell as much about the mean as these clustered ones.
+
+    means: of each problem. answers: of all problems together.
+    """
+    problems, mean = len(means), float(np.mean(means))
     if problems in (1, answers) or mean in (0, 1):
         return problems
-    variance = _variance_of_mean(values)
+    variance = _variance_of_mean(means)
     if variance == 0:
         return answers
     # The variance is itself estimated, from few problems: Student's t in place of z.
@@ -200,8 +214,12 @@ def _effective_answers(values: Mapping[str, Sequence[float]], level: float) -> f
     return min(known, answers)
 
 
-def _variance_of_mean(values: Mapping[str, Sequence[float]]) -> float:
-    means = [np.mean(v) for v in values.values()]
+def _means(values: Mapping[str, Sequence[float]]) -> list[float]:
+    """Of each problem's values."""
+    return [float(np.mean(v)) for v in values.values()]
+
+
+def _variance_of_mean(means: Sequence[float]) -> float:
     return float(np.var(means, ddof=1)) / len(means)
 
 

@@ -1,4 +1,4 @@
-"""AlpacaEval 2.0's measures of a judged run: the win rate and the length-controlled win rate.
+"""AlpacaEval 2.0's length-controlled win rate of a judged run.
 
 Dubois et al. 2024, arXiv 2404.04475. Rates are fractions in [0, 1], lengths are in characters. The
 instruction is the unit: its replicates share its weight, and stay together in cross-validation.
@@ -19,7 +19,7 @@ from powerbench.types import Problem
 Array = NDArray[np.float64]
 
 FOLDS = 5
-LEAST = 2 * FOLDS
+MIN_INSTRUCTIONS = 2 * FOLDS
 """The fewest decided instructions that a fit is made of: two for each fold."""
 CS: tuple[float, ...] = tuple(np.logspace(-4, 4, 10).tolist())
 """Inverse strengths of the L1 penalty, from which cross-validation chooses."""
@@ -28,7 +28,7 @@ GAMED_WEIGHT = 0.2 / 2
 
 
 class Gamed(NamedTuple):
-    """The judge's verdict on the baseline when it was asked to be verbose, or concise."""
+    """The judge's preference on the baseline when it was asked to be verbose, or concise."""
 
     preference: float
     """Probability, in [0, 1], that the variant beats the baseline proper."""
@@ -55,7 +55,7 @@ class WinRate(NamedTuple):
 
     value: float
     standard_error: float | None
-    """None if there is but one instruction."""
+    """None if there is only one instruction."""
     n: int
     """Instructions."""
 
@@ -69,7 +69,7 @@ class Weights(NamedTuple):
 
 
 class LengthControlled(NamedTuple):
-    """The length-controlled win rate, and the fit that it is read from."""
+    """The length-controlled win rate, and the fit that it is computed from."""
 
     rate: WinRate
     """Over all instructions, undecided ones too. Its standard error is the published one, that of the
@@ -90,7 +90,7 @@ class Unfitted(NamedTuple):
 
 
 def annotation(problem: Problem, length: int, preference: float | None) -> Annotation:
-    """A response of so many characters to a problem of the AlpacaEval task, and the verdict on it."""
+    """A response to a problem of the AlpacaEval task, and its score. length: in characters."""
     return Annotation(
         instruction=problem.id,
         preference=preference,
@@ -99,15 +99,6 @@ def annotation(problem: Problem, length: int, preference: float | None) -> Annot
         difficulty=problem.meta.get("difficulty"),
         gamed=tuple(Gamed(*pair) for pair in problem.meta.get("gamed", ())),
     )
-
-
-def win_rate(annotations: Sequence[Annotation]) -> WinRate | None:
-    """The mean preference, over instructions with a decided response; None if there is none.
-
-    Raises ValueError for a preference outside [0, 1].
-    """
-    decided = _decided(annotations)
-    return _mean(np.array([np.mean(v) for v in decided.values()])) if decided else None
 
 
 def at_equal_length(weights: Weights, difficulties: Sequence[float]) -> WinRate:
@@ -133,8 +124,10 @@ def length_controlled(annotations: Sequence[Annotation]) -> LengthControlled | U
     ids = sorted({a.instruction for a in annotations}, key=lambda id: (len(id), id))
     difficulties = {a.instruction: a.difficulty for a in annotations if a.difficulty is not None}
     decided = len(_decided(annotations))
-    if decided < LEAST:
-        return Unfitted(f"{decided} decided instructions are too few: the fit takes {LEAST}")
+    if decided < MIN_INSTRUCTIONS:
+        return Unfitted(
+            f"{decided} decided instructions are too few: the fit takes {MIN_INSTRUCTIONS}"
+        )
     if len(difficulties) < len(ids):
         return Unfitted(f"{len(ids) - len(difficulties)} instructions have no known difficulty")
     if len({a.baseline_length - a.length for a in annotations}) == 1:

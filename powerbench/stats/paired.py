@@ -27,7 +27,7 @@ class Difference(NamedTuple):
     """McNemar's, or the paired bootstrap."""
 
 
-def compare(
+def paired_difference(
     first: Mapping[str, Sequence[float]],
     second: Mapping[str, Sequence[float]],
     level: float = 0.95,

@@ -72,6 +72,12 @@ def lines(path: Path) -> Iterator[Line]:
             start += len(line)
 
 
+def line_at(file: IO[bytes], number: int, start: int) -> Line:
+    """The line of a file that begins at this offset, unchecked. number: the line's, from 1."""
+    file.seek(start)
+    return Line(number, start, file.readline().removesuffix(b"\n"))
+
+
 def intact(content: bytes) -> bool:
     """Whether a line's checksum is that of its content."""
     body, end = content[:-_CRC_LENGTH], content[-_CRC_LENGTH:]

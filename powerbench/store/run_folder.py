@@ -19,11 +19,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import yaml
@@ -38,13 +38,23 @@ from powerbench.store.records import Appender, Damaged, Guard, Tell
 from powerbench.store.shard import WHOLE, Shard, of_suffix
 from powerbench.types import Checkpoint, Likelihood, Problem, Sample, SampleKey, Score
 
-S = TypeVar("S", "_Keyed", Sample)
+R = TypeVar("R", bound="Keyed")
 
 SAMPLES = "samples"
 """The name of the lease on a shard's samples, before the shard's suffix."""
 
 VERDICTS = re.compile(r"(.+?)(-\d+-of-\d+)?\.jsonl")
 """A file of verdicts: the verifier, and the shard's suffix."""
+
+
+class Keyed(Protocol):
+    """What a line of samples.jsonl is decoded into: all of `Sample`, or some of its fields."""
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def replicate(self) -> int: ...
 
 
 class _Keyed(msgspec.Struct):
@@ -56,6 +66,17 @@ class _Keyed(msgspec.Struct):
     @property
     def key(self) -> SampleKey:
         return SampleKey(self.problem, self.replicate)
+
+
+class Place(NamedTuple):
+    """Where a sample is stored."""
+
+    shard: Shard
+    """In which it was made, and whose file holds it."""
+    line: int
+    """Of that file, from 1."""
+    start: int
+    """The offset of the line's first byte."""
 
 
 class Writing:
@@ -141,36 +162,52 @@ class Run:
         shard: read only the files that may hold samples of it.
         Raises Damaged for a line that is not what was written, or that repeats a sample.
         """
-        return {line.key for _, line in self._samples(_Keyed, shard)}
+        return {line.key for _, line in self.located(_Keyed, shard)}
 
     def stream(self) -> Iterator[Sample]:
         """All finished samples, one at a time, shard by shard. Raises Damaged as `keys` does."""
-        return (sample for _, sample in self.located())
-
-    def located(self) -> Iterator[tuple[Shard, Sample]]:
-        """The same, with the shard that each was made in."""
-        return self._samples(Sample, WHOLE)
+        return (sample for _, sample in self.located(Sample))
 
     def samples(self) -> dict[SampleKey, Sample]:
         """All finished samples."""
         return {SampleKey(s.problem, s.replicate): s for s in self.stream()}
 
-    def _samples(self, kind: type[S], shard: Shard) -> Iterator[tuple[Shard, S]]:
-        decoder, found = msgspec.json.Decoder(kind), dict[SampleKey, str]()
+    def located(self, kind: type[R], shard: Shard = WHOLE) -> Iterator[tuple[Place, R]]:
+        """All finished samples with their places; of each only the fields that `kind` has are decoded.
+
+        shard: as for `keys`. Raises Damaged as `keys` does.
+        """
+        decoder, found = msgspec.json.Decoder(kind), dict[SampleKey, Place]()
         for each in [each for each in self.shards() if each.overlaps(shard)]:
             path = self.samples_file(each)
             for line in records.lines(path):
                 records.check(path, line)
                 record = records.decode(path, line, decoder)
-                key, here = (
+                key, place = (
                     SampleKey(record.problem, record.replicate),
-                    f"{path.name} line {line.number}",
+                    Place(each, line.number, line.start),
                 )
                 if key in found:
-                    why = repeats(key, found[key])
+                    first = found[key]
+                    why = repeats(key, f"{self.samples_file(first.shard).name} line {first.line}")
                     raise Damaged(f"{path} line {line.number}", why, records.set_aside(path))
-                found[key] = here
-                yield each, record
+                found[key] = place
+                yield place, record
+
+    def at(self, places: Iterable[Place]) -> Iterator[Sample]:
+        """The samples at these places, in their order: no other line is read.
+
+        Raises Damaged for a line that is not what was written.
+        """
+        decoder, files = msgspec.json.Decoder(Sample), dict[Shard, IO[bytes]]()
+        with ExitStack() as open_files:
+            for place in places:
+                path = self.samples_file(place.shard)
+                if place.shard not in files:
+                    files[place.shard] = open_files.enter_context(path.open("rb"))
+                line = records.line_at(files[place.shard], place.line, place.start)
+                records.check(path, line)
+                yield records.decode(path, line, decoder)
 
     # -- verdicts ---------------------------------------------------------------------------------
 

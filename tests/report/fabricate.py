@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from powerbench.report.build import write
 from powerbench.report.summary import Results, Summary
 from powerbench.store import Run
 from powerbench.types import Cost, FinishReason, Problem, Prompt, Sample, SampleKey, Score, Step
@@ -104,3 +105,8 @@ def verdicts(samples: Iterable[Sample], every: int = 2) -> dict[tuple[str, int],
 def summarise(run: Run) -> Summary:
     """The run as numbers."""
     return Results.read(run).summary
+
+
+def write_report(runs: Iterable[Run], out: Path) -> Path:
+    """The report of some runs; the page's path."""
+    return write(list(map(Results.read, runs)), out)

@@ -9,7 +9,7 @@ import pytest
 from fabricate import sample, write_run
 
 from powerbench.report.summary import Results
-from powerbench.report.tables.chains import read, table
+from powerbench.report.tables.chains import table
 from powerbench.report.tables.table import text
 from powerbench.stats.intervals import wilson
 from powerbench.types import Step
@@ -32,7 +32,7 @@ def test_acceptance_and_climb_by_hand(tmp_path: Path) -> None:
         sample("p1", steps=two_blocks(-20.0, accepted=False), logp=-12.0),
         sample("p1", 1),
     ]
-    found = read(Results.read(write_run(tmp_path / "power-1", samples, settings=SETTINGS)))
+    found = Results.read(write_run(tmp_path / "power-1", samples, settings=SETTINGS)).chains
     assert found is not None
     assert found.stayed == 2 / 8
     assert [(r.place, r.accepted, r.proposals) for r in found.by_block] == [(0, 1, 2), (1, 0.25, 4)]
@@ -62,12 +62,12 @@ def test_replicates_are_compared_where_they_have_one_target(tmp_path: Path) -> N
         sample("p1", 1, steps=in_block(1, -14, -15, -14, -15), logp=-15.0),
     ]
     results = Results.read(write_run(tmp_path / "power-1", samples, settings=SETTINGS))
-    found = read(results)
+    found = results.chains
     assert found is not None
-    assert (found.mixed, found.disagree) == (2, 0.5)
-    (row,) = table([(results, "power", found)]).rows
+    assert (found.compared, found.disagree) == (2, 0.5)
+    (row,) = table([results]).rows
     assert text(row[9]).endswith("(50% of 2)")
 
 
 def test_a_run_without_steps_has_no_chains(tmp_path: Path) -> None:
-    assert read(Results.read(write_run(tmp_path / "base-1", [sample()]))) is None
+    assert Results.read(write_run(tmp_path / "base-1", [sample()])).chains is None

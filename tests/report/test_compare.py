@@ -12,8 +12,8 @@ from fabricate import sample, write_run
 
 from powerbench.cli import main
 from powerbench.errors import UserError
+from powerbench.report.build import comparison
 from powerbench.report.summary import Results
-from powerbench.report.tables.compare import tables
 from powerbench.report.tables.table import Table, text
 from powerbench.stats.intervals import distinct
 from powerbench.types import Cost, Score
@@ -55,7 +55,7 @@ def cell(table: Table, sampler: str, heading: str) -> str:
 
 
 def test_the_same_tokens_buy_more_of_what_is_cheap(results: list[Results]) -> None:
-    tokens, seconds, _ = tables(results, None, None)
+    tokens, seconds, _ = comparison(results, None, None)
     assert cell(tokens, "base", "budget") == "30.00"
     assert cell(tokens, "base", "responses") == "3.00"
     assert cell(tokens, "base", "value [95%]").startswith("0.750 [")  # the likeliest is in 3 of 4
@@ -68,7 +68,7 @@ def test_the_same_tokens_buy_more_of_what_is_cheap(results: list[Results]) -> No
 
 
 def test_a_budget_between_two_numbers_is_their_mixture(results: list[Results]) -> None:
-    tokens, _, _ = tables(results, 25, None)
+    tokens, _, _ = comparison(results, 25, None)
     assert cell(tokens, "base", "responses") == "2.50"
     assert cell(tokens, "base", "value [95%]").startswith("0.625 [")
     assert cell(tokens, "base", "pass@n [95%]").startswith("0.625 [")
@@ -76,7 +76,7 @@ def test_a_budget_between_two_numbers_is_their_mixture(results: list[Results]) -
 
 
 def test_variety_is_that_of_answers_and_of_ngrams(results: list[Results]) -> None:
-    *_, variety = tables(results, None, None)
+    *_, variety = comparison(results, None, None)
     assert cell(variety, "base", "distinct answers [95%]").startswith("2.00 [")  # 7, and none
     grams = "distinct 4-grams [95%]"
     assert cell(variety, "base", grams).startswith("75.0%")  # two of the four are alike
@@ -91,4 +91,4 @@ def test_the_command_prints_and_writes(
     assert "pass@n" in said and "distinct" in said
     assert (tmp_path / "out/compare_tokens.csv").read_text().count("\n") == 3
     with pytest.raises(UserError, match="--tokens must be > 0 for a problem, got -1"):
-        tables(results, -1, None)
+        comparison(results, -1, None)

@@ -6,13 +6,12 @@ Run: pytest tests/report/test_disagreement.py
 from pathlib import Path
 
 import pytest
-from fabricate import grid, sample, verdicts, write_run, write_scores
+from fabricate import grid, sample, verdicts, write_report, write_run, write_scores
 
-from powerbench.report.build import write_report
 from powerbench.report.page.data import page_data
 from powerbench.report.selection import select
 from powerbench.report.summary import Results
-from powerbench.report.tables.disagreement import SHOWN, compare, disagree, line
+from powerbench.report.tables.disagreement import SHOWN, disagree, line, verifier_agreement
 from powerbench.types import Score
 
 RIGHT, WRONG, UNDECIDED = Score(correct=True), Score(correct=False), Score()
@@ -41,7 +40,7 @@ def test_a_comparison_counts_what_both_have_decided(tmp_path: Path) -> None:
     run = write_run(tmp_path / "base-1", samples, own)
     other = {("p0", 0): RIGHT, ("p1", 0): WRONG, ("p2", 0): UNDECIDED, ("p3", 0): RIGHT}
     write_scores(run, "strict", other)
-    (found,) = compare(Results.read(run))
+    (found,) = verifier_agreement(Results.read(run))
     assert (found.own, found.other, found.both, found.undecided) == ("math", "strict", 2, 1)
     assert found.disagreements == (("p1", 0),)
     assert found.value is not None and found.value.mean == pytest.approx(2 / 3)
@@ -63,7 +62,7 @@ def test_the_report_shows_both_and_lists_where_they_disagree(tmp_path: Path) -> 
     results = [Results.read(run)]
     (first, second, *_) = page_data(results, select(results)).chunks[0]["responses"]
     assert first["others"] == [
-        {"verifier": "strict", "verdict": "correct", "reason": "same", "disagrees": False}
+        {"verifier": "strict", "score": "correct", "reason": "same", "disagrees": False}
     ]
     assert second["others"][0]["disagrees"] is True
 
@@ -73,7 +72,7 @@ def test_one_verifier_alone_has_no_such_section(tmp_path: Path) -> None:
     run = write_run(tmp_path / "base-1", samples, verdicts(samples))
     page = write_report([run], tmp_path / "out")
     assert "disagree" not in page.with_name("report.md").read_text()
-    assert compare(Results.read(run)) == []
+    assert verifier_agreement(Results.read(run)) == []
 
 
 def test_a_page_without_disagreements_sends_nobody_to_look_for_them(tmp_path: Path) -> None:

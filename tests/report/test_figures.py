@@ -6,16 +6,16 @@ Run: pytest tests/report/test_figures.py
 from pathlib import Path
 
 import pytest
-from fabricate import STEPS, grid, verdicts, write_run
+from fabricate import STEPS, grid, verdicts, write_report, write_run
 
-from powerbench.report.build import write_report
 from powerbench.report.figures import curves, responses
-from powerbench.report.figures.style import FORMATS, panels
 from powerbench.report.figures.style import curves as curves_of
-from powerbench.report.summary import Results, main
+from powerbench.report.figures.style import panels
+from powerbench.report.summary import Results, main_runs
 from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score
 
+FORMATS = ("png", "svg", "pdf")
 SHARED = {"max_tokens": 128, "alpha": 4.0, "blocks": 4, "steps": 4}
 SIZE = {"parameters": 100, "multiplied": 100, "layers": 1, "attention": 8}
 
@@ -91,7 +91,7 @@ def test_the_same_runs_give_the_same_figures(runs: list[Run], tmp_path: Path) ->
 def test_responses_of_another_model_are_shown_under_the_one_that_scored_them(
     runs: list[Run],
 ) -> None:
-    results = main(list(map(Results.read, runs)))
+    results = main_runs(list(map(Results.read, runs)))
     ((likelihood, confidence),) = responses._under_others(results)
     assert likelihood.title == "math500 · under tiny"
     assert [s.label for s in likelihood.curves] == ["base", "power", "base of tiny-rl"]
@@ -103,7 +103,7 @@ def test_responses_of_another_model_are_shown_under_the_one_that_scored_them(
 def test_compute_shows_best_of_n_and_the_steps_of_a_chain(runs: list[Run]) -> None:
     results = list(map(Results.read, runs))
     by_steps = [s for s in curves.series(results) if s.setting == "steps"]
-    (panel,) = (p for p in panels(curves_of(main(results))) if p.title == "math500 · tiny")
+    (panel,) = (p for p in panels(curves_of(main_runs(results))) if p.title == "math500 · tiny")
     base, chain = (curves._values(c, by_steps, in_flops=True) for c in panel.curves)
     cost = results[0].summary.flops
     assert cost is not None

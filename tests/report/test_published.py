@@ -9,13 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from fabricate import grid, summarise, verdicts, write_run
+from fabricate import grid, summarise, verdicts, write_report, write_run
 from scipy import stats as reference
 
 from powerbench.cli import main
 from powerbench.config import options
-from powerbench.report.build import write_report
-from powerbench.report.tables.published import POWER, Verdict, judge, published, table, verdict
+from powerbench.report.tables.published import POWER, Agreement, agreement, judge, published, table
 from powerbench.report.tables.table import text
 from powerbench.stats.intervals import Estimate, wilson
 
@@ -88,22 +87,22 @@ def test_a_report_needs_runs_or_the_published(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("right", "n", "value", "expected"),
     [
-        (374, 500, 0.748, Verdict.TOO_FEW),  # one answer to each of 500: shows 0.055
-        (748, 1000, 0.748, Verdict.INSIDE),
-        (374, 500, 0.690, Verdict.OUTSIDE),
-        (12, 24, 0.6, Verdict.TOO_FEW),
+        (374, 500, 0.748, Agreement.TOO_FEW),  # one answer to each of 500: shows 0.055
+        (748, 1000, 0.748, Agreement.INSIDE),
+        (374, 500, 0.690, Agreement.OUTSIDE),
+        (12, 24, 0.6, Agreement.TOO_FEW),
     ],
 )
-def test_a_verdict_needs_enough_answers(
-    right: int, n: int, value: float, expected: Verdict
+def test_an_agreement_needs_enough_answers(
+    right: int, n: int, value: float, expected: Agreement
 ) -> None:
-    assert verdict(Estimate(right / n, wilson(right, n), n), value).verdict is expected
+    assert agreement(Estimate(right / n, wilson(right, n), n), value).agreement is expected
 
 
 @pytest.mark.parametrize(("n", "truth"), [(200, 0.5), (500, 0.7), (2000, 0.3)])
 def test_what_could_have_been_shown_is_shown_with_its_chance(n: int, truth: float) -> None:
     """By enumeration of every outcome: how often the interval leaves out a value that is so far away."""
-    said = verdict(Estimate(truth, wilson(truth * n, n), n), truth)
+    said = agreement(Estimate(truth, wilson(truth * n, n), n), truth)
     for value in (truth - said.detectable, truth + said.detectable):
         power = sum(
             float(reference.binom.pmf(k, n, truth))
@@ -128,7 +127,7 @@ def test_a_run_is_set_beside_the_paper(tmp_path: Path) -> None:
         )
         found = judge(summarise(run))
         assert found is not None and found.published == value
-        assert found.verdict is Verdict.OUTSIDE
+        assert found.agreement is Agreement.OUTSIDE
     written = write_report([run], tmp_path / "out").with_name("report.md").read_text()
     assert "### math500 · qwen2.5-math-7b-grpo" in written
     assert "| base | 0.785 [" in written and "] | 0.500 [0.352, 0.648] | outside | ±" in written

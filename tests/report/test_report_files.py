@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricate import STEPS, grid, sample, summarise, verdicts, write_run
+from fabricate import STEPS, grid, sample, summarise, verdicts, write_report, write_run
 
 from powerbench.errors import UserError
-from powerbench.report.build import write_report
-from powerbench.report.page.data import embed, verdict
+from powerbench.report.page.data import embed, score_name
 from powerbench.report.tables.results import results as results_table
 from powerbench.store import Run
 from powerbench.types import Score
@@ -167,5 +166,5 @@ def test_embedded_json_round_trips() -> None:
         (Score(preference=0.49), "loss"),
     ],
 )
-def test_verdicts_have_names(score: Score | None, expected: str) -> None:
-    assert verdict(score) == expected
+def test_scores_have_names(score: Score | None, expected: str) -> None:
+    assert score_name(score) == expected

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fabricate import STEPS, grid, sample, verdicts, write_run, write_scores
+from fabricate import STEPS, grid, sample, verdicts, write_report, write_run, write_scores
 
-from powerbench.report.build import write_report
 from powerbench.types import Round, Score, Step
 
 CHROMIUM = shutil.which("chromium")
@@ -167,7 +166,7 @@ def test_a_reader_finds_where_two_verifiers_disagree(tmp_path: Path) -> None:
     others = {("p0", 0): Score(correct=True), ("p2", 0): Score(correct=False, reason="units")}
     write_scores(run, "strict", others)
     after = """
-        choose("verdict", "verifiers disagree");
+        choose("score", "verifiers disagree");
         when("1 to 1 of 1", () => document.querySelector("#list tr.response").click());
     """
     page = write_report([run], tmp_path / "out")

@@ -77,7 +77,7 @@ def test_accuracy_is_over_decided_responses_and_the_undecided_are_counted(tmp_pa
         Score(reason="timeout"),
         Score(correct=True),
     )
-    assert summary.measure == "accuracy"
+    assert summary.metric == "accuracy"
     assert summary.value is not None
     assert (summary.value.mean, summary.value.n) == (pytest.approx(2 / 3), 3)
     assert summary.value.interval == pytest.approx(wilson(2, 3))
@@ -94,7 +94,7 @@ def test_responses_that_no_verifier_saw_are_not_undecided(tmp_path: Path) -> Non
 
 def test_preferences_have_no_pass_at_k(tmp_path: Path) -> None:
     summary = of_scores(tmp_path, Score(preference=0.25), Score(preference=0.75))
-    assert (summary.measure, summary.pass_at_k) == ("preference", ())
+    assert (summary.metric, summary.pass_at_k) == ("preference", ())
     assert summary.value is not None and summary.value.mean == 0.5
 
 

@@ -12,8 +12,8 @@ import pytest
 from powerbench.report.tables.table import (
     Cell,
     Column,
-    Shown,
     Table,
+    TextCell,
     as_csv,
     as_latex,
     markdown,
@@ -35,14 +35,14 @@ def table() -> Table:
         Column("never"),
     )
     rows: list[tuple[Cell, ...]] = [
-        ("a", "low_temp", VALUE, -1.25, Shown("3 × 4", {"problems": 3, "replicates": 4}), None),
-        ("a", "power", None, None, Shown("0", {"problems": 0, "replicates": 0}), None),
+        ("a", "low_temp", VALUE, -1.25, TextCell("3 × 4", {"problems": 3, "replicates": 4}), None),
+        ("a", "power", None, None, TextCell("0", {"problems": 0, "replicates": 0}), None),
         (
             "b",
             "50% & more|less",
             VALUE,
             2.0,
-            Shown("1 × 1", {"problems": 1, "replicates": 1}),
+            TextCell("1 × 1", {"problems": 1, "replicates": 1}),
             None,
         ),
     ]

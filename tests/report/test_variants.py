@@ -11,8 +11,8 @@ from fabricate import grid, sample, summarise, verdicts, write_run
 
 from powerbench.config import compose
 from powerbench.report.series import series
-from powerbench.report.summary import Results, labels, main
-from powerbench.report.variants import changes, written
+from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.variants import changes, format_settings
 from powerbench.store import Run
 
 
@@ -53,7 +53,7 @@ def test_a_sampler_without_a_yaml_changes_nothing() -> None:
 
 
 def test_settings_are_written_as_on_the_command_line() -> None:
-    assert written({"alpha": 2.0, "top_k": None, "eos_only": False, "k": 3}) == (
+    assert format_settings({"alpha": 2.0, "top_k": None, "eos_only": False, "k": 3}) == (
         "alpha=2, top_k=null, eos_only=false, k=3"
     )
 
@@ -72,8 +72,8 @@ def test_labels_say_what_is_changed_or_differs_or_else_the_hash(tmp_path: Path) 
 def test_variants_stand_aside_where_a_sampler_has_a_run_of_its_own(tmp_path: Path) -> None:
     own, other = power(tmp_path, "a"), power(tmp_path, "b", alpha=2.0)
     read = [Results.read(r) for r in (own, other)]
-    assert [r.run for r in main(read)] == [own]
-    assert [r.run for r in main(read[1:])] == [other]
+    assert [r.run for r in main_runs(read)] == [own]
+    assert [r.run for r in main_runs(read[1:])] == [other]
 
 
 def test_runs_that_differ_in_one_number_are_a_curve(tmp_path: Path) -> None:

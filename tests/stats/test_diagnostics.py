@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from powerbench.stats.diagnostics import mixing
+from powerbench.stats.diagnostics import diagnose
 
 
 def gelman_rubin(x: np.ndarray) -> float:
@@ -23,7 +23,7 @@ def gelman_rubin(x: np.ndarray) -> float:
 def test_r_hat_is_gelmans_and_rubins(chains: int, draws: int, apart: float) -> None:
     rng = np.random.default_rng(chains)
     x = rng.normal(size=(chains, draws)) + apart * rng.normal(size=(chains, 1))
-    found = mixing(x.tolist()).r_hat
+    found = diagnose(x.tolist()).r_hat
     assert found == pytest.approx(gelman_rubin(x))
     assert found is not None and (found > 1.5) == (apart > 0)
 
@@ -36,14 +36,14 @@ def test_the_sample_size_of_an_autoregression_is_known(rho: float) -> None:
     x[:, 0] = rng.normal(size=4) / math.sqrt(1 - rho**2)
     for t in range(1, n):
         x[:, t] = rho * x[:, t - 1] + rng.normal(size=4)
-    found = mixing(x.tolist()).ess
+    found = diagnose(x.tolist()).ess
     assert found == pytest.approx(n * (1 - rho) / (1 + rho), rel=0.12)
 
 
 def test_where_nothing_can_be_told_nothing_is() -> None:
-    assert mixing([[1.0, 2.0, 3.0]]) == (None, None)
-    assert mixing([[1.0] * 5, [1.0] * 5]) == (None, None)
+    assert diagnose([[1.0, 2.0, 3.0]]) == (None, None)
+    assert diagnose([[1.0] * 5, [1.0] * 5]) == (None, None)
     apart = [[0.1, 0.2, 0.15, 0.12], [100.1, 100.3, 100.2, 100.1]]
-    assert mixing(apart).ess is None  # four draws have no lags to sum over
-    assert mixing([[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]]).ess is None  # at ArviZ's bound
-    assert mixing([[1.0] * 5, [2.0] * 5]) == (1.0, math.inf)
+    assert diagnose(apart).ess is None  # four draws have no lags to sum over
+    assert diagnose([[1.0, 2.0, 1.0, 2.0, 1.0, 2.0]]).ess is None  # at ArviZ's bound
+    assert diagnose([[1.0] * 5, [2.0] * 5]) == (1.0, math.inf)

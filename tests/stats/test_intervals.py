@@ -15,6 +15,7 @@ from powerbench.stats.intervals import (
     Estimate,
     Interval,
     clustered,
+    clustered_counts,
     pass_at_k,
     pass_at_k_curve,
     student,
@@ -163,3 +164,23 @@ def test_the_bands_of_pass_at_k_cover_the_truth(k: int) -> None:
         (point,) = pass_at_k_curve(counts, [k], seed, resamples=400)
         covered += point.interval.low <= exact <= point.interval.high
     assert 0.90 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": [1]},
+        {"a": [1, 0, 1], "b": [0, 0], "c": [1, 1, 1, 1]},
+        {"a": [1, 1], "b": [1, 1]},
+        {"a": [0, 1], "b": [1, 0], "c": [0, 1]},
+    ],
+)
+def test_counts_of_answers_say_the_same_as_the_answers(values: dict[str, list[float]]) -> None:
+    counts = {problem: Count(len(v), int(sum(v))) for problem, v in values.items()}
+    assert clustered_counts(counts) == clustered(values)
+
+
+@pytest.mark.parametrize("counts", [{}, {"a": Count(2, 1), "b": Count(0, 0)}])
+def test_counts_without_answers_are_refused(counts: dict[str, Count]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        clustered_counts(counts)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from powerbench.stats.intervals import clustered
 from powerbench.stats.length_controlled import (
     CS,
     Annotation,
@@ -27,7 +28,6 @@ from powerbench.stats.length_controlled import (
     annotation,
     at_equal_length,
     length_controlled,
-    win_rate,
 )
 from powerbench.types import Problem, Prompt
 
@@ -100,12 +100,10 @@ def annotated(model: str) -> list[Annotation]:
 @pytest.mark.parametrize("model", MODELS)
 def test_win_rates_are_the_leaderboards(model: str) -> None:
     published = table("leaderboard.csv")[model]
-    rate = win_rate(annotated(model))
-    assert rate is not None
+    decided = [a for a in annotated(model) if a.preference is not None]
+    rate = clustered({a.instruction: [a.preference or 0.0] for a in decided})
     assert rate.n == int(published["n_total"])
-    assert 100 * rate.value == pytest.approx(float(published["win_rate"]), abs=1e-6)
-    error = float(published["standard_error"])
-    assert 100 * (rate.standard_error or 0) == pytest.approx(error, abs=1e-6)
+    assert 100 * rate.mean == pytest.approx(float(published["win_rate"]), abs=1e-6)
 
 
 def test_published_weights_give_the_published_length_controlled_win_rates() -> None:
@@ -247,7 +245,6 @@ def test_order_and_copies_of_responses_change_nothing(gamed: bool) -> None:
     result = fit(annotations)
     shuffled = annotations * 3
     random.Random(0).shuffle(shuffled)
-    assert win_rate(shuffled) == pytest.approx(win_rate(annotations), abs=1e-12)
     again = fit(shuffled)
     assert again.rate == pytest.approx(result.rate, abs=1e-12)
     assert again.weights == pytest.approx(result.weights, abs=1e-11)
@@ -289,38 +286,26 @@ def test_the_length_controlled_win_rate_takes_out_what_length_bought() -> None:
     earned = truth.difficulty * np.array(difficulties) + truth.model
     preferences = expit(bought + earned).tolist()
     annotations = [a._replace(preference=p) for a, p in zip(blank, preferences, strict=True)]
-    result, raw = fit(annotations), win_rate(annotations)
+    result = fit(annotations)
     assert result.weights == pytest.approx(truth, abs=1e-3)
     assert result.rate == pytest.approx(at_equal_length(truth, difficulties), abs=1e-4)
-    assert raw is not None
-    assert raw.value - result.rate.value > 0.1
+    assert np.mean(preferences) - result.rate.value > 0.1
 
 
 def test_every_instruction_weighs_the_same() -> None:
     once = synthetic()
     often = [once[0]] * 5 + once[1:]
-    assert win_rate(often) == pytest.approx(win_rate(once), abs=1e-12)
     assert fit(often).rate == pytest.approx(fit(once).rate, abs=1e-12)
 
 
-def test_replicates_of_an_instruction_are_averaged() -> None:
-    rate = win_rate([Annotation(i, p, 9, 9) for i, p in (("a", 0.5), ("a", 1.0), ("b", 0.25))])
-    assert rate is not None
-    assert (rate.value, rate.n) == (0.5, 2)
-    assert rate.standard_error == pytest.approx(0.25)
-
-
-def test_undecided_responses_are_not_in_the_win_rate_but_predicted() -> None:
+def test_undecided_responses_are_predicted() -> None:
     annotations = synthetic()
     undecided = [
         a._replace(preference=None) if i % 6 == 0 else a for i, a in enumerate(annotations)
     ]
-    decided = [a for a in undecided if a.preference is not None]
-    assert win_rate(undecided) == win_rate(decided)
     result = fit(undecided)
     assert result.rate.n == 60
     assert result.rate == at_equal_length(result.weights, [a.difficulty or 0 for a in annotations])
-    assert win_rate([a._replace(preference=None) for a in annotations]) is None
 
 
 @pytest.mark.parametrize(
@@ -368,9 +353,8 @@ def test_strange_annotations_are_fitted_all_the_same(
 @pytest.mark.parametrize("bad", [1.5, -0.1, math.nan])
 def test_a_preference_outside_the_unit_interval_is_named(bad: float) -> None:
     annotations = [a._replace(preference=bad) for a in synthetic()]
-    for measure in (win_rate, length_controlled):
-        with pytest.raises(ValueError, match=rf"preference must be in \[0, 1\], got {bad}"):
-            measure(annotations)
+    with pytest.raises(ValueError, match=rf"preference must be in \[0, 1\], got {bad}"):
+        length_controlled(annotations)
     with pytest.raises(ValueError, match="at least one"):
         at_equal_length(Weights(0, 0, 0), [])
 

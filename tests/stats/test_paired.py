@@ -11,7 +11,7 @@ from scipy import stats as reference
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from powerbench.stats.paired import bootstrap, compare, holm, mcnemar
+from powerbench.stats.paired import bootstrap, holm, mcnemar, paired_difference
 
 
 @pytest.mark.parametrize(
@@ -95,19 +95,19 @@ def test_holm_agrees_with_statsmodels() -> None:
 def test_one_answer_a_problem_is_mcnemars_more_are_bootstrapped() -> None:
     first = {"a": [1.0], "b": [0.0], "c": [0.0], "only here": [1.0]}
     second = {"a": [1.0], "b": [1.0], "c": [1.0], "only there": [0.0]}
-    found = compare(first, second)
+    found = paired_difference(first, second)
     assert found is not None and found.test == "McNemar"
     assert (found.mean, found.n) == (pytest.approx(2 / 3), 3)
     for changed in ({"a": [1.0, 0.0]}, {"a": [0.5]}):
-        found = compare(first | changed, second)
+        found = paired_difference(first | changed, second)
         assert found is not None and found.test == "paired bootstrap"
-    assert compare(first, {"x": [1.0], "a": []}) is None
+    assert paired_difference(first, {"x": [1.0], "a": []}) is None
 
 
 def test_exchanging_the_two_turns_the_sign() -> None:
     first = {str(i): [float(i % 3 == 0)] for i in range(30)}
     second = {str(i): [float(i % 2 == 0)] for i in range(30)}
-    there, back = compare(first, second), compare(second, first)
+    there, back = paired_difference(first, second), paired_difference(second, first)
     assert there is not None and back is not None
     assert (back.mean, back.low, back.high, back.p) == pytest.approx(
         (-there.mean, -there.high, -there.low, there.p)

@@ -1,4 +1,4 @@
-"""Accuracy against a setting (Figure 6), against what it costs, and by task (the paper's first figure)."""
+"""Accuracy against a setting (Figure 6), against its cost, and by task (the paper's first figure)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,35 +10,35 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from powerbench.report.figures.style import (
     Curve,
     Drawing,
-    Mark,
-    Marked,
     Panel,
+    Style,
+    Styled,
+    assign_styles,
     curves,
-    marks,
     multiples,
     panels,
     save,
     span,
 )
 from powerbench.report.series import Series, series
-from powerbench.report.summary import Results, Summary, main
+from powerbench.report.summary import Results, Summary, main_runs
 from powerbench.report.tables.equal_cost import Best, is_plain
 from powerbench.report.tables.published import judge
 from powerbench.stats.intervals import Estimate
 
 NAMES = {"alpha": "α", "steps": "Metropolis–Hastings steps a block"}
-"""What the axes of some settings say."""
+"""The axis labels of settings that are not their names."""
 
 
 SMALL = "."
-"""Marks the points of best-of-n."""
+"""The marker of best-of-n."""
 
 
-class Dots(Marked):
+class Dots(Styled):
     """Values of one sampler, with their intervals, at places along an axis."""
 
-    def __init__(self, label: str, mark: Mark, x: Sequence[float], y: Sequence[Estimate]) -> None:
-        self.label, self.mark, self.x, self.y = label, mark, x, y
+    def __init__(self, label: str, style: Style, x: Sequence[float], y: Sequence[Estimate]) -> None:
+        self.label, self.style, self.x, self.y = label, style, x, y
 
 
 # -- by task --------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ TEASER = (
 
 def draw_bars(results: Sequence[Results], folder: Path) -> list[Drawing]:
     """A panel for each model, a group of bars for each task."""
-    shown = [c for c in curves(main(results)) if _value(c.summary) is not None]
+    shown = [c for c in curves(main_runs(results)) if _value(c.summary) is not None]
     if not shown:
         return []
     models = dict.fromkeys(c.summary.model for c in shown)
@@ -71,12 +71,12 @@ def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
         s, value = c.summary, _value(c.summary)
         assert value is not None
         x = tasks.index(s.task) + (samplers.index(c.label) - (len(samplers) - 1) / 2) * width
-        axes.bar(x, value.mean, 0.9 * width, color=c.mark.colour, alpha=0.75, linewidth=0)
-        _whiskers(axes, [x], [value], c.mark, marker="none")
+        axes.bar(x, value.mean, 0.9 * width, color=c.style.colour, alpha=0.75, linewidth=0)
+        _whiskers(axes, [x], [value], c.style, marker="none")
         judged = judge(s)
         if judged is not None:
             axes.plot(
-                x, judged.published, marker="D", mfc="none", mec=c.mark.colour, ms=5, ls="none"
+                x, judged.published, marker="D", mfc="none", mec=c.style.colour, ms=5, ls="none"
             )
     axes.set_xticks(range(len(tasks)), tasks, fontsize=8)
     axes.set_xlim(-0.6, len(tasks) - 0.4)
@@ -94,14 +94,14 @@ def draw_series(results: Sequence[Results], folder: Path) -> list[Drawing]:
     for setting in dict.fromkeys(s.setting for s in every):
         found = [s for s in every if s.setting == setting]
         where = dict.fromkeys((s.task, s.model) for s in found)
-        across = [c for c in curves(main(results)) if _is_across(c.summary, found)]
-        looks = _looks([*found, *across])
+        across = [c for c in curves(main_runs(results)) if _is_across(c.summary, found)]
+        styles = _styles([*found, *across])
         figure_panels = [
             Panel(
                 f"{task} · {model}",
-                [_dots(s, looks) for s in found if (s.task, s.model) == (task, model)]
+                [_dots(s, styles) for s in found if (s.task, s.model) == (task, model)]
                 + [
-                    Dots(c.label, looks[c.label], [], [c.summary.value])
+                    Dots(c.label, styles[c.label], [], [c.summary.value])
                     for c in across
                     if (c.summary.task, c.summary.model) == (task, model) and c.summary.value
                 ],
@@ -125,28 +125,28 @@ def _is_across(summary: Summary, found: Sequence[Series]) -> bool:
     return plain and bool(there)
 
 
-def _looks(of: Iterable[Series | Curve]) -> dict[str, Mark]:
+def _styles(of: Iterable[Series | Curve]) -> dict[str, Style]:
     names = (
         (x.sampler, x.sampler) if isinstance(x, Series) else (x.label, x.summary.sampler)
         for x in of
     )
-    return marks(names)
+    return assign_styles(names)
 
 
-def _dots(found: Series, looks: dict[str, Mark]) -> Dots:
+def _dots(found: Series, styles: dict[str, Style]) -> Dots:
     values = [p.results.summary.value for p in found.points]
     return Dots(
-        found.sampler, looks[found.sampler], [p.x for p in found.points], [v for v in values if v]
+        found.sampler, styles[found.sampler], [p.x for p in found.points], [v for v in values if v]
     )
 
 
 def _against(axes: Axes, shown: Sequence[Dots]) -> str:
     for dots in shown:
         if not dots.x:
-            axes.axhline(dots.y[0].mean, color=dots.mark.colour, linestyle="--", lw=1)
+            axes.axhline(dots.y[0].mean, color=dots.style.colour, linestyle="--", lw=1)
             continue
-        axes.plot(dots.x, [y.mean for y in dots.y], color=dots.mark.colour, ls=dots.mark.line)
-        _whiskers(axes, dots.x, dots.y, dots.mark)
+        axes.plot(dots.x, [y.mean for y in dots.y], color=dots.style.colour, ls=dots.style.line)
+        _whiskers(axes, dots.x, dots.y, dots.style)
     places = sorted({x for dots in shown for x in dots.x})
     if places[0] > 0 and places[-1] >= 8 * places[0]:
         axes.set_xscale("log", base=2)
@@ -161,7 +161,7 @@ def _against(axes: Axes, shown: Sequence[Dots]) -> str:
 COMPUTE = (
     "compute",
     "Value against compute",
-    "Value against what a problem costs, rejected proposals and prefills included. Lines with small dots: "
+    "Value against the cost of a problem, rejected proposals and prefills included. Lines with small dots: "
     "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1, of the "
     "problems that have n; lines with large dots: a chain at several numbers of steps. 95% intervals over "
     "problems.",
@@ -169,14 +169,14 @@ COMPUTE = (
 LIKELIHOOD = (
     "compute_likelihood",
     "Log-likelihood against compute",
-    "Log-likelihood per token under the base model, mean over responses, against what a problem costs. 95% "
+    "Log-likelihood per token under the base model, mean over responses, against the cost of a problem. 95% "
     "intervals over problems.",
 )
 
 
 def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
     """Each sampler as a curve or a point: in FLOPs, or in tokens where these are not known."""
-    shown = [c for c in curves(main(results)) if c.summary.decoded]
+    shown = [c for c in curves(main_runs(results)) if c.summary.decoded]
     if not shown:
         return []
     in_flops = all(c.summary.flops for c in shown)
@@ -202,22 +202,22 @@ def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
 
 
 def _values(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
-    """A run with what comes of it: best-of-n of a plain sampler, a chain at several numbers of steps."""
+    """A run and what follows from it: best-of-n of a plain sampler, a chain at several numbers of steps."""
     runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, in_flops)]
     best = Best(c.results)
     if len(runs) == 1 and is_plain(c.results) and best.means_something:
         each, found = _cost(c.summary, in_flops), best.curve()
-        mark = c.mark._replace(marker=SMALL)
-        return Dots(c.label, mark, [b.n * each for b in found], [b.value for b in found])
+        style = c.style._replace(marker=SMALL)
+        return Dots(c.label, style, [b.n * each for b in found], [b.value for b in found])
     return Dots(
-        c.label, c.mark, [_cost(s, in_flops) for s in runs], [s.value for s in runs if s.value]
+        c.label, c.style, [_cost(s, in_flops) for s in runs], [s.value for s in runs if s.value]
     )
 
 
 def _likelihoods(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
     runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval and _cost(s, in_flops)]
     x = [_cost(s, in_flops) for s in runs]
-    return Dots(c.label, c.mark, x, [s.logp_interval for s in runs if s.logp_interval])
+    return Dots(c.label, c.style, x, [s.logp_interval for s in runs if s.logp_interval])
 
 
 def _at_several_steps(c: Curve, by_steps: Sequence[Series]) -> list[Summary]:
@@ -249,13 +249,15 @@ def _likelihood(axes: Axes, shown: Sequence[Dots]) -> str:
 def _against_cost(axes: Axes, shown: Sequence[Dots]) -> None:
     for dots in shown:
         x, mean = dots.x, [y.mean for y in dots.y]
-        if dots.mark.marker == SMALL:
+        if dots.style.marker == SMALL:
             low, high = zip(*(y.interval for y in dots.y), strict=True)
-            axes.fill_between(x, low, high, color=dots.mark.colour, alpha=0.10, linewidth=0)
-            axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line, lw=1, marker=SMALL, ms=3)
+            axes.fill_between(x, low, high, color=dots.style.colour, alpha=0.10, linewidth=0)
+            axes.plot(
+                x, mean, color=dots.style.colour, ls=dots.style.line, lw=1, marker=SMALL, ms=3
+            )
             continue
-        axes.plot(x, mean, color=dots.mark.colour, ls=dots.mark.line)
-        _whiskers(axes, x, dots.y, dots.mark)
+        axes.plot(x, mean, color=dots.style.colour, ls=dots.style.line)
+        _whiskers(axes, x, dots.y, dots.style)
     axes.set_xscale("log")
     places = [x for dots in shown for x in dots.x]
     if max(places) < 30 * min(places):  # too short for a power of ten or two
@@ -280,16 +282,18 @@ def _round(low: float, high: float, digits: Sequence[float]) -> list[float]:
 
 
 def _value(summary: Summary) -> Estimate | None:
-    """What the paper's table has: AlpacaEval's is the length-controlled win rate."""
+    """The value as in the paper's table: AlpacaEval's is the length-controlled win rate."""
     return summary.length_controlled or summary.value
 
 
 def _whiskers(
-    axes: Axes, x: Sequence[float], y: Sequence[Estimate], mark: Mark, marker: str | None = None
+    axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: Style, marker: str | None = None
 ) -> None:
     means = np.array([each.mean for each in y])
     ends = np.array([each.interval for each in y]).reshape(-1, 2)
     ends = np.where(np.isfinite(ends), ends, means[:, None])  # one problem tells nothing of others
     low, high = np.maximum(0, means - ends[:, 0]), np.maximum(0, ends[:, 1] - means)
-    shape = mark.marker if marker is None else marker
-    axes.errorbar(x, means, (low, high), color=mark.colour, ls="none", elinewidth=0.9, marker=shape)
+    shape = style.marker if marker is None else marker
+    axes.errorbar(
+        x, means, (low, high), color=style.colour, ls="none", elinewidth=0.9, marker=shape
+    )

@@ -10,17 +10,17 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 from powerbench.report.figures.style import (
     Curve,
     Drawing,
-    Mark,
-    Marked,
     Panel,
+    Style,
+    Styled,
+    assign_styles,
     curves,
-    marks,
     multiples,
     panels,
     save,
     span,
 )
-from powerbench.report.measured import Measured, confidence, logp_per_token
+from powerbench.report.samples import SampleStats, confidence, logp_per_token
 from powerbench.report.summary import Results, labels
 
 SHARE = "share of responses"
@@ -45,11 +45,11 @@ CONFIDENCE = (
 X_LIKELIHOOD, X_CONFIDENCE = "log p (nats / token)", "−entropy (nats / token)"
 
 
-class Spread(Marked):
+class Spread(Styled):
     """One number of each response of a run."""
 
-    def __init__(self, label: str, mark: Mark, values: list[float]) -> None:
-        self.label, self.mark, self.values = label, mark, values
+    def __init__(self, label: str, style: Style, values: list[float]) -> None:
+        self.label, self.style, self.values = label, style, values
 
 
 def draw(results: Sequence[Results], folder: Path) -> list[Drawing]:
@@ -115,24 +115,24 @@ def _under_others(results: Sequence[Results]) -> list[tuple[Panel[Spread], Panel
                     rows.append((label, label, logp, sure))
         if not rows:
             continue
-        looks = marks((label, sampler) for label, sampler, _, _ in rows)
+        styles = assign_styles((label, sampler) for label, sampler, _, _ in rows)
         head = f"{task} · under {model}"
         found.append(
             (
-                Panel(head, [Spread(label, looks[label], v) for label, _, v, _ in rows]),
-                Panel(head, [Spread(label, looks[label], v) for label, _, _, v in rows]),
+                Panel(head, [Spread(label, styles[label], v) for label, _, v, _ in rows]),
+                Panel(head, [Spread(label, styles[label], v) for label, _, _, v in rows]),
             )
         )
     return found
 
 
 def _spreads(
-    found: Sequence[Curve], of: Callable[[Iterable[Measured]], list[float]]
+    found: Sequence[Curve], of: Callable[[Iterable[SampleStats]], list[float]]
 ) -> list[Panel[Spread]]:
     return [
         Panel(
             panel.title,
-            [Spread(c.label, c.mark, of(c.results.samples.values())) for c in panel.curves],
+            [Spread(c.label, c.style, of(c.results.samples.values())) for c in panel.curves],
         )
         for panel in panels(found)
     ]
@@ -140,11 +140,13 @@ def _spreads(
 
 def _pass_at_k(axes: Axes, shown: Sequence[Curve]) -> str:
     for curve in shown:
-        points, mark = curve.summary.pass_at_k, curve.mark
+        points, style = curve.summary.pass_at_k, curve.style
         ks = [p.k for p in points]
         low, high = zip(*(p.interval for p in points), strict=True)
-        axes.fill_between(ks, low, high, color=mark.colour, alpha=0.13, linewidth=0)
-        axes.plot(ks, [p.mean for p in points], color=mark.colour, ls=mark.line, marker=mark.marker)
+        axes.fill_between(ks, low, high, color=style.colour, alpha=0.13, linewidth=0)
+        axes.plot(
+            ks, [p.mean for p in points], color=style.colour, ls=style.line, marker=style.marker
+        )
     ticks = sorted({p.k for curve in shown for p in curve.summary.pass_at_k})
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -159,10 +161,10 @@ def _histogram(axes: Axes, shown: Sequence[Spread]) -> str:
     bins = int(np.clip(2 * len(together) ** 0.5, 12, 60))
     edges = np.linspace(*_range(together), bins + 1)
     for each in shown:
-        mark, shares = each.mark, np.histogram(each.values, edges)[0] / len(each.values)
-        axes.stairs(shares, edges, fill=True, color=mark.colour, alpha=0.16, linewidth=0)
-        axes.stairs(shares, edges, color=mark.colour, linestyle=mark.line, linewidth=1.2)
-        axes.axvline(float(np.mean(each.values)), color=mark.colour, linestyle=mark.line, lw=0.8)
+        style, shares = each.style, np.histogram(each.values, edges)[0] / len(each.values)
+        axes.stairs(shares, edges, fill=True, color=style.colour, alpha=0.16, linewidth=0)
+        axes.stairs(shares, edges, color=style.colour, linestyle=style.line, linewidth=1.2)
+        axes.axvline(float(np.mean(each.values)), color=style.colour, linestyle=style.line, lw=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return f"n = {span(len(each.values) for each in shown)} responses per sampler"
 

@@ -1,4 +1,4 @@
-"""How figures look: one style, a mark for each sampler, small multiples by task and model, three formats."""
+"""How figures look: a style for each sampler, small multiples by task and model, three formats."""
 
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -12,21 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from powerbench.report.summary import SAMPLERS, Results, Summary, labels, sampler_rank
+from powerbench.report.summary import Results, Summary, labels, sampler_sort_key
+from powerbench.report.variants import sampler_order
 
-STYLE = Path(__file__).with_name("style.mplstyle")
-INK = str(rc_params_from_file(STYLE, use_default_template=False)["text.color"])
+STYLE_FILE = Path(__file__).with_name("style.mplstyle")
+INK = str(rc_params_from_file(STYLE_FILE, use_default_template=False)["text.color"])
 """The one colour of text and axes; the page replaces it by its own, light or dark."""
 OKABE_ITO = (INK, "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9")
 """Okabe and Ito 2008; ink for black, and without the yellow that vanishes on white."""
 Line = Literal["-", "--", ":", "-."]
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vPX"
-FORMATS = ("png", "svg", "pdf")
 LEGEND_ROW = 0.2
 """Height of a row of a legend, inches."""
 
-C = TypeVar("C", bound="Marked")
+C = TypeVar("C", bound="Styled")
 
 
 class Drawing(NamedTuple):
@@ -38,7 +38,7 @@ class Drawing(NamedTuple):
     svg: Path
 
 
-class Mark(NamedTuple):
+class Style(NamedTuple):
     """How one sampler is drawn, in every panel."""
 
     colour: str
@@ -46,18 +46,18 @@ class Mark(NamedTuple):
     marker: str
 
 
-class Marked:
-    """What has a label and a mark in a legend."""
+class Styled:
+    """Has a label and a style in a legend."""
 
     label: str
-    mark: Mark
+    style: Style
 
 
-class Curve(Marked):
+class Curve(Styled):
     """One run in one panel."""
 
-    def __init__(self, results: Results, label: str, mark: Mark) -> None:
-        self.results, self.label, self.mark = results, label, mark
+    def __init__(self, results: Results, label: str, style: Style) -> None:
+        self.results, self.label, self.style = results, label, style
 
     @property
     def summary(self) -> Summary:
@@ -73,11 +73,11 @@ class Panel(NamedTuple, Generic[C]):
 
 
 def curves(results: Sequence[Results]) -> list[Curve]:
-    """Runs with their labels and marks."""
+    """Runs with their labels and styles."""
     summaries = [r.summary for r in results]
     names = labels(summaries)
-    looks = marks(zip(names, (s.sampler for s in summaries), strict=True))
-    return [Curve(r, name, looks[name]) for r, name in zip(results, names, strict=True)]
+    styles = assign_styles(zip(names, (s.sampler for s in summaries), strict=True))
+    return [Curve(r, name, styles[name]) for r, name in zip(results, names, strict=True)]
 
 
 def title(summary: Summary) -> str:
@@ -93,27 +93,26 @@ def panels(found: Iterable[Curve]) -> list[Panel[Curve]]:
     return [Panel(name, each) for name, each in grouped.items()]
 
 
-def marks(runs: Iterable[tuple[str, str]]) -> dict[str, Mark]:
-    """A mark for each (label, sampler): a known sampler has the same colour in every report."""
-    ordered = sorted(set(runs), key=lambda run: (sampler_rank(run[1]), run[0]))
+def assign_styles(runs: Iterable[tuple[str, str]]) -> dict[str, Style]:
+    """A style for each (label, sampler): a known sampler has the same colour in every report."""
+    ordered = sorted(set(runs), key=lambda run: (sampler_sort_key(run[1]), run[0]))
     first = {sampler: label for label, sampler in reversed(ordered)}
     own = {
         first[sampler]: (colour, LINES[0])
-        for sampler, colour in zip(SAMPLERS, OKABE_ITO, strict=False)
+        for sampler, colour in zip(sampler_order(), OKABE_ITO, strict=False)
         if sampler in first
     }
-    spare = cycle([look for look in _looks() if look not in own.values()])
-    looks = {label: own[label] if label in own else next(spare) for label, _ in ordered}
-    count = len(
-        MARKERS
-    )  # as many as colours: shifted by one each time, so that no pair comes twice
+    spare = cycle([line for line in _style_cycle() if line not in own.values()])
+    lines = {label: own[label] if label in own else next(spare) for label, _ in ordered}
+    # As many markers as colours: shifted by one each time, so that no pair comes twice.
+    count = len(MARKERS)
     return {
-        label: Mark(*look, MARKERS[(i + i // count) % count])
-        for i, (label, look) in enumerate(looks.items())
+        label: Style(*line, MARKERS[(i + i // count) % count])
+        for i, (label, line) in enumerate(lines.items())
     }
 
 
-def _looks() -> list[tuple[str, Line]]:
+def _style_cycle() -> list[tuple[str, Line]]:
     return [(colour, line) for line in LINES for colour in OKABE_ITO]
 
 
@@ -126,14 +125,14 @@ def multiples(
 ) -> Figure:
     """Small multiples with one legend.
 
-    plot: fills a panel, and says how many it shows. width: of a panel, inches.
+    plot: fills a panel, and returns the note on how many it shows. width: of a panel, inches.
     """
     columns = 2 if len(found) == 4 else min(3, len(found))
     rows, entries = ceil(len(found) / columns), in_order(found)
     across = max(width, 6.0 if len(entries) > 6 and columns == 1 else 0.0) * columns + 0.3
     lines = sum(1 + folded(label).count("\n") for label, _ in entries)
     tall = LEGEND_ROW * ceil(lines / legend_columns(entries, across))
-    with rc_context(fname=STYLE):
+    with rc_context(fname=STYLE_FILE):
         figure = Figure(figsize=(across, 2.5 * rows + 0.3 + tall), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, panel in zip(grid.flat, found, strict=False):
@@ -149,19 +148,19 @@ def multiples(
 
 
 def head(axes: Axes, name: str, note: str) -> None:
-    """A panel's title, and below it what it shows and of how many."""
+    """A panel's title, and the note below it."""
     axes.set_title(name, pad=18)
     axes.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=8)
 
 
-def in_order(found: Sequence[Panel[C]]) -> list[tuple[str, Mark]]:
-    """The marks of a figure, in the order in which samplers are listed."""
-    every = {curve.label: curve.mark for panel in found for curve in panel.curves}
-    return sorted(every.items(), key=lambda each: (sampler_rank(each[0].split()[0]), each[0]))
+def in_order(found: Sequence[Panel[C]]) -> list[tuple[str, Style]]:
+    """The labels and styles of a figure, in the order in which samplers are listed."""
+    every = {curve.label: curve.style for panel in found for curve in panel.curves}
+    return sorted(every.items(), key=lambda each: (sampler_sort_key(each[0].split()[0]), each[0]))
 
 
-def legend_columns(entries: Sequence[tuple[str, Mark]], width: float) -> int:
-    """How many entries of a legend stand side by side in so many inches, in rows of like length."""
+def legend_columns(entries: Sequence[tuple[str, Style]], width: float) -> int:
+    """How many entries of a legend stand side by side, in rows of like length. width: in inches."""
     lines = (len(line) for label, _ in entries for line in folded(label).splitlines())
     most = max(1, int(width / (0.5 + 0.07 * max(lines, default=1))))
     return ceil(len(entries) / ceil(len(entries) / most)) if entries else 1
@@ -172,7 +171,7 @@ def folded(label: str) -> str:
     return textwrap.fill(label, 28)
 
 
-def add_legend(figure: Figure, entries: Sequence[tuple[str, Mark]]) -> None:
+def add_legend(figure: Figure, entries: Sequence[tuple[str, Style]]) -> None:
     """One legend above all panels."""
     figure.legend(
         [
@@ -187,15 +186,15 @@ def add_legend(figure: Figure, entries: Sequence[tuple[str, Mark]]) -> None:
 
 
 def span(values: Iterable[int]) -> str:
-    """How many, where it differs: `12 to 16`."""
+    """A number, or the range of several: `12 to 16`."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawing:
-    """Write a figure in every format: the same runs give the same files."""
-    with rc_context(fname=STYLE):
+    """Write a figure as PNG, SVG and PDF: the same runs give the same files."""
+    with rc_context(fname=STYLE_FILE):
         figure.savefig(folder / f"{name}.png", facecolor="white")
         figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None})
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})

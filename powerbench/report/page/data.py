@@ -1,8 +1,8 @@
-"""What the page's browser of responses reads: an index at once, details a chunk at a time."""
+"""The data of the page's browser of responses: an index, read at once, and details, a chunk at a time."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class PageData:
     """Plain data (JSON)."""
 
     index: dict[str, Any]
-    """What the list shows, sorts and filters by: its responses are ordered by problem, run, replicate."""
+    """The columns by which the list is sorted and filtered; responses by problem, run, replicate."""
     chunks: list[dict[str, Any]]
     """In the same order, everything else of `PER_CHUNK` responses each, and their problems' texts.
 
@@ -33,7 +33,7 @@ class PageData:
     end in the next."""
 
 
-class Response(NamedTuple):
+class PageRow(NamedTuple):
     """One response, in two parts."""
 
     row: dict[str, Any]
@@ -50,9 +50,9 @@ def page_data(results: Sequence[Results], selection: Selection) -> PageData:
         for s, name in zip(summaries, labels(summaries), strict=True)
     ]
     problems: dict[tuple[str, str, str], int] = {}
-    responses: list[Response] = []
+    responses: list[PageRow] = []
     for run, (result, keys) in enumerate(zip(results, selection.runs, strict=True)):
-        found = _responses(result, keys)
+        found = _rows(result, keys)
         for key in keys:
             problem = result.problems[key.problem]
             shown = problems.setdefault(
@@ -60,7 +60,7 @@ def page_data(results: Sequence[Results], selection: Selection) -> PageData:
             )
             row, details = found[key]
             place = {"problem": shown, "run": run, "replicate": key.replicate}
-            responses.append(Response(place | row, details))
+            responses.append(PageRow(place | row, details))
     responses.sort(key=lambda r: (r.row["problem"], r.row["run"], r.row["replicate"]))
     index = {
         "runs": runs,
@@ -73,8 +73,8 @@ def page_data(results: Sequence[Results], selection: Selection) -> PageData:
     return PageData(index, [_chunk(part, texts) for part in parts])
 
 
-def verdict(score: Score | None) -> str:
-    """What the page calls a score: right or wrong; win (preference > 1/2), tie or loss; or neither."""
+def score_name(score: Score | None) -> str:
+    """The page's word for a score: correct, wrong; win (preference > 1/2), tie, loss; undecided, not scored."""
     if score is None:
         return UNSCORED
     if score.correct is not None:
@@ -92,31 +92,29 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def _chunk(responses: Sequence[Response], texts: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def _chunk(responses: Sequence[PageRow], texts: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     return {
         "problems": {r.row["problem"]: texts[r.row["problem"]] for r in responses},
         "responses": [r.details for r in responses],
     }
 
 
-def _responses(result: Results, keys: Iterable[SampleKey]) -> dict[SampleKey, Response]:
-    """Reads the run again, and keeps of it what the page shows."""
-    wanted, scores = set(keys), result.scores
+def _rows(result: Results, keys: Sequence[SampleKey]) -> dict[SampleKey, PageRow]:
+    """Reads the texts of these responses alone."""
     return {
-        key: _response(sample, scores.get(key), _others(result, key))
-        for sample in result.run.stream()
-        if (key := SampleKey(sample.problem, sample.replicate)) in wanted
+        key: _row(sample, result.scores.get(key), _others(result, key))
+        for key, sample in result.texts(keys).items()
     }
 
 
 def _others(result: Results, key: SampleKey) -> list[dict[str, Any]]:
-    """What verifiers other than the run's own say of a response."""
+    """The scores of a response by verifiers other than the run's own."""
     own = result.scores.get(key)
-    said = {v: scores[key] for v, scores in result.verdicts.items() if key in scores}
+    said = {v: scores[key] for v, scores in result.all_scores.items() if key in scores}
     return [
         {
             "verifier": verifier,
-            "verdict": verdict(score),
+            "score": score_name(score),
             "reason": score.reason,
             "disagrees": own is not None and disagree(own, score),
         }
@@ -125,11 +123,11 @@ def _others(result: Results, key: SampleKey) -> list[dict[str, Any]]:
     ]
 
 
-def _response(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]]) -> Response:
+def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]]) -> PageRow:
     length = len(sample.tokens)
     proposals = sum(s.decoded > 0 for s in sample.steps)
     row = {
-        "verdict": verdict(score),
+        "score": score_name(score),
         "disputed": any(other["disagrees"] for other in others),
         "tokens": length,
         "logpPerToken": _number(sample.logp / length) if length else None,
@@ -174,7 +172,7 @@ def _response(sample: Sample, score: Score | None, others: Sequence[Mapping[str,
             for r in sample.rounds
         ],
     }
-    return Response(row, details)
+    return PageRow(row, details)
 
 
 def _number(x: float) -> float | None:

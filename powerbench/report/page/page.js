@@ -11,7 +11,7 @@
   const filters = document.getElementById("filters");
 
   const COLUMNS = [
-    { name: "verdict", value: (r) => r.verdict },
+    { name: "score", value: (r) => r.score },
     { name: "problem", value: (r) => r.problem, text: (r) => problems[r.problem] },
     { name: "model", value: (r) => runs[r.run].model },
     { name: "sampler", value: (r) => r.run, text: (r) => runs[r.run].sampler },
@@ -40,10 +40,10 @@
 
   // ---- choosing what is listed
 
-  function matches(r, { task, model, sampler, verdict }) {
+  function matches(r, { task, model, sampler, score }) {
     const run = runs[r.run];
     return (!task || run.task === task) && (!model || run.model === model) && (!sampler || run.sampler === sampler)
-      && (!verdict || (verdict === DISAGREE ? r.disputed : r.verdict === verdict));
+      && (!score || (score === DISAGREE ? r.disputed : r.score === score));
   }
 
   function contains(r, wanted) {
@@ -101,9 +101,9 @@
 
   function cell(column, r) {
     const td = element("td", { class: column.name + (column.number ? " number" : "") });
-    if (column.name === "verdict") {
-      td.append(element("button", { class: "toggle " + r.verdict, type: "button", "aria-expanded": r === state.open },
-        SIGNS[r.verdict], element("span", { class: "word" }, " " + r.verdict)));
+    if (column.name === "score") {
+      td.append(element("button", { class: "toggle " + r.score, type: "button", "aria-expanded": r === state.open },
+        SIGNS[r.score], element("span", { class: "word" }, " " + r.score)));
     } else if (column.digits) {
       td.append(fixed(column.value(r), column.digits));
     } else {
@@ -161,13 +161,13 @@
 
   function detailRow(r) {
     const d = details(r), run = runs[r.run];
-    const said = (verdict, reason = "") => element("span", { class: verdict }, `${SIGNS[verdict]} ${verdict}${reason}`);
+    const said = (score, reason = "") => element("span", { class: score }, `${SIGNS[score]} ${score}${reason}`);
     const texts = element("div", {},
       element("h3", {}, "prompt"), element("pre", { class: "prompt" }, d.prompt),
       element("h3", {}, "response"), element("pre", { class: "text" }, d.text || "(empty)"));
     const facts = [
-      ["verdict", said(r.verdict)], ["reason", d.reason], ["by", d.by],
-      ...d.others.map((other) => [other.verifier, said(other.verdict, ` (${other.reason})`)]),
+      ["score", said(r.score)], ["reason", d.reason], ["by", d.by],
+      ...d.others.map((other) => [other.verifier, said(other.score, ` (${other.reason})`)]),
       ["preference", d.preference === null ? "" : fixed(d.preference, 3)],
       ["run", `${run.task} · ${run.model} · ${run.sampler} · replicate ${r.replicate}`],
       ["length", `${r.tokens} tokens after a prompt of ${d.promptTokens}, ended by ${d.finish_reason}`],
@@ -175,7 +175,7 @@
       ["confidence", `${fixed(r.confidence, 3)} nats a token`],
       ["cost", `${d.decoded} tokens decoded, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
     ];
-    const side = element("div", {}, element("h3", {}, "verdict"),
+    const side = element("div", {}, element("h3", {}, "score"),
       element("dl", {}, ...facts.filter(([, value]) => value !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
       element("h3", {}, "answer"), element("pre", { class: "answer" }, d.answer ?? "(none)"),
       element("h3", {}, "gold"), element("pre", { class: "answer" }, d.gold));
@@ -204,8 +204,8 @@
   options("task", runs.map((run) => run.task));
   options("model", runs.map((run) => run.model));
   options("sampler", runs.map((run) => run.sampler));
-  const verdicts = Object.keys(SIGNS).filter((name) => responses.some((r) => r.verdict === name));
-  options("verdict", responses.some((r) => r.disputed) ? [...verdicts, DISAGREE] : verdicts);
+  const scores = Object.keys(SIGNS).filter((name) => responses.some((r) => r.score === name));
+  options("score", responses.some((r) => r.disputed) ? [...scores, DISAGREE] : scores);
   list.tHead.rows[0].append(...headings);
   let waiting;
   filters.oninput = () => { clearTimeout(waiting); waiting = setTimeout(choose, 120); };

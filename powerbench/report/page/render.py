@@ -1,4 +1,4 @@
-"""The page: one HTML file with table, figures, responses, and what produced each run."""
+"""The page: one HTML file with tables, figures, responses, and the provenance of each run."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from powerbench.report.page.data import embed, page_data
 from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables import published
-from powerbench.report.tables.disagreement import compare
+from powerbench.report.tables.disagreement import verifier_agreement
 from powerbench.report.tables.table import Table, text
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def render(
     comparisons = [
         (s, name, c, text(c.value))
         for s, name, r in zip(summaries, names, results, strict=True)
-        for c in compare(r)
+        for c in verifier_agreement(r)
     ]
     return environment.get_template("page.html.j2").render(
         tables={table.name: table for table in tables},

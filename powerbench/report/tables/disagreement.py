@@ -1,4 +1,4 @@
-"""Where verifiers disagree: what the others say of the responses that a run's own verifier has judged."""
+"""Where verifiers disagree: other verifiers' scores of the responses that a run's own verifier has scored."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Comparison(NamedTuple):
     own: str
     other: str
     value: Estimate | None
-    """What the other finds."""
+    """The mean score by the other."""
     undecided: int
     """Responses on which the other could not decide."""
     both: int
@@ -34,9 +34,9 @@ def disagree(one: Score, other: Score) -> bool:
     return (one.value - 0.5) * (other.value - 0.5) < 0
 
 
-def compare(results: Results) -> list[Comparison]:
+def verifier_agreement(results: Results) -> list[Comparison]:
     """Every other verifier that has scored the run, beside its own."""
-    own, *others = results.verdicts or [""]
+    own, *others = results.all_scores or [""]
     return [_comparison(results, own, other) for other in others]
 
 
@@ -55,13 +55,13 @@ def markdown(results: Sequence[Results], selection: Selection) -> str:
     compared = [
         _section(f"{r.summary.task} · {r.summary.model} · {name}", r, set(shown))
         for r, name, shown in zip(results, names, selection.runs, strict=True)
-        if len(r.verdicts) > 1
+        if len(r.all_scores) > 1
     ]
     return "\n\n".join(["## Where verifiers disagree", *compared]) + "\n" if compared else ""
 
 
 def _comparison(results: Results, own: str, other: str) -> Comparison:
-    mine, theirs = results.verdicts[own], results.verdicts[other]
+    mine, theirs = results.all_scores[own], results.all_scores[other]
     common = [key for key in mine if key in theirs]
     decided = [k for k in common if mine[k].value is not None and theirs[k].value is not None]
     return Comparison(
@@ -77,22 +77,24 @@ def _comparison(results: Results, own: str, other: str) -> Comparison:
 def _section(title: str, results: Results, shown: Collection[SampleKey]) -> str:
     """shown: the run's responses on the page."""
     lines = [f"### {title}"]
-    for c in compare(results):
+    for c in verifier_agreement(results):
         rows, more = c.disagreements[:SHOWN], c.disagreements[SHOWN:]
         readable = sum(key in shown for key in more)
         where = "" if readable == len(more) else f"{readable:,} of them "
         lines += ["", line(c) + (":" if rows else "."), ""]
-        lines += [_item(c, key, results.verdicts) for key in rows]
+        lines += [_item(c, key, results.all_scores) for key in rows]
         lines += [f"- and {len(more)} more, {where}on the page"] if more else []
     return "\n".join(lines).rstrip()
 
 
-def _item(c: Comparison, key: SampleKey, verdicts: Mapping[str, Mapping[SampleKey, Score]]) -> str:
+def _item(
+    c: Comparison, key: SampleKey, all_scores: Mapping[str, Mapping[SampleKey, Score]]
+) -> str:
     said = "; ".join(
         f"{verifier}: {value:g} ({score.reason})"
         for verifier in (c.own, c.other)
-        if (value := (score := verdicts[verifier][key]).value) is not None
+        if (value := (score := all_scores[verifier][key]).value) is not None
     )
-    answer = verdicts[c.own][key].answer
+    answer = all_scores[c.own][key].answer
     answer = f" `{' '.join(answer.split())[:80]}`" if answer else ""
     return f"- {key.problem}, replicate {key.replicate}{answer}: {said}"

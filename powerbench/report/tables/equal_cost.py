@@ -1,4 +1,8 @@
-"""The same tokens spent otherwise: best-of-n of a plain sampler beside each costlier one, at equal cost."""
+"""Samplers at equal cost: best-of-n of a plain sampler beside each costlier one, and all at one budget.
+
+Where a budget buys a fraction of a response, it is the one whole number or the next by chance, so that the
+mean is right. All expectations are exact over the subsets of a run's responses.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -7,21 +11,22 @@ from itertools import count, takewhile
 from math import ceil, floor
 from typing import NamedTuple
 
-from powerbench.report.summary import Results, labels, main
+from powerbench.errors import require
+from powerbench.report.summary import Results, labels, main_runs
 from powerbench.report.tables.paired import signed, values
-from powerbench.report.tables.table import Column, Shown, Table
-from powerbench.stats.intervals import Estimate, best_of, clustered
-from powerbench.stats.paired import compare
+from powerbench.report.tables.table import Column, Table, TextCell
+from powerbench.stats.intervals import Estimate, best_of, clustered, pass_at_k
+from powerbench.stats.paired import paired_difference
 
 ROUNDING = 1e-9
-"""By which a number of responses may miss a whole one."""
+"""Difference up to which a number of responses counts as a whole number."""
 
 Values = dict[str, list[float]]
 """By problem."""
 
 
 class BestOf(NamedTuple):
-    """What one takes of n responses of a problem: the one that is likeliest as a whole."""
+    """The response that is likeliest as a whole among n responses to a problem."""
 
     n: int
     tokens: float
@@ -37,7 +42,7 @@ def decoded(results: Results) -> float:
 
 
 def is_plain(results: Results) -> bool:
-    """Whether it decodes nothing but its responses, each token once."""
+    """Whether it decodes its responses alone, each token once."""
     cost = results.summary.decoded_per_token
     return cost is not None and cost < 1 + 1e-9
 
@@ -50,7 +55,7 @@ def mixed(at: Callable[[int], float], n: float) -> float:
 
 
 class Best:
-    """Best-of-n of a run's decided responses: exact, of the problems that have so many."""
+    """Best-of-n of a run's decided responses: exact, over the problems that have n or more."""
 
     def __init__(self, results: Results) -> None:
         self._ranked: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -75,7 +80,7 @@ class Best:
 
     def of(self, n: float) -> BestOf | None:
         """The likeliest of n; between two whole numbers the one or the other by chance, so that the mean is
-        right. n below one is one. None above what there is.
+        right. n below one is one. None if no problem has n.
         """
         n = max(1.0, n)
         there = self.values(n)
@@ -92,22 +97,24 @@ class Best:
         return [found for n in ns if (found := self.of(n)) is not None]
 
 
+# -- beside each costlier sampler ----------------------------------------------------------------
+
 COLUMNS = (
     Column("task"),
     Column("model"),
     Column("sampler"),
     Column("tokens", "decoded a response, rejected proposals included", ",.0f"),
     Column("value [95%]", "of the sampler"),
-    Column("instead", "the likeliest as a whole of so many responses, for the same tokens"),
-    Column("value instead [95%]", "exact over all subsets of the responses that there are"),
+    Column("instead", "the likeliest as a whole of that many responses, for the same tokens"),
+    Column("value instead [95%]", "exact over all subsets of the responses"),
     Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
-    Column("problems", "that both have; of the other, those with so many decided responses"),
+    Column("problems", "that both have; of the other, those with that many decided responses"),
 )
 
 
 def table(results: Sequence[Results]) -> Table:
     """Every main run of a costlier sampler beside every plain one of its task and model."""
-    shown = [r for r in main(results) if r.summary.value is not None]
+    shown = [r for r in main_runs(results) if r.summary.value is not None]
     named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
     plain = [(Best(r), name, r.summary) for r, name in named if is_plain(r)]
     rows = []
@@ -118,7 +125,7 @@ def table(results: Sequence[Results]) -> Table:
                 continue
             share = decoded(chain) / best.tokens
             found = best.of(share)
-            difference = compare(found.problems, values(chain)) if found else None
+            difference = paired_difference(found.problems, values(chain)) if found else None
             rows.append(
                 (
                     s.task,
@@ -135,7 +142,113 @@ def table(results: Sequence[Results]) -> Table:
     return Table("matched", "The same tokens, spent otherwise", COLUMNS, rows, by=2)
 
 
-def _instead(share: float, sampler: str, most: int) -> Shown:
+def _instead(share: float, sampler: str, most: int) -> TextCell:
     short = f" (there are {most})" if share > most else ""
     shown = f"best of {max(1.0, share):.1f} {sampler}{short}"
-    return Shown(shown, {"sampler instead": sampler, "n instead": max(1.0, share)})
+    return TextCell(shown, {"sampler instead": sampler, "n instead": max(1.0, share)})
+
+
+# -- at one budget --------------------------------------------------------------------------------
+
+
+class Budget(NamedTuple):
+    """The mean cost that every sampler may have for a problem."""
+
+    name: str
+    unit: str
+    each: Callable[[Results], float | None]
+    """The cost of a response of a run; None if it is not known."""
+
+
+TOKENS = Budget("tokens", "tokens decoded", lambda r: decoded(r) or None)
+SECONDS = Budget(
+    "seconds",
+    "seconds of wall-clock",
+    lambda r: r.summary.seconds / r.summary.responses if r.summary.seconds else None,
+)
+
+
+def at_equal_budgets(
+    results: Sequence[Results], tokens: float | None, seconds: float | None
+) -> list[Table]:
+    """Every main run at equal tokens, and at equal wall-clock.
+
+    A budget buys a sampler a number of responses to a problem; of these the likeliest as a whole is taken.
+
+    tokens, seconds: the budgets, for a problem; None takes the cost of a response of the costliest sampler of
+    the task and model. Raises UserError for a budget that is not positive.
+    """
+    for name, given in (("--tokens", tokens), ("--seconds", seconds)):
+        require(given is None or given > 0, f"{name} must be > 0 for a problem, got {given}")
+    shown = main_runs(results)
+    return [_at(shown, TOKENS, tokens), _at(shown, SECONDS, seconds)]
+
+
+def _columns(budget: Budget) -> tuple[Column, ...]:
+    return (
+        Column("task"),
+        Column("model"),
+        Column("sampler"),
+        Column("budget", f"{budget.unit} for a problem", ",.2f"),
+        Column("a response costs", budget.unit, ",.2f"),
+        Column("responses", "that the budget buys", ".2f"),
+        Column("value [95%]", "of the likeliest as a whole of these, mean over problems"),
+        Column("problems", "that have as many decided responses: the value is theirs"),
+        Column("pass@n [95%]", "chance that any of these is right"),
+        Column(
+            "log p / token [95%]", "nats; of a response, whatever the budget; mean over problems"
+        ),
+    )
+
+
+def _at(results: Sequence[Results], budget: Budget, given: float | None) -> Table:
+    names = labels([r.summary for r in results])
+    costs = {id(r): budget.each(r) for r in results}
+    most: dict[tuple[str, str], float] = defaultdict(float)
+    for r in results:
+        where = r.summary.task, r.summary.model
+        most[where] = max(most[where], costs[id(r)] or 0.0)
+    rows = []
+    for r, name in zip(results, names, strict=True):
+        s, cost = r.summary, costs[id(r)]
+        allowed = given or most[s.task, s.model]
+        if not cost or not s.responses:
+            continue
+        n = allowed / cost
+        value, passed, there = _bought(r, n)
+        problems = value.n if value else None
+        shown = f"{n:.2f}" if there is None else f"{there} of {n:.2f}"
+        bought = TextCell(shown, {"responses": n, "responses there are": there})
+        rows.append(
+            (s.task, s.model, name, allowed, cost, bought, value, problems, passed, s.logp_interval)
+        )
+    title = f"At equal {budget.name}"
+    note = (
+        "A dash: the budget buys less than one response. `4 of 7.66`: it buys more than the run has for a "
+        "problem, and those are taken; more replicates would tell."
+    )
+    return Table(f"compare_{budget.name}", title, _columns(budget), rows, by=2, note=note)
+
+
+class Bought(NamedTuple):
+    """The value of n responses to a problem."""
+
+    value: Estimate | None
+    """Of the likeliest as a whole; None where n is below one."""
+    passed: Estimate | None
+    """Chance that any is right."""
+    there: int | None
+    """Responses to a problem, where they are fewer than n: the estimates are then of these."""
+
+
+def _bought(results: Results, n: float) -> Bought:
+    best = Best(results)
+    if not best.most or n < 1 - ROUNDING:
+        return Bought(None, None, None)
+    there, n = (best.most if n > best.most + ROUNDING else None), min(n, float(best.most))
+    found, graded = best.of(n), results.summary.metric == "accuracy"
+    passed = {
+        problem: [mixed(partial(pass_at_k, len(values), round(sum(values))), n)]
+        for problem, values in (best.values(n) if graded else {}).items()
+    }
+    return Bought(found.value if found else None, clustered(passed) if passed else None, there)

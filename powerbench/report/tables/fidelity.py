@@ -1,46 +1,48 @@
-"""The fidelity ledger: each departure of the official code, its setting, and what it does in the runs here."""
+"""The ledger of departures from the official code: each with its setting, and its effect in a report's runs.
 
-from collections.abc import Iterator, Mapping, Sequence
+The ledger is conf/without: see its nothing.yaml.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import permutations
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import msgspec
 import yaml
 
 from powerbench.config import conf_dir
+from powerbench.report.samples import SampleStats
 from powerbench.report.summary import Results, Summary, labels
 from powerbench.report.tables.paired import signed, values
-from powerbench.report.tables.table import Cell, Column, Table
+from powerbench.report.tables.table import Cell, Column, Table, line
 from powerbench.stats.intervals import Estimate, pass_at_k, student
-from powerbench.stats.paired import compare
+from powerbench.stats.paired import paired_difference
 
-FILE = Path(__file__).with_name("fidelity.yaml")
 SUBSETS = 200
 """Over which the official code averages pass@k."""
 
+WITH_SETTINGS = re.compile(r"^# (\d+): (.+)$", re.M)
+WITHOUT_SETTINGS = re.compile(r"^# (\d+): (.+)\n#    (.+)$", re.M)
 
-class Departure(msgspec.Struct, frozen=True):
+
+class Departure(NamedTuple):
     """An entry of the ledger."""
 
     number: int
     departure: str
-    setting: str
-    """What reproduces it; or that nothing does, and why."""
+    left_out: Mapping[str, Any]
+    """The settings of a sampler without it; empty where no setting of a sampler leaves it out."""
     without: str | None = None
-    """The yaml of conf/without whose settings leave it out."""
+    """The yaml of conf/without that has these settings."""
+    instead: str = ""
+    """Why no setting of a sampler leaves it out."""
 
     @property
-    def left_out(self) -> Mapping[str, Any]:
-        """The settings of a sampler without it."""
-        if self.without is None:
-            return {}
-        found: dict[str, Any] = yaml.safe_load(
-            (conf_dir() / "without" / f"{self.without}.yaml").read_text()
-        )
-        return found
+    def setting(self) -> str:
+        """The settings that reproduce it, or why there is none."""
+        return ", ".join(f"sampler.{key}" for key in self.left_out) or self.instead
 
 
 class Contrast(NamedTuple):
@@ -53,11 +55,29 @@ class Contrast(NamedTuple):
 @cache
 def departures() -> tuple[Departure, ...]:
     """All of them, by number."""
-    return tuple(msgspec.convert(yaml.safe_load(FILE.read_text()), list[Departure]))
+    found = []
+    for file in (conf_dir() / "without").glob("*.yaml"):
+        text, settings = file.read_text(), yaml.safe_load(file.read_text())
+        if settings:
+            ((number, what),) = WITH_SETTINGS.findall(text)
+            found.append(Departure(int(number), what, settings, without=file.stem))
+        else:
+            entries = WITHOUT_SETTINGS.findall(text)
+            found += [Departure(int(n), what, {}, instead=why) for n, what, why in entries]
+    return tuple(sorted(found, key=lambda departure: departure.number))
+
+
+def ledger() -> str:
+    """The ledger alone as a table in markdown: what the README of the samplers has."""
+    rows = [["", "departure", "setting"], ["---", "---", "---"]]
+    for d in departures():
+        settings = ", ".join(f"`sampler.{key}`" for key in d.left_out)
+        rows.append([str(d.number), d.departure, settings or d.instead])
+    return "\n".join(map(line, rows)) + "\n"
 
 
 def contrasts(departure: Departure, results: Sequence[Results]) -> list[Contrast]:
-    """The pairs of runs here that show what a departure does."""
+    """The pairs of these runs that show what a departure does."""
     out = departure.left_out
     there = [r for r in results if r.samples] if out else []
     return [Contrast(a, b) for a, b in permutations(there, 2) if _differ_in(a, b, out)]
@@ -72,7 +92,7 @@ def _differ_in(there: Results, left_out: Results, out: Mapping[str, Any]) -> boo
 
 
 def _around(results: Results) -> list[Any]:
-    """What else changes samples, beside the sampler."""
+    """The settings beside the sampler's that change samples."""
     config = results.run.config
     return [config["task"], config["model"], config.get("seed")]
 
@@ -122,7 +142,7 @@ def _effects(
         if logps[0] == logps[1]:
             yield f"{name}: none, the same responses", None, None, None
             continue
-        value = compare(values(left_out), values(there))
+        value = paired_difference(values(left_out), values(there))
         yield (
             name,
             signed(value) if value is not None else None,
@@ -131,24 +151,26 @@ def _effects(
         )
 
 
-def _change(there: Results, left_out: Results, of: Any) -> Estimate | None:
+def _change(
+    there: Results, left_out: Results, of: Callable[[SampleStats], float | None]
+) -> Estimate | None:
     """The difference of a mean over responses, with its interval over problems."""
     means = [_means(there, of), _means(left_out, of)]
     common = {p: [means[0][p] - means[1][p]] for p in means[0] if p in means[1]}
     return student(common) if common else None
 
 
-def _means(results: Results, of: Any) -> dict[str, float]:
+def _means(results: Results, of: Callable[[SampleStats], float | None]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
-    for key, measured in results.samples.items():
-        value = of(measured)
+    for key, sample in results.samples.items():
+        value = of(sample)
         if value is not None:
             found.setdefault(key.problem, []).append(value)
     return {problem: fmean(each) for problem, each in found.items()}
 
 
 def _subsets(results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
-    """The most noise that subsets add to a point of a curve here: exact, for independent subsets."""
+    """The most noise that subsets add to a point of a curve of these runs: exact, for independent subsets."""
     points = [point for r in results if len(r.summary.pass_at_k) > 2 for point in _noises(r)]
     if points:
         noise, k, s = max(points, key=lambda point: point[0])
@@ -167,7 +189,7 @@ def _noises(results: Results) -> Iterator[tuple[float, int, Summary]]:
 
 
 def _unanswered(results: Sequence[Results]) -> Iterator[tuple[Cell, ...]]:
-    """How many responses it could concern."""
+    """The number of responses that it could concern."""
     for r in results:
         s = r.summary
         if s.sampler == "power_official" and not s.changes and s.verifier == "math" and r.scores:

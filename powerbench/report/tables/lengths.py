@@ -1,13 +1,13 @@
-"""How long responses are, and what a token of them costs: measured, and by the paper's formula."""
+"""How long responses are, and tokens decoded per token of them: measured, and by the paper's formula."""
 
 from collections.abc import Sequence
 
 from powerbench.report.summary import Summary, labels
-from powerbench.report.tables.published import Judged, published, verdict
+from powerbench.report.tables.published import Judged, agreement, published
 from powerbench.report.tables.table import Column, Table
 
 ENOUGH = 0.05
-"""Of a published length: a run that could not have shown such a difference is too small to tell."""
+"""Of a published length: a run that could not have shown a difference of this share is too small to tell."""
 
 COLUMNS = (
     Column("task"),
@@ -15,7 +15,7 @@ COLUMNS = (
     Column("sampler"),
     Column("tokens [95%]", "mean response length; interval over problems", ",.1f"),
     Column("published", "the paper's mean length", ",.0f"),
-    Column("verdict", "whether the interval holds the published length, taken for exact"),
+    Column("agreement", "whether the interval holds the published length, taken for exact"),
     Column(
         "decoded / token",
         "tokens decoded, rejected proposals included, per token of the responses",
@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 def table(summaries: Sequence[Summary]) -> Table:
-    """Of every run that has responses."""
+    """Every run that has responses."""
     rows = []
     for s, label in zip(summaries, labels(summaries), strict=True):
         if s.length is None:
@@ -46,7 +46,7 @@ def table(summaries: Sequence[Summary]) -> Table:
                 label,
                 s.length,
                 judged.published if judged else None,
-                str(judged.verdict) if judged else None,
+                str(judged.agreement) if judged else None,
                 cost,
                 formula,
                 ratio,
@@ -74,4 +74,4 @@ def _judge(s: Summary) -> Judged | None:
     length = published().length(s.task, s.model, s.sampler)
     if length is None or s.length is None or s.changes:
         return None
-    return verdict(s.length, length, enough=ENOUGH * length)
+    return agreement(s.length, length, enough=ENOUGH * length)

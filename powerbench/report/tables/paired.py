@@ -1,16 +1,16 @@
-"""Samplers compared two by two on the problems that both have answered, at what the difference cost."""
+"""Samplers compared two by two on the problems that both have answered, with the cost of the difference."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations, groupby
 from typing import Any, NamedTuple
 
-from powerbench.report.summary import Results, labels, main, rank
-from powerbench.report.tables.table import Column, Shown, Table
-from powerbench.stats.paired import Difference, compare, holm
+from powerbench.report.summary import Results, labels, main_runs, sort_key
+from powerbench.report.tables.table import Column, Table, TextCell
+from powerbench.stats.paired import Difference, holm, paired_difference
 
-MOST = 8
-"""Runs of a task and model that are all compared with each other; of more, each with low temperature."""
+MAX_PAIRWISE = 8
+"""Runs of a task and model up to which each is compared with each; of more, each with low temperature."""
 
 COLUMNS = (
     Column("task"),
@@ -19,7 +19,7 @@ COLUMNS = (
     Column(
         "difference [95%]",
         "the first named's mean value less the other's, over the problems that both have answered; of more "
-        f"than {MOST} samplers each is compared with low temperature alone",
+        f"than {MAX_PAIRWISE} samplers each is compared with low temperature alone",
     ),
     Column(
         "p",
@@ -37,7 +37,7 @@ COLUMNS = (
 )
 
 
-class Pair(NamedTuple):
+class PairedRuns(NamedTuple):
     """Two runs of one task and model."""
 
     task: str
@@ -51,11 +51,11 @@ class Pair(NamedTuple):
     """Tokens that the second decoded a response, over those of the first."""
 
 
-def pairs(results: Sequence[Results]) -> list[Pair]:
+def pairs(results: Sequence[Results]) -> list[PairedRuns]:
     """Every two main runs of a task and model that their own verifier has scored."""
-    shown = main(results)
+    shown = main_runs(results)
     named = zip(shown, labels([r.summary for r in shown]), strict=True)
-    ordered = sorted(named, key=lambda each: rank(each[0].summary))
+    ordered = sorted(named, key=lambda each: sort_key(each[0].summary))
     found = []
     for _, group in groupby(ordered, lambda each: (each[0].summary.task, each[0].summary.model)):
         found += _group([each for each in group if each[0].summary.value is not None])
@@ -81,11 +81,11 @@ def table(results: Sequence[Results]) -> Table:
     return Table("compared", "Samplers compared", COLUMNS, rows, by=2)
 
 
-def signed(d: Difference, form: str = "+.3f") -> Shown:
+def signed(d: Difference, form: str = "+.3f") -> TextCell:
     """A difference with its interval, and its sign."""
     shown = f"{d.mean:{form}} [{d.low:{form}}, {d.high:{form}}]".replace("-", "−")
     values = {"difference": d.mean, "difference, low": d.low, "difference, high": d.high}
-    return Shown(shown, values)
+    return TextCell(shown, values)
 
 
 def _with_one(runs: Sequence[tuple[Results, str]]) -> list[tuple[Any, Any]]:
@@ -94,16 +94,16 @@ def _with_one(runs: Sequence[tuple[Results, str]]) -> list[tuple[Any, Any]]:
     return [(one, each) for each in runs if each is not one]
 
 
-def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
-    both = combinations(runs, 2) if len(runs) <= MOST else _with_one(runs)
+def _group(runs: Sequence[tuple[Results, str]]) -> list[PairedRuns]:
+    both = combinations(runs, 2) if len(runs) <= MAX_PAIRWISE else _with_one(runs)
     compared = [
         (first, second, difference)
         for first, second in both
-        if (difference := compare(values(first[0]), values(second[0]))) is not None
+        if (difference := paired_difference(values(first[0]), values(second[0]))) is not None
     ]
     corrected = holm([difference.p for _, _, difference in compared])
     return [
-        Pair(
+        PairedRuns(
             task=first.summary.task,
             model=first.summary.model,
             first=first_name,
@@ -119,7 +119,7 @@ def _group(runs: Sequence[tuple[Results, str]]) -> list[Pair]:
 
 
 def values(results: Results) -> dict[str, list[float]]:
-    """The decided verdicts, by problem."""
+    """The decided scores, by problem."""
     found = defaultdict(list)
     for key, score in results.scores.items():
         if score.value is not None:
@@ -135,5 +135,5 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _p(name: str, p: float) -> Shown:
-    return Shown("< 0.001" if p < 0.001 else f"{p:.3f}", {name: p})
+def _p(name: str, p: float) -> TextCell:
+    return TextCell("< 0.001" if p < 0.001 else f"{p:.3f}", {name: p})

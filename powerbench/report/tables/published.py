@@ -10,28 +10,28 @@ import msgspec
 import yaml
 
 from powerbench.report.summary import Summary, labels
-from powerbench.report.tables.table import Cell, Column, Shown, Table, as_csv, as_latex, markdown
+from powerbench.report.tables.table import Cell, Column, Table, TextCell, markdown, write_tables
 from powerbench.stats.intervals import Estimate, wilson, z_of
 
 FILE = Path(__file__).with_name("published.yaml")
 
 POWER = 0.8
-"""Chance with which a difference is to be seen that a run "could have shown"."""
+"""Chance of seeing a difference that a run "could have shown"."""
 
 ENOUGH = 0.05
-"""A run that could not have shown a difference of so much is too small to tell: it is about what power
+"""A run that could not have shown a difference of this size is too small to tell: it is about what power
 sampling gains over low temperature in Table 1."""
 
 
-class Task(msgspec.Struct, frozen=True):
+class PublishedTask(msgspec.Struct, frozen=True):
     """A benchmark of the table."""
 
     title: str
     problems: int
-    measure: str
+    metric: str
 
 
-class Model(msgspec.Struct, frozen=True):
+class PublishedModel(msgspec.Struct, frozen=True):
     """A model of the table, with a value in [0, 1] for each method and task."""
 
     title: str
@@ -44,9 +44,9 @@ class Published(msgspec.Struct, frozen=True):
     """All of it."""
 
     source: str
-    tasks: dict[str, Task]
+    tasks: dict[str, PublishedTask]
     methods: dict[str, str]
-    models: dict[str, Model]
+    models: dict[str, PublishedModel]
     lengths: dict[str, dict[str, dict[str, float]]]
     """Of responses, tokens: by model, task and method."""
 
@@ -70,7 +70,7 @@ class Published(msgspec.Struct, frozen=True):
         return None if row is None else self.lengths.get(row[0], {}).get(task, {}).get(row[1])
 
 
-class Verdict(StrEnum):
+class Agreement(StrEnum):
     """What a run says of a published value, which is taken for exact."""
 
     INSIDE = "inside"
@@ -83,7 +83,7 @@ class Judged(NamedTuple):
     """A published value beside a run."""
 
     published: float
-    verdict: Verdict
+    agreement: Agreement
     detectable: float
     """The smallest difference that the run would have shown with a chance of 0.8, at a level of 0.05."""
 
@@ -103,7 +103,7 @@ def judge(summary: Summary) -> Judged | None:
     found = _ours(summary)
     if value is None or found is None or summary.changes:
         return None
-    return verdict(found, value)
+    return agreement(found, value)
 
 
 def _ours(summary: Summary) -> Estimate | None:
@@ -111,7 +111,7 @@ def _ours(summary: Summary) -> Estimate | None:
     return summary.length_controlled if summary.task == "alpaca_eval" else summary.value
 
 
-def verdict(found: Estimate, value: float, enough: float = ENOUGH) -> Judged:
+def agreement(found: Estimate, value: float, enough: float = ENOUGH) -> Judged:
     """Whether an estimate's interval holds a published value, or is too wide to tell.
 
     enough: the difference that it must have been able to show, in the value's unit.
@@ -120,8 +120,10 @@ def verdict(found: Estimate, value: float, enough: float = ENOUGH) -> Judged:
     error = (high - low) / (2 * z_of(0.95))
     detectable = error * (z_of(0.95) + z_of(2 * POWER - 1))
     if not low <= value <= high:
-        return Judged(value, Verdict.OUTSIDE, detectable)
-    return Judged(value, Verdict.INSIDE if detectable <= enough else Verdict.TOO_FEW, detectable)
+        return Judged(value, Agreement.OUTSIDE, detectable)
+    return Judged(
+        value, Agreement.INSIDE if detectable <= enough else Agreement.TOO_FEW, detectable
+    )
 
 
 # -- the tables -----------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ def beside(summaries: Sequence[Summary]) -> Table:
             _beside(value, published().tasks[s.task]),
             _ours(s),
             str(said),
-            Shown(f"± {detectable:.3f}", {"could have shown": detectable}),
+            TextCell(f"± {detectable:.3f}", {"could have shown": detectable}),
         )
         for s, name, (value, said, detectable) in judged
     ]
@@ -174,7 +176,7 @@ def beside(summaries: Sequence[Summary]) -> Table:
         Column("run"),
         Column("published [95%]"),
         Column("here [95%]"),
-        Column("verdict", "whether the interval here holds the published value, taken for exact"),
+        Column("agreement", "whether the interval here holds the published value, taken for exact"),
         Column(
             "could have shown",
             f"the smallest difference that this many answers show with a chance of {POWER:.0%}; above "
@@ -188,27 +190,22 @@ def beside(summaries: Sequence[Summary]) -> Table:
     return Table("beside", "Beside the paper", columns, rows, by=2, note=note)
 
 
-def _beside(value: float, task: Task) -> Cell:
+def _beside(value: float, task: PublishedTask) -> Cell:
     cell = _cell(value, task)
-    return Shown(cell.text, {"published": value}) if isinstance(cell, Shown) else cell
+    return TextCell(cell.text, {"published": value}) if isinstance(cell, TextCell) else cell
 
 
 def write_published(out: Path) -> list[Path]:
     """Table 1 as out/published.md, .csv and .tex."""
-    out.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "md": markdown(table(), level=1),
-        "csv": as_csv(table()),
-        "tex": as_latex(table()),
-    }
-    for kind, text in texts.items():
-        (out / f"published.{kind}").write_text(text)
-    return [out / f"published.{kind}" for kind in texts]
+    files = write_tables([table()], out)
+    page = out / "published.md"
+    page.write_text(markdown(table(), level=1))
+    return [page, *files]
 
 
-def _cell(value: float | None, task: Task) -> Cell:
+def _cell(value: float | None, task: PublishedTask) -> Cell:
     if value is None:
         return None
-    if task.measure != "accuracy":
-        return Shown(f"{100 * value:.2f}%", {task.title: value})
+    if task.metric != "accuracy":
+        return TextCell(f"{100 * value:.2f}%", {task.title: value})
     return Estimate(value, wilson(round(value * task.problems), task.problems), task.problems)

@@ -1,14 +1,14 @@
-"""The tables of results and of what they cost: for the terminal, the report and the page."""
+"""The tables of results and of their cost: for the terminal, the report and the page."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from powerbench.report.summary import Summary, labels, rank
-from powerbench.report.tables.table import Cell, Column, Shown, Table
+from powerbench.report.summary import Summary, labels, sort_key
+from powerbench.report.tables.table import Cell, Column, Table, TextCell
 
 
 class Quantity(NamedTuple):
-    """A column of runs, and how a run's cell is had."""
+    """A column, and how a run's cell is computed."""
 
     column: Column
     cell: Callable[[Summary], Cell]
@@ -17,9 +17,9 @@ class Quantity(NamedTuple):
 def _undecided(s: Summary) -> Cell:
     values = {"undecided": s.undecided, "not scored": s.unscored}
     if s.verifier is None:
-        return Shown("not scored", values)
+        return TextCell("not scored", values)
     more = f" (+{s.unscored:,} not scored)" if s.unscored else ""
-    return Shown(f"{s.undecided:,}{more}", values)
+    return TextCell(f"{s.undecided:,}{more}", values)
 
 
 def _n(s: Summary) -> Cell:
@@ -27,7 +27,7 @@ def _n(s: Summary) -> Cell:
         f"{s.replicates:,}" if s.fewest == s.replicates else f"{s.fewest:,} to {s.replicates:,}"
     )
     shown = f"{s.problems:,} × {several}" if s.responses else "0"
-    return Shown(shown, {"problems": s.problems, "replicates": s.replicates})
+    return TextCell(shown, {"problems": s.problems, "replicates": s.replicates})
 
 
 def _pass_at_k(s: Summary) -> Cell:
@@ -38,7 +38,7 @@ def _pass_at_k(s: Summary) -> Cell:
     low, high = last.interval
     values = {"pass@k": last.mean, "pass@k, low": low, "pass@k, high": high}
     values |= {"k": last.k, "pass@k, problems": s.pass_at_k_problems}
-    return Shown(f"{last.mean:.3f} (k={last.k}{n})", values)
+    return TextCell(f"{last.mean:.3f} (k={last.k}{n})", values)
 
 
 def _length(s: Summary) -> Cell:
@@ -46,7 +46,7 @@ def _length(s: Summary) -> Cell:
         return None
     low, high = s.length.interval
     values = {"tokens": s.length.mean, "tokens, low": low, "tokens, high": high}
-    return Shown(f"{s.length.mean:,.0f}", values)
+    return TextCell(f"{s.length.mean:,.0f}", values)
 
 
 def _each(total: float | None, s: Summary) -> float | None:
@@ -77,7 +77,7 @@ RESULTS = (
     Quantity(
         Column(
             "pass@k",
-            "chance that at least one of k responses is right, at the largest k there is (unbiased); "
+            "chance that at least one of k responses is right, at the largest k available (unbiased); "
             "n: the problems with that many decided responses, where some have fewer",
         ),
         _pass_at_k,
@@ -155,11 +155,11 @@ COST = (
     ),
 )
 
-BY = (Column("task"), Column("model"), Column("measure"), Column("sampler"))
+BY = (Column("task"), Column("model"), Column("metric"), Column("sampler"))
 
 
 def results(summaries: Sequence[Summary]) -> Table:
-    """What runs found: by task and model, within these greedy, base, low_temp, power and so on."""
+    """The results of runs: by task and model, within these greedy, base, low_temp, power and so on."""
     return _table("results", "Results", RESULTS, summaries)
 
 
@@ -169,19 +169,19 @@ def variants(summaries: Sequence[Summary]) -> Table:
 
 
 def cost(summaries: Sequence[Summary]) -> Table:
-    """What runs cost."""
+    """The cost of runs."""
     return _table("cost", "Cost", COST, summaries)
 
 
 def _table(
     name: str, title: str, quantities: Sequence[Quantity], summaries: Sequence[Summary]
 ) -> Table:
-    ordered = sorted(summaries, key=rank)
+    ordered = sorted(summaries, key=sort_key)
     rows = [
         (
             s.task,
             s.model,
-            _measure(s, ordered),
+            _metric(s, ordered),
             label,
             *(quantity.cell(s) for quantity in quantities),
         )
@@ -191,7 +191,7 @@ def _table(
     return Table(name, title, columns, rows, by=3)
 
 
-def _measure(summary: Summary, others: Sequence[Summary]) -> str:
-    """What the values of a task and model are."""
+def _metric(summary: Summary, others: Sequence[Summary]) -> str:
+    """The metric of the values of a task and model."""
     alike = [s for s in others if (s.task, s.model) == (summary.task, summary.model)]
-    return " and ".join(dict.fromkeys(s.measure for s in alike if s.measure)) or "not scored"
+    return " and ".join(dict.fromkeys(s.metric for s in alike if s.metric)) or "not scored"

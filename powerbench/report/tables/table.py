@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from powerbench.stats.intervals import Estimate
@@ -36,14 +37,14 @@ ESCAPES = {
 }
 
 
-class Shown(NamedTuple):
-    """A cell whose text says several things, which CSV has in columns of their own."""
+class TextCell(NamedTuple):
+    """A cell whose text says several things, each of which has its own column in CSV."""
 
     text: str
     values: Mapping[str, Any]
 
 
-Cell = str | int | float | Estimate | Shown | None
+Cell = str | int | float | Estimate | TextCell | None
 """None: does not apply, or is not known yet. An estimate is shown with its interval."""
 
 
@@ -113,13 +114,13 @@ class Group(NamedTuple):
 
 
 def text(cell: Cell, form: str = ".3f") -> str:
-    """A cell as a reader sees it: an estimate as `0.748 [0.708, 0.784]`."""
+    """A cell as it is shown: an estimate as `0.748 [0.708, 0.784]`."""
     match cell:
         case None:
             return NOTHING
         case str():
             return cell
-        case Shown():
+        case TextCell():
             return cell.text
         case Estimate():
             low, high = cell.interval
@@ -134,6 +135,18 @@ def text(cell: Cell, form: str = ".3f") -> str:
 
 def _number(x: float, form: str) -> str:
     return f"{x:{form}}".replace("-", "−")
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write every table as folder/<name>.csv and folder/<name>.tex; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for table in tables:
+        for kind, content in (("csv", as_csv(table)), ("tex", as_latex(table))):
+            file = folder / f"{table.name}.{kind}"
+            file.write_text(content)
+            files.append(file)
+    return files
 
 
 # -- markdown -------------------------------------------------------------------------------------
@@ -190,7 +203,7 @@ def _values(columns: Sequence[Column], row: Sequence[Cell]) -> Iterator[tuple[st
                 yield name, cell.mean
                 yield f"{name}, low", cell.interval.low
                 yield f"{name}, high", cell.interval.high
-            case Shown():
+            case TextCell():
                 yield from cell.values.items()
             case _:
                 yield name, cell

@@ -1,17 +1,43 @@
-"""What numbers and figures need of a sample: a run of any size is read without keeping its texts."""
+"""What tables and figures need of a run's samples, read in one pass that keeps no text, token or step."""
 
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from powerbench.models.flops import contexts
+from powerbench.report.chains import PlainStep, StepCounts
 from powerbench.store import Run
+from powerbench.store.run_folder import Place
 from powerbench.store.shard import Shard
-from powerbench.types import FinishReason, Sample, SampleKey, Span
+from powerbench.types import Cost, FinishReason, SampleKey, Span
 
 
-class Measured(NamedTuple):
+class _Record(msgspec.Struct, gc=False):
+    """The fields of a stored sample that are decoded."""
+
+    problem: str
+    replicate: int
+    text: str
+    tokens: msgspec.Raw
+    """Their JSON, of which only the length is needed: a quarter of the time of decoding them."""
+    logp: float
+    entropy: float
+    finish_reason: FinishReason
+    prompt_tokens: int
+    cost: Cost
+    steps: tuple[PlainStep, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Of the response, tokens."""
+        encoded = bytes(self.tokens)
+        return encoded.count(b",") + 1 if len(encoded) > len(b"[]") else 0
+
+
+class SampleStats(NamedTuple):
     """A sample without its text, its tokens and its steps, which are counted."""
 
     tokens: int
@@ -21,7 +47,7 @@ class Measured(NamedTuple):
     entropy: float
     """Of the base model's next-token distributions, nats, summed over tokens."""
     truncated: bool
-    """Whether it ended for want of length, not with a stop token."""
+    """Whether it ended at the length limit, without a stop token."""
     decoded: int
     """Tokens decoded, rejected proposals included."""
     prefilled: int
@@ -34,14 +60,14 @@ class Measured(NamedTuple):
     accepted: int
     spans: tuple[Span, ...]
     """When it was worked on."""
-    shard: Shard
-    """In which it was made."""
+    place: Place
+    """Where it is stored: `Run.at` reads it."""
 
     @classmethod
-    def of(cls, shard: Shard, sample: Sample) -> "Measured":
+    def of(cls, place: Place, sample: _Record) -> "SampleStats":
         cost, steps = sample.cost, sample.steps
         return cls(
-            tokens=len(sample.tokens),
+            tokens=sample.length,
             characters=len(sample.text),
             logp=sample.logp,
             entropy=sample.entropy,
@@ -50,45 +76,56 @@ class Measured(NamedTuple):
             prefilled=cost.prefilled,
             speculated=cost.speculated,
             contexts=_contexts(sample) if cost.attended is None else cost.attended,
-            proposals=sum(step.decoded > 0 for step in steps),
-            accepted=sum(step.accepted for step in steps),
+            proposals=sum([decoded > 0 for _, _, _, _, decoded, _ in steps]),
+            accepted=sum([accepted for _, _, _, _, _, accepted in steps]),
             spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
-            shard=shard,
+            place=place,
         )
 
 
-def measure(run: Run) -> dict[SampleKey, Measured]:
-    """All finished samples of a run, read one at a time."""
-    # Interned: a run has far fewer problems than samples, each of which is read with a name of its own.
-    return {
-        SampleKey(sys.intern(s.problem), s.replicate): Measured.of(shard, s)
-        for shard, s in run.located()
-    }
+class RunSamples(NamedTuple):
+    """All finished samples of a run."""
+
+    stats: dict[SampleKey, SampleStats]
+    steps: StepCounts
+    """Of all of them together."""
 
 
-def _contexts(sample: Sample) -> float:
+def read_samples(run: Run) -> RunSamples:
+    """Read the finished samples of a run, once and one at a time. Raises Damaged as `Run.stream` does."""
+    stats, steps = dict[SampleKey, SampleStats](), StepCounts.of(run.config["sampler"])
+    for place, sample in run.located(_Record):
+        # Interned: a run has far fewer problems than samples, each of which is read with a name of its own.
+        problem = sys.intern(sample.problem)
+        stats[SampleKey(problem, sample.replicate)] = SampleStats.of(place, sample)
+        if sample.steps:
+            steps.add(problem, sample.steps)
+    return RunSamples(stats, steps)
+
+
+def _contexts(sample: _Record) -> float:
     """As well as an earlier version's record tells: proposals start where they are known to, the blocks' first
     drafts together where the response does."""
     prompt, drafted = sample.prompt_tokens, sample.cost.decoded
     proposed = 0.0
-    for step in sample.steps:
-        proposed += contexts(prompt + step.restart, step.decoded)
-        drafted -= step.decoded
+    for _, restart, _, _, decoded, _ in sample.steps:
+        proposed += contexts(prompt + restart, decoded)
+        drafted -= decoded
     return proposed + contexts(prompt, drafted) + contexts(0, sample.cost.prefilled)
 
 
-def logp_per_token(samples: Iterable[Measured]) -> list[float]:
+def logp_per_token(samples: Iterable[SampleStats]) -> list[float]:
     """Each response's log-likelihood over its length, nats per token; empty responses left out."""
     return [s.logp / s.tokens for s in samples if s.tokens]
 
 
-def confidence(samples: Iterable[Measured]) -> list[float]:
+def confidence(samples: Iterable[SampleStats]) -> list[float]:
     """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out."""
     return [-s.entropy / s.tokens for s in samples if s.tokens]
 
 
-def wall_clock(samples: Iterable[Measured]) -> float | None:
-    """Seconds during which at least one response was under way; None without samples.
+def wall_clock(samples: Iterable[SampleStats]) -> float | None:
+    """Seconds during which at least one response was being worked on; None without samples.
 
     The length of the union of all spans, those before a resume from a checkpoint among them: what lies
     between two sessions is not counted.
@@ -101,10 +138,10 @@ def wall_clock(samples: Iterable[Measured]) -> float | None:
     return total if spans else None
 
 
-def device_seconds(samples: Iterable[Measured]) -> float | None:
+def device_seconds(samples: Iterable[SampleStats]) -> float | None:
     """The wall-clock times of all shards together, for each has a device of its own; None without samples."""
-    by_shard = defaultdict(list)
+    by_shard = defaultdict[Shard, list[SampleStats]](list)
     for sample in samples:
-        by_shard[sample.shard].append(sample)
+        by_shard[sample.place.shard].append(sample)
     clocks = (wall_clock(each) for each in by_shard.values())
     return sum(clock for clock in clocks if clock is not None) if by_shard else None

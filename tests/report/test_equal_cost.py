@@ -1,6 +1,6 @@
 """Best-of-n is exact over all subsets, and is set beside a chain at equal tokens.
 
-Run: pytest tests/report/test_matched.py
+Run: pytest tests/report/test_equal_cost.py
 """
 
 from itertools import combinations, product
