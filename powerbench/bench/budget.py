@@ -16,7 +16,7 @@ from powerbench.models import HubModel
 from powerbench.rng import Stream
 from powerbench.types import Extend
 
-PARTS = ("projections", "attention", "sampling", "rest of the model", "bookkeeping")
+STEP_PARTS = ("projections", "attention", "sampling", "rest of the model", "bookkeeping")
 
 
 def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
@@ -27,28 +27,28 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
     for chain in range(width):
         uniforms = Stream(0, "bench", "", chain).uniforms(request.key, tokens)
         engine.submit(chain, prompt, request, uniforms)
-    while engine.waiting or engine.filling:
+    while engine.scheduler.waiting or engine.scheduler.prefilling:
         engine.step()
     spent: dict[str, float] = defaultdict(float)
     with ExitStack() as stack:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
             (nn.Linear, "forward", "projections"),
-            (attention_batches.Decoding, "attend", "attention"),
+            (attention_batches.DecodeCPU, "attend", "attention"),
             (model_runner, "draw", "sampling"),
-            (slots.Lanes, "advance", "sampling"),
-            (model_runner.Forward, "_run", "model"),
+            (slots.Slots, "advance", "sampling"),
+            (model_runner.ModelRunner, "_run", "model"),
         ):
             stack.enter_context(_timed(owner, name, spent, part))
         steps = 0
         began = time.perf_counter()
-        while engine.jobs:
+        while engine.scheduler.decoding:
             engine.step()
             steps += 1
         whole = time.perf_counter() - began
     spent["rest of the model"] = spent["model"] - spent["projections"] - spent["attention"]
     spent["bookkeeping"] = whole - spent["model"] - spent["sampling"]
-    return {part: 1e3 * spent[part] / steps for part in PARTS}
+    return {part: 1e3 * spent[part] / steps for part in STEP_PARTS}
 
 
 @contextmanager

@@ -97,12 +97,12 @@ def decode(engine: HFEngine, length: int, tokens: int, seed: int) -> float:
     request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=0.25)
     for chain in range(engine.max_num_seqs):
         engine.submit(chain, prompt, request, numbers.random(tokens))
-    while engine.waiting or engine.filling:
+    while engine.scheduler.waiting or engine.scheduler.prefilling:
         engine.step()
     _wait(engine.device)
-    done = int((engine.lanes.position - known + 1).sum())
+    done = int((engine.slots.position - known + 1).sum())
     began = time.perf_counter()
-    while engine.jobs:
+    while engine.scheduler.decoding:
         engine.step()
     seconds = time.perf_counter() - began
     for chain in range(engine.max_num_seqs):
@@ -110,8 +110,10 @@ def decode(engine: HFEngine, length: int, tokens: int, seed: int) -> float:
     return (engine.max_num_seqs * tokens - done) / seconds
 
 
-def measure(shape: str, chains: int, length: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Decode in turns, after a warm-up in which graphs are recorded."""
+def time_decoding(
+    shape: str, chains: int, length: int, tokens: int, repeats: int
+) -> dict[str, Any]:
+    """Decode `repeats` times, after a warm-up in which graphs are recorded."""
     model = RandomModel(shape, torch.bfloat16)
     engine = HFEngine(model, length, tokens, max_num_seqs=chains)  # type: ignore[arg-type]
     decode(engine, length, tokens, seed=0)
@@ -128,7 +130,7 @@ def measure(shape: str, chains: int, length: int, tokens: int, repeats: int) -> 
         "roofline_tokens_per_second": roofline,
         "of_roofline": median(rates) / roofline,
         "varlen_attention": has_varlen(engine.device, torch.bfloat16, engine.cache.shape[2]),
-        "graphs": len(engine.forward.graphs),
+        "graphs": len(engine.runner.graphs),
     }
 
 
@@ -147,7 +149,7 @@ def main() -> None:
         )
     rows = []
     for chains in options.chains:
-        row = measure(options.shape, chains, options.length, options.tokens, options.repeats)
+        row = time_decoding(options.shape, chains, options.length, options.tokens, options.repeats)
         print(
             f"{row['chains']} chains of about {options.length} tokens: "
             f"{median(row['tokens_per_second']):.0f} tokens/s, {row['of_roofline']:.0%} of the roofline",

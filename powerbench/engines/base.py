@@ -7,7 +7,7 @@ import numpy as np
 from powerbench.types import Draw, Extend, Key, Tokens
 
 EFFICIENT_NUM_SEQS = {"cpu": 8, "cuda": 64}
-"""Below so many rows, a decoding step mostly waits for the weights to be read."""
+"""Batch sizes below which decoding is memory-bound: a step mostly waits for the weights to be read."""
 
 
 class Finished(NamedTuple):
@@ -23,7 +23,7 @@ class Engine(Protocol):
 
     max_num_seqs: int
     efficient_num_seqs: int
-    """Up to so many requests at once, a step takes hardly longer than for one."""
+    """Up to this number of requests at once, a step takes hardly longer than for one."""
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         """Queue a request. The token at position i of the response is the inverse CDF of q, tokens

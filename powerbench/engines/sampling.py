@@ -8,7 +8,7 @@ import torch
 BLOCK = 256
 """The inverse CDF is searched first over blocks of this many tokens, then within one."""
 
-LEAST = -1e4
+LOG_ZERO = -1e4
 """Stands for log 0: exp of it is 0, and 0 times it is no NaN."""
 
 ROWS_AT_ONCE = 8
@@ -79,7 +79,7 @@ def _draw(
     top: int,
 ) -> Drawn:
     # exp2 rather than exp: the CPU's exp is many times slower where its result is denormal
-    logp = logits.float().log_softmax(1).clamp_(min=LEAST)
+    logp = logits.float().log_softmax(1).clamp_(min=LOG_ZERO)
     entropy = -torch.linalg.vecdot((logp * LOG2_E).exp2_(), logp)
 
     scaled = logp * (LOG2_E / torch.where(tau > 0, tau, 1.0))[:, None]  # in bits

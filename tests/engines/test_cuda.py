@@ -35,7 +35,7 @@ def test_log_probabilities_are_those_of_a_plain_pass(
     prompts = {c: tuple(range(1 + c, 4 + 3 * c)) for c in range(6)}
     u = np.random.default_rng(0).random(40)
     draws = run(subject, {c: (p, EXTEND, u) for c, p in prompts.items()})
-    assert subject.forward.graphs
+    assert subject.runner.graphs
     for chain, prompt in prompts.items():
         x = prompt + draws[chain].tokens
         rows = plain_logp(name, x)[len(prompt) - 1 : -1]
@@ -58,7 +58,7 @@ def test_forks_and_rollbacks_are_exact() -> None:
 
 
 def test_rows_need_not_be_the_first_ones() -> None:
-    """Longrope and restricted supports go without graphs: some lanes of many, in two regimes."""
+    """Longrope and restricted supports go without graphs: some slots of many, with two sets of factors."""
     subject, u = engine("phi3-longrope"), np.random.default_rng(0).random(40)
     request = replace(EXTEND, until=16)
     prompts = {0: (1, 2, 3), 1: tuple(range(40)), 2: (4, 5), 3: tuple(range(30))}

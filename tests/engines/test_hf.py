@@ -123,9 +123,9 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
         if first % 2000 == 0:
             held.append(psutil.Process().memory_info().rss)
     assert engine.step() == []
-    assert not (engine.jobs or engine.kept or engine.waiting or engine.filling)
-    assert not engine.rows.shelves
-    assert len(engine.rows.rows) == 16
+    assert not (engine.scheduler.waiting or engine.scheduler.by_slot)
+    assert not engine.scheduler.prefix_cache.retained
+    assert len(engine.scheduler.prefix_cache.rows) == 16
     assert held[-1] - held[1] < 16 * 2**20
 
 

@@ -1,6 +1,6 @@
 """The library's attention-function extension point: what a model's layers call.
 
-A forward pass is a flat batch of tokens, [1, N]; `batches` holds what such a batch may be.
+A forward pass is a flat batch of tokens, [1, N]; `attention_batches` holds what such a batch may be.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from powerbench.engines.hf.attention_batches import Asked, Batch
+from powerbench.engines.hf.attention_batches import AttentionInputs, Batch
 from powerbench.errors import UserError
 
 ATTENTION = "powerbench"
@@ -39,7 +39,7 @@ def attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window: int | None = options.get("sliding_window")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = batch.attend(Asked(layer, query[0], key[0], value[0], window, scaling))
+    output = batch.attend(AttentionInputs(layer, query[0], key[0], value[0], window, scaling))
     return output.transpose(0, 1)[None], None
 
 

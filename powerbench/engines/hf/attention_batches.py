@@ -1,7 +1,7 @@
 """The tokens of a forward pass, and how they attend to the resident KV cache.
 
 Each layer writes its keys and values into the cache, then attends in place: nothing is gathered, and
-grouped heads are not repeated. What a batch is, one token for each of many rows or pieces of a few
+grouped heads are not repeated. What a batch is, one token for each of many rows or chunks of a few
 prompts, decides how.
 """
 
@@ -16,12 +16,12 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from powerbench.engines.hf.kv_cache import KVCache, round_up
 
-SHORT = 256
+MAX_BATCHED_PRODUCT = 256
 """Up to this length two batched products beat the CPU's fused kernel, for one query per row."""
 
 
-class Asked(NamedTuple):
-    """What a layer asks of attention, for the N tokens of a forward pass."""
+class AttentionInputs(NamedTuple):
+    """What a layer hands to attention, for the N tokens of a forward pass."""
 
     layer: int
     query: torch.Tensor
@@ -37,12 +37,12 @@ class Asked(NamedTuple):
 class Batch(Protocol):
     """What the tokens of a forward pass are. Tokens beyond its own are padding: attended as zeros."""
 
-    def attend(self, asked: Asked) -> torch.Tensor:
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
         """Write keys and values, and attend: [heads, N, dim]."""
         ...
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Consecutive tokens of one row's sequence: a prompt, or a part of it."""
 
     row: int
@@ -52,17 +52,17 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """Prefill: pieces of a few rows, one after the other."""
+class Prefill:
+    """Chunks of a few rows' prompts, one after the other."""
 
     cache: KVCache
-    pieces: Sequence[Piece]
+    chunks: Sequence[Chunk]
 
-    def attend(self, asked: Asked) -> torch.Tensor:
-        layer, query, key, value, window, scaling = asked
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
+        layer, query, key, value, window, scaling = inputs
         keys, values = self.cache.layer(layer)
         output, at = torch.zeros_like(query), 0
-        for row, start, tokens in self.pieces:
+        for row, start, tokens in self.chunks:
             stop, after = start + len(tokens), at + len(tokens)
             keys[row, :, start:stop] = key[:, at:after]
             values[row, :, start:stop] = value[:, at:after]
@@ -80,7 +80,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodeCPU:
     """One token for each of some rows, on the CPU."""
 
     cache: KVCache
@@ -88,18 +88,18 @@ class Decoding:
     """int64 [R], ascending."""
     positions: torch.Tensor
     """int64 [R]"""
-    width: int
+    end_row: int
     """1 + the last of `rows`."""
     longest: int
     """1 + the largest of `positions`."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
-    def attend(self, asked: Asked) -> torch.Tensor:
-        keys, values = _write(self.cache, self.rows, self.positions, asked)
-        query, window, scaling = asked.query, asked.window, asked.scaling
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, inputs)
+        query, window, scaling = inputs.query, inputs.window, inputs.scaling
         count = len(self.rows)
         grouped = _grouped(query[:, :count], keys.shape[1])
-        if 2 * count > self.width:
+        if 2 * count > self.end_row:
             result = self._together(grouped, keys, values, window, scaling)
         else:
             result = torch.empty_like(grouped)
@@ -119,14 +119,14 @@ class Decoding:
         scaling: float,
     ) -> torch.Tensor:
         """All rows up to the last in one call; idle ones attend to their first token."""
-        if spread := len(grouped) < self.width:
-            queries = grouped.new_zeros(self.width, *grouped.shape[1:])
+        if spread := len(grouped) < self.end_row:
+            queries = grouped.new_zeros(self.end_row, *grouped.shape[1:])
             queries[self.rows] = grouped
         else:
             queries = grouped
-        keys, values = (t[: self.width, :, : self.longest] for t in (keys, values))
+        keys, values = (t[: self.end_row, :, : self.longest] for t in (keys, values))
         mask = self._mask(window, queries.dtype)
-        if self.longest > SHORT:
+        if self.longest > MAX_BATCHED_PRODUCT:
             result = sdpa(queries, keys, values, attn_mask=mask, scale=scaling)
         else:
             heads = keys.shape[1]
@@ -140,17 +140,17 @@ class Decoding:
         return result[self.rows] if spread else result
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Additive, [width, 1, 1, longest]: the same in all layers with this window."""
+        """Additive, [end_row, 1, 1, longest]: the same in all layers with this window."""
         if window not in self.masks:
-            end = torch.zeros(self.width, dtype=torch.int64)
+            end = torch.zeros(self.end_row, dtype=torch.int64)
             end[self.rows] = self.positions
             self.masks[window] = _additive(end, self.longest, window, dtype)
         return self.masks[window]
 
 
 @dataclass(frozen=True)
-class OnDevice:
-    """One token for each of some rows, on CUDA: fixed shapes, and no question to the device."""
+class DecodeCUDA:
+    """One token for each of some rows, on CUDA: fixed shapes, and no synchronisation."""
 
     cache: KVCache
     rows: torch.Tensor
@@ -160,9 +160,9 @@ class OnDevice:
     leading: bool
     """Whether `rows` are 0, 1 ... R - 1."""
 
-    def attend(self, asked: Asked) -> torch.Tensor:
-        keys, values = _write(self.cache, self.rows, self.positions, asked)
-        query, window, scaling = asked.query, asked.window, asked.scaling
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, inputs)
+        query, window, scaling = inputs.query, inputs.window, inputs.scaling
         count, capacity = len(self.rows), self.cache.capacity
         if not has_varlen(query.device, query.dtype, query.shape[-1]):
             which = slice(count) if self.leading else self.rows
@@ -191,7 +191,7 @@ class OnDevice:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class DecodeFixedShape:
     """Tokens one by one, each in a shape that its own position decides: deterministic mode."""
 
     cache: KVCache
@@ -203,9 +203,9 @@ class Fixed:
     """The same as numbers: row and position."""
     masks: dict[int | None, list[torch.Tensor]] = field(default_factory=dict)
 
-    def attend(self, asked: Asked) -> torch.Tensor:
-        keys, values = _write(self.cache, self.rows, self.positions, asked)
-        query, window, scaling = asked.query, asked.window, asked.scaling
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
+        keys, values = _write(self.cache, self.rows, self.positions, inputs)
+        query, window, scaling = inputs.query, inputs.window, inputs.scaling
         count = len(self.rows)
         grouped = _grouped(query[:, :count], keys.shape[1])
         result = torch.empty_like(grouped)
@@ -243,12 +243,12 @@ def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
 
 
 def _write(
-    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, asked: Asked
+    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, inputs: AttentionInputs
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Put the first R tokens' keys and values where they belong; returns the layer's tables."""
-    keys, values = cache.layer(asked.layer)
-    keys[rows, :, positions] = asked.key[:, : len(rows)].transpose(0, 1)
-    values[rows, :, positions] = asked.value[:, : len(rows)].transpose(0, 1)
+    keys, values = cache.layer(inputs.layer)
+    keys[rows, :, positions] = inputs.key[:, : len(rows)].transpose(0, 1)
+    values[rows, :, positions] = inputs.value[:, : len(rows)].transpose(0, 1)
     return keys, values
 
 

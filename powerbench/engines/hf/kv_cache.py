@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from powerbench.errors import UserError
 
 STRIDE = 64
-"""Rows have room for a multiple of so many tokens."""
+"""Rows have room for a multiple of this many tokens."""
 
 SHARE = 0.9
 """Of the memory that is free, how much the cache may take: the rest is for activations."""
@@ -89,10 +89,14 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def planned_width(
-    width: int, config: PretrainedConfig, capacity: int, dtype: torch.dtype, device: torch.device
+def planned_num_seqs(
+    max_num_seqs: int,
+    config: PretrainedConfig,
+    capacity: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> int:
-    """How many chains (two rows each) fit what is free, at most `width`.
+    """How many chains (two rows each) fit what is free, at most `max_num_seqs`.
 
     Raises UserError where not even one does.
     """
@@ -104,4 +108,4 @@ def planned_width(
             f"{free / 2**30:.1f} GiB are free on {device}; set a smaller max_tokens, or "
             f"model.dtype=bfloat16"
         )
-    return min(width, fit)
+    return min(max_num_seqs, fit)

@@ -1,7 +1,7 @@
-"""Forward passes: prompts into the cache, and decoding steps that draw a token for each of some lanes.
+"""Forward passes: prompts into the cache, and decoding steps that draw a token for each of some slots.
 
-On CUDA a decoding step is recorded once per batch width as a graph of fixed shapes, and replayed without
-a question to the device. Where that is not done (a support to restrict to; longrope, whose two regimes may
+On CUDA a decoding step is recorded once per batch size as a graph of fixed shapes, and replayed without
+a synchronisation. Where that is not done (a support to restrict to; longrope, whose two sets of factors may
 be at work side by side), the same code runs step by step.
 """
 
@@ -11,28 +11,45 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from powerbench.engines.hf.attention_batches import Batch, Decoding, Fixed, OnDevice, Piece, Pieces
+from powerbench.engines.hf.attention_batches import (
+    Batch,
+    Chunk,
+    DecodeCPU,
+    DecodeCUDA,
+    DecodeFixedShape,
+    Prefill,
+)
 from powerbench.engines.hf.kv_cache import KVCache
-from powerbench.engines.hf.slots import Lanes
+from powerbench.engines.hf.request import EngineRequest
+from powerbench.engines.hf.slots import Slots
 from powerbench.engines.sampling import draw
 from powerbench.types import Tokens
 
 TILE = 32
-"""In deterministic mode every forward pass has so many tokens, some of them padding."""
+"""In deterministic mode every forward pass has this many tokens, some of them padding."""
 
 
-class Settings(NamedTuple):
+class DecodeSettings(NamedTuple):
     """What is known of the requests of a step without asking the device."""
 
     largest_k: int
     greedy: bool
     top: int
-    """The most of the likeliest tokens that any of them asks for."""
+    """The largest number of most likely tokens that any of them asks for."""
     supports: Sequence[Tokens | None]
 
+    @classmethod
+    def of(cls, requests: Sequence[EngineRequest]) -> "DecodeSettings":
+        return cls(
+            largest_k=max(request.top_k for request in requests),
+            greedy=any(request.extend.tau == 0 for request in requests),
+            top=max(request.top_logprobs for request in requests),
+            supports=[request.extend.support for request in requests],
+        )
 
-class Forward:
-    """Runs the model over the cache and the lanes.
+
+class ModelRunner:
+    """Runs the model over the cache and the slots.
 
     switch: beyond how many tokens longrope's factors change; None if they never do.
     deterministic: fixed shapes only.
@@ -42,29 +59,31 @@ class Forward:
         self,
         lm: PreTrainedModel,
         cache: KVCache,
-        lanes: Lanes,
+        slots: Slots,
         switch: int | None,
         deterministic: bool,
     ) -> None:
-        self.lm, self.cache, self.lanes = lm, cache, lanes
+        self.lm, self.cache, self.slots = lm, cache, slots
         self.switch, self.deterministic = switch, deterministic
-        self.device = lanes.device
+        self.device = slots.device
         self.graphs: dict[tuple[int, int, bool, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None  # memory that the graphs share: they never run at once
-        self.every = torch.arange(lanes.width, device=self.device)  # graphs read it: it must stay
+        self.all_slots = torch.arange(
+            slots.max_num_seqs, device=self.device
+        )  # read by graphs: stays
 
-    def forget(self) -> None:
+    def discard_graphs(self) -> None:
         """Tensors have moved: what was recorded is void."""
         self.graphs.clear()
         self.pool = None
 
     # -- prompts --------------------------------------------------------------------------------
 
-    def fill(self, pieces: Sequence[Piece], long: bool) -> None:
+    def prefill(self, chunks: Sequence[Chunk], long: bool) -> None:
         """Compute keys and values of these tokens."""
         every = [
             (row, start + i, token)
-            for row, start, tokens in pieces
+            for row, start, tokens in chunks
             for i, token in enumerate(tokens)
         ]
         size = TILE if self.deterministic else len(every)
@@ -73,34 +92,37 @@ class Forward:
             batch: Batch
             if self.deterministic:
                 where = [(row, position) for row, position, _ in every[i : i + size]]
-                batch = Fixed(self.cache, rows, positions, where)
+                batch = DecodeFixedShape(self.cache, rows, positions, where)
             else:
-                batch = Pieces(self.cache, pieces)
+                batch = Prefill(self.cache, chunks)
             self._run(tokens, positions, batch, long, logits=False)
 
     # -- decoding -------------------------------------------------------------------------------
 
-    def decode(self, lanes: Sequence[int], long: bool, settings: Settings, steps: int) -> None:
-        """Draw up to `steps` tokens for each of these lanes (ascending); fewer for those that end."""
+    def decode(self, requests: Sequence[EngineRequest], long: bool, steps: int) -> None:
+        """Draw up to `steps` tokens for each request (slots ascending); fewer for those that end."""
+        settings, slots = DecodeSettings.of(requests), [request.slot for request in requests]
         on_cuda = self.device.type == "cuda" and not self.deterministic
         if on_cuda and self.switch is None and not any(settings.supports):
-            graph = self._graph(1 << lanes[-1].bit_length(), settings)
+            graph = self._graph(1 << slots[-1].bit_length(), settings)
             for _ in range(steps):
                 graph.replay()
             return
-        rows = self._tensor(lanes)
+        rows = self._tensor(slots)
         for _ in range(steps):
-            for at in range(0, len(lanes), TILE if self.deterministic else len(lanes)):
+            for at in range(0, len(slots), TILE if self.deterministic else len(slots)):
                 part = slice(at, at + TILE if self.deterministic else None)
                 supports = settings.supports[part]
                 self._step(rows[part], long, settings._replace(supports=supports), leading=False)
 
-    def _step(self, rows: torch.Tensor, long: bool, settings: Settings, leading: bool) -> None:
-        """One token for each of these lanes; leading: they are the first ones."""
-        positions = self.lanes.position[rows]
+    def _step(
+        self, rows: torch.Tensor, long: bool, settings: DecodeSettings, leading: bool
+    ) -> None:
+        """One token for each of these slots; leading: they are the first ones."""
+        positions = self.slots.position[rows]
         batch = self._batch(rows, positions, leading)
-        logits = self._run(self.lanes.token[rows], positions, batch, long, logits=True)
-        uniforms, tau, top_k = self.lanes.settings(rows)
+        logits = self._run(self.slots.token[rows], positions, batch, long, logits=True)
+        uniforms, tau, top_k = self.slots.settings(rows)
         if (short := len(logits) - len(rows)) > 0:  # fixed shapes: padding is drawn for as well
             uniforms, tau, top_k = (
                 torch.nn.functional.pad(column, (0, short)) for column in (uniforms, tau, top_k)
@@ -108,25 +130,25 @@ class Forward:
         support = self._support(settings.supports, logits)
         largest_k, greedy, top, _ = settings
         drawn = draw(logits, uniforms, tau, top_k, support, largest_k, greedy, top)
-        self.lanes.advance(rows, type(drawn)(*(column[: len(rows)] for column in drawn)))
+        self.slots.advance(rows, type(drawn)(*(column[: len(rows)] for column in drawn)))
 
     def _batch(self, rows: torch.Tensor, positions: torch.Tensor, leading: bool) -> Batch:
         if self.deterministic:
             where = list(zip(rows.tolist(), positions.tolist(), strict=True))
-            return Fixed(self.cache, rows, positions, where)
+            return DecodeFixedShape(self.cache, rows, positions, where)
         if self.device.type == "cuda":
-            return OnDevice(self.cache, rows, positions, leading)
+            return DecodeCUDA(self.cache, rows, positions, leading)
         longest = 1 + int(positions.max())
-        return Decoding(self.cache, rows, positions, 1 + int(rows[-1]), longest)
+        return DecodeCPU(self.cache, rows, positions, 1 + int(rows[-1]), longest)
 
-    def _graph(self, width: int, settings: Settings) -> torch.cuda.CUDAGraph:
-        """A recorded step of the first `width` lanes (or all, if fewer): idle ones take nothing in."""
-        width = min(width, self.lanes.width)
-        name = width, settings.largest_k, settings.greedy, settings.top
+    def _graph(self, size: int, settings: DecodeSettings) -> torch.cuda.CUDAGraph:
+        """A recorded step of the first `size` slots (or all, if fewer): idle ones take nothing in."""
+        size = min(size, self.slots.max_num_seqs)
+        name = size, settings.largest_k, settings.greedy, settings.top
         if name not in self.graphs:
-            rows = self.every[:width]
+            rows = self.all_slots[:size]
             settings = settings._replace(supports=())
-            saved = [tensor.clone() for tensor in self.lanes.progress()]
+            saved = [tensor.clone() for tensor in self.slots.progress()]
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # libraries allocate and choose kernels at first use
@@ -137,7 +159,7 @@ class Forward:
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             with torch.cuda.graph(graph, pool=self.pool, stream=stream):
                 self._step(rows, False, settings, leading=True)
-            for tensor, before in zip(self.lanes.progress(), saved, strict=True):
+            for tensor, before in zip(self.slots.progress(), saved, strict=True):
                 tensor.copy_(before)
             self.graphs[name] = graph
         return self.graphs[name]

@@ -1,8 +1,8 @@
-"""What the rows of the cache hold, and how a request gets what it needs without computing it.
+"""What the rows of the KV cache hold, and how a request gets what it needs without computing it.
 
-The first `width` rows are *lanes*, where requests decode; each response at work has a *shelf*
-besides, which keeps it while proposals that depart from it decode. A rejected proposal so costs a copy
-of its suffix, never a recomputation.
+The first `max_num_seqs` rows are the slots where requests decode; each response at work has a *retained* row
+besides, which keeps it while proposals that depart from it decode. Rejecting a proposal thus costs one
+copy of its suffix, never a recomputation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 from powerbench.engines.hf.kv_cache import KVCache
 
-Shelf = tuple[int, int]
-"""Names a shelf: the chain, and which of its responses (`Extend.slot`)."""
+ResponseName = tuple[int, int]
+"""Names a response: its chain, and which of the chain's responses it is (`Extend.sequence`)."""
 
-SLACK = 2
-"""How far above the lowest free lane a request may be put for the sake of what a lane holds."""
+SLOT_SLACK = 2
+"""How far above the lowest free slot a request may be put for the sake of what a slot holds."""
 
 
 @dataclass
-class Row:
+class CacheRow:
     """Keys and values are valid for exactly these tokens."""
 
     tokens: list[int] = field(default_factory=list)
@@ -27,86 +27,95 @@ class Row:
 
     def common(self, tokens: Sequence[int], long: bool) -> int:
         """How many of these tokens, from the first, the row holds."""
-        return common(self.tokens, tokens) if self.long == long else 0
+        return common_prefix(self.tokens, tokens) if self.long == long else 0
 
-    def starts(self, tokens: list[int], long: bool) -> bool:
-        """Whether the row holds them all. Most rows that do not are told by the last one."""
+    def holds(self, tokens: list[int], long: bool) -> bool:
+        """Whether the row holds them all. For most rows that do not, comparing the last one tells."""
         end = len(tokens)
         ends_alike = self.long == long and self.tokens[end - 1 : end] == tokens[-1:]
         return ends_alike and self.tokens[:end] == tokens
 
 
-class Rows:
-    """`width` lanes, then as many shelves, over one cache."""
+class PrefixCache:
+    """A row for each of `max_num_seqs` slots, then as many retained ones, over one KV cache."""
 
-    def __init__(self, cache: KVCache, width: int) -> None:
-        self.cache, self.width = cache, width
-        self.rows = [Row() for _ in range(2 * width)]
-        self.shelves: dict[Shelf, int] = {}
+    def __init__(self, cache: KVCache, max_num_seqs: int) -> None:
+        self.cache, self.max_num_seqs = cache, max_num_seqs
+        self.rows = [CacheRow() for _ in range(2 * max_num_seqs)]
+        self.retained: dict[ResponseName, int] = {}
+        """The row that keeps a response."""
 
-    def __getitem__(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> CacheRow:
         return self.rows[row]
 
-    def shelve(self, name: Shelf, lanes: Iterable[int], current: Sequence[int], long: bool) -> None:
-        """See to it that a response's shelf holds as much of its current tokens as any of its chain's lanes."""
-        best = max(lanes, key=lambda lane: self.rows[lane].common(current, long), default=None)
+    def lengths(self) -> list[int]:
+        """How many tokens each row holds."""
+        return [len(row.tokens) for row in self.rows]
+
+    def retain(
+        self, name: ResponseName, slots: Iterable[int], current: Sequence[int], long: bool
+    ) -> None:
+        """See to it that a response's retained row holds as much of its current tokens as any of its chain's
+        slots."""
+        best = max(slots, key=lambda slot: self.rows[slot].common(current, long), default=None)
         if best is None:
             return
-        shelf = self._shelf(name)
-        if shelf is None:
+        row = self._retained_row(name)
+        if row is None:
             return
-        held = self.rows[shelf].common(current, long)
-        self._copy(best, shelf, held, self.rows[best].common(current, long))
+        held = self.rows[row].common(current, long)
+        self._copy(best, row, held, self.rows[best].common(current, long))
 
-    def place(
+    def allocate(
         self,
-        name: Shelf,
+        name: ResponseName,
         known: Sequence[int],
         long: bool,
         free: Sequence[int],
         near: Iterable[int],
     ) -> int:
-        """Choose one of the free lanes (ascending) for these tokens; give it what any row holds of them.
+        """Choose one of the free slots (ascending) for these tokens; give it what any row holds of them.
 
-        The last token is left out: it is to be decoded from. Low lanes keep the batch dense; among the
-        lowest, the one that needs the least copying. near: lanes of this chain, looked at before all
+        The last token is left out: it is to be decoded from. Low slots keep the batch dense; among the
+        lowest, the one that needs the least copying. near: slots of this chain, looked at before all
         others.
         """
         body = known[:-1]
-        lane = max(
-            (lane for lane in free if lane <= free[0] + SLACK),
-            key=lambda lane: (self.rows[lane].common(body, long), -lane),
+        slot = max(
+            (slot for slot in free if slot <= free[0] + SLOT_SLACK),
+            key=lambda slot: (self.rows[slot].common(body, long), -slot),
         )
-        held, source = self.rows[lane].common(body, long), lane
+        held, source = self.rows[slot].common(body, long), slot
         if held < len(body):
-            shelf = self.shelves.get(name)
-            own = [lane, *near, *([] if shelf is None else [shelf])]
+            retained = self.retained.get(name)
+            own = [slot, *near, *([] if retained is None else [retained])]
             source = max(own, key=lambda row: self.rows[row].common(body, long))
             if self.rows[source].common(body, long) < len(body):
                 every = range(len(self.rows))
                 source = max(every, key=lambda row: self.rows[row].common(body, long))
-        self._copy(source, lane, held, max(held, self.rows[source].common(body, long)))
-        self.rows[lane].long = long
-        return lane
+        self._copy(source, slot, held, max(held, self.rows[source].common(body, long)))
+        self.rows[slot].long = long
+        return slot
 
-    def longest_start(self, known: Sequence[int], long: bool) -> int:
-        """How much of these tokens the best row holds."""
+    def longest_prefix(self, known: Sequence[int], long: bool) -> int:
+        """How many of these tokens, from the first, the best row holds."""
         return max(row.common(known, long) for row in self.rows)
 
     def release(self, chain: int) -> None:
-        """A chain is over: its shelves are others'. What rows hold stays, for whoever shares it."""
-        for name in [name for name in self.shelves if name[0] == chain]:
-            del self.shelves[name]
+        """A chain is over: its retained rows are free. What they hold stays, for any chain that shares it."""
+        for name in [name for name in self.retained if name[0] == chain]:
+            del self.retained[name]
 
-    def _shelf(self, name: Shelf) -> int | None:
-        if name not in self.shelves:
-            taken = set(self.shelves.values())
-            free = (row for row in range(self.width, 2 * self.width) if row not in taken)
-            shelf = next(free, None)
-            if shelf is None:
+    def _retained_row(self, name: ResponseName) -> int | None:
+        """The row that keeps this response, a new one if need be; None if all are taken."""
+        if name not in self.retained:
+            taken = set(self.retained.values())
+            rows = range(self.max_num_seqs, 2 * self.max_num_seqs)
+            row = next((row for row in rows if row not in taken), None)
+            if row is None:
                 return None
-            self.shelves[name] = shelf
-        return self.shelves[name]
+            self.retained[name] = row
+        return self.retained[name]
 
     def _copy(self, source: int, target: int, start: int, stop: int) -> None:
         """Copy positions start..stop; the target's tokens end there."""
@@ -117,7 +126,7 @@ class Rows:
         row.long = self.rows[source].long
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common start."""
     low, high = 0, min(len(a), len(b))
     while low < high:

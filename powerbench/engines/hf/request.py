@@ -1,0 +1,56 @@
+"""A request as the hf engine keeps it, from its submission until it is withdrawn."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+
+import numpy as np
+
+from powerbench.types import Extend, Key, Tokens
+
+
+class Status(Enum):
+    """How far a request is."""
+
+    WAITING = auto()
+    """It has no slot yet."""
+    PREFILLING = auto()
+    """Its known tokens are being computed."""
+    DECODING = auto()
+    FINISHED = auto()
+    """Answered, not yet withdrawn: its slot keeps what it decoded, but may be given away."""
+
+
+@dataclass(eq=False)
+class EngineRequest:
+    """An Extend of one chain, and what the engine makes of it."""
+
+    chain: int
+    prompt: Tokens
+    extend: Extend
+    uniforms: np.ndarray
+    """float64 [extend.until]"""
+    long: bool
+    """Whether the chain uses longrope's long factors: decided by its own longest length alone."""
+    top_k: int
+    """At most the vocabulary; 0 for none."""
+    top_logprobs: int
+    """At most the vocabulary."""
+    status: Status = Status.WAITING
+    slot: int = field(default=-1, init=False)
+    """Where it runs, or ran last; -1 while it waits."""
+    prefilled: int = field(default=0, init=False)
+    """Known tokens that had to be computed, for no row of the cache held them."""
+
+    @property
+    def key(self) -> Key:
+        return self.extend.key
+
+    @cached_property
+    def known(self) -> Tokens:
+        """Prompt and reused response: the last of these tokens is the first to be fed for decoding."""
+        return self.prompt + self.extend.prefix
+
+    def is_named(self, chain: int, key: Key | None) -> bool:
+        """Whether this is the chain's request of that key, or, without a key, any of the chain's."""
+        return self.chain == chain and key in (None, self.key)

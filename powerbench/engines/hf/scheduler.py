@@ -1,0 +1,178 @@
+"""Which requests run, in which slots, and what a step computes for them.
+
+A request starts in the free slot that spares it the most computation and copying. One whose prompt another
+request is just computing waits for that: replicates of a problem share one prefill, and problems share
+their few-shot examples or system prompt.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from powerbench.engines.hf.attention_batches import Chunk
+from powerbench.engines.hf.prefix_cache import PrefixCache, common_prefix
+from powerbench.engines.hf.request import EngineRequest, Status
+from powerbench.types import Key
+
+MIN_SHARED_PREFILL = 8
+"""A request waits a step for another's prefill if that spares it at least this many tokens of its own."""
+
+
+class Scheduler:
+    """Gives requests their slots, and steps their work.
+
+    max_prefill_tokens: at most this many prompt tokens are computed in one step.
+    """
+
+    def __init__(self, prefix_cache: PrefixCache, max_prefill_tokens: int) -> None:
+        self.prefix_cache, self.max_prefill_tokens = prefix_cache, max_prefill_tokens
+        self.waiting: deque[EngineRequest] = deque()
+        self.by_slot: dict[int, EngineRequest] = {}
+        """The request that runs in a slot, or that finished there and is not yet withdrawn."""
+
+    @property
+    def prefilling(self) -> list[int]:
+        """The slots whose known tokens are still being computed, ascending."""
+        return self._slots_of(Status.PREFILLING)
+
+    @property
+    def decoding(self) -> list[int]:
+        """The slots that decode, ascending."""
+        return self._slots_of(Status.DECODING)
+
+    def reusable(self, chain: int) -> list[int]:
+        """The slots where this chain's requests finished, in that order: it may go on from any of them."""
+        return [
+            slot
+            for slot, request in self.by_slot.items()
+            if request.chain == chain and request.status is Status.FINISHED
+        ]
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request."""
+        extend = request.extend
+        if extend.keep < len(extend.response):  # else the response goes on where it is
+            current = request.prompt + extend.response
+            name, slots = (request.chain, extend.sequence), self.reusable(request.chain)
+            self.prefix_cache.retain(name, slots, current, request.long)
+        self.waiting.append(request)
+
+    def withdraw(self, chain: int, key: Key | None) -> list[EngineRequest]:
+        """Forget a request, or all of a chain's and what is retained for it; returns those that ran."""
+        self.waiting = deque(each for each in self.waiting if not each.is_named(chain, key))
+        named = [each for each in self.by_slot.values() if each.is_named(chain, key)]
+        for request in named:
+            del self.by_slot[request.slot]
+        if key is None:
+            self.prefix_cache.release(chain)
+        return [request for request in named if request.status is not Status.FINISHED]
+
+    def finish(self, request: EngineRequest, row: Sequence[int]) -> None:
+        """The request is answered; row: the tokens that its slot now holds."""
+        self.prefix_cache[request.slot].tokens = [*row]
+        request.status = Status.FINISHED
+        self.by_slot[request.slot] = self.by_slot.pop(request.slot)  # `reusable` goes by this order
+
+    # -- slots ----------------------------------------------------------------------------------
+
+    def schedule(self) -> list[EngineRequest]:
+        """Start waiting requests while there are free slots; returns those that were started."""
+        started = self.schedule_in_place()
+        postponed: deque[EngineRequest] = deque()
+        while self.waiting and (free := self._free()):
+            request = self.waiting.popleft()
+            if self.worth_prefix_wait(request):
+                postponed.append(request)
+                continue
+            unused = [slot for slot in free if slot not in self.by_slot]
+            self._start(request, unused or sorted(self.reusable(request.chain)) or free)
+            started.append(request)
+        self.waiting.extendleft(reversed(postponed))
+        return started
+
+    def schedule_in_place(self) -> list[EngineRequest]:
+        """Start what only continues a response in the slot where that ends: of particles with one ancestor the
+        first, for the others have to copy. All others come later, lest they take that slot."""
+        waiting, self.waiting = self.waiting, deque()
+        started = []
+        for request in waiting:
+            if slots := self._ends_of(request):
+                self._start(request, slots)
+                started.append(request)
+            else:
+                self.waiting.append(request)
+        return started
+
+    def worth_prefix_wait(self, request: EngineRequest) -> bool:
+        """Whether a row now being computed will hold more of what the request knows than any does yet."""
+        alike = [
+            self.by_slot[slot]
+            for slot in self.prefilling
+            if self.by_slot[slot].long == request.long
+        ]
+        soon = max((common_prefix(other.known, request.known) for other in alike), default=0)
+        if soon == 0:
+            return False
+        now = self.prefix_cache.longest_prefix(request.known, request.long)
+        return soon - now >= MIN_SHARED_PREFILL
+
+    def _start(self, request: EngineRequest, free: Sequence[int]) -> None:
+        name, known = (request.chain, request.extend.sequence), request.known
+        slot = self.prefix_cache.allocate(
+            name, known, request.long, free, self.reusable(request.chain)
+        )
+        self.by_slot[slot], request.slot = request, slot
+        request.prefilled = len(known) - 1 - len(self.prefix_cache[slot].tokens)
+        request.status = Status.PREFILLING if request.prefilled else Status.DECODING
+
+    def _ends_of(self, request: EngineRequest) -> list[int]:
+        """The free slot, if any, where a response of this chain ends that the request only continues."""
+        slots = self.reusable(request.chain)
+        if not slots or request.extend.keep < len(request.extend.response):
+            return []
+        body = list(request.known[:-1])
+        return [slot for slot in slots if self.prefix_cache[slot].holds(body, request.long)][:1]
+
+    def _free(self) -> list[int]:
+        every = range(self.prefix_cache.max_num_seqs)
+        return [
+            slot
+            for slot in every
+            if slot not in self.by_slot or self.by_slot[slot].status is Status.FINISHED
+        ]
+
+    def _slots_of(self, status: Status) -> list[int]:
+        return sorted(slot for slot, request in self.by_slot.items() if request.status is status)
+
+    # -- work -----------------------------------------------------------------------------------
+
+    def prefill_batches(self) -> Iterator[tuple[bool, list[Chunk]]]:
+        """What to compute of prompts in this step: for short and long rope factors, the chunks of one pass.
+
+        The cache's rows count as filled once a chunk is handed out; a request whose chunk is its last one
+        decodes from then on.
+        """
+        budget = self.max_prefill_tokens
+        for long in (False, True):
+            chunks = []
+            for slot in self.prefilling:
+                request, row = self.by_slot[slot], self.prefix_cache[slot]
+                if request.long == long and budget > 0:
+                    start, last = len(row.tokens), len(request.known) - 1
+                    tokens = request.known[start : min(start + budget, last)]
+                    budget -= len(tokens)
+                    chunks.append(Chunk(slot, start, tokens))
+                    row.tokens += tokens
+                    if len(row.tokens) == last:
+                        request.status = Status.DECODING
+            if chunks:
+                yield long, chunks
+
+    def decode_batches(self) -> Iterator[tuple[bool, list[EngineRequest]]]:
+        """Who decodes in this step: for short and long rope factors, the requests by slot, ascending."""
+        decoding = self.decoding
+        if len(decoding) < len(self.prefilling):  # rather a full batch soon than a thin one now
+            return
+        for long in (False, True):
+            requests = [self.by_slot[slot] for slot in decoding if self.by_slot[slot].long == long]
+            if requests:
+                yield long, requests
