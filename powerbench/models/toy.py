@@ -6,8 +6,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from powerbench.errors import require_integer
+from powerbench.models.base import Availability
+from powerbench.models.token_logprobs import Scorer, Text, TokenLogprobs, gathered
 from powerbench.types import Prompt, Tokens
 
 EOS = 0
@@ -60,11 +63,25 @@ class TabularModel:
     def size(self) -> None:
         """A table multiplies nothing."""
 
+    def driven_by(self, engine: str) -> bool:
+        return engine == "toy"
+
+    def available(self) -> Availability:
+        return Availability(True, "needs nothing")
+
+    def scorer(self, device: str) -> Scorer:
+        return lambda texts: [self._score(text) for text in texts]
+
     def p(self, context: Tokens) -> np.ndarray:
         """Next-token probabilities after a context, float64 [vocabulary]."""
         if self.table is not None:
             return np.asarray(self.table(context), dtype=np.float64)
         return _random_row(self.seed, self.vocabulary, context)
+
+    def _score(self, text: Text) -> TokenLogprobs:
+        rows = [self.p(text.prompt + text.response[:i]) for i in range(len(text.response))]
+        p = torch.tensor(np.array(rows)).reshape(-1, self.vocabulary)
+        return gathered(p.log(), torch.tensor(text.response, dtype=torch.long))
 
 
 @cache

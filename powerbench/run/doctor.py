@@ -13,7 +13,7 @@ import torch
 from powerbench.cache import cache_folder
 from powerbench.config import compose, conf_dir, options
 from powerbench.errors import UserError
-from powerbench.models import HubModel, TabularModel
+from powerbench.models.base import Model
 from powerbench.store.provenance import hardware, packages
 from powerbench.verifiers import sandbox
 
@@ -132,27 +132,9 @@ def _hub() -> Finding:
 def _model(name: str) -> Finding | None:
     """Whether a configured model is here; None for one that names no checkpoint."""
     try:
-        model = compose([f"model={name}"]).build("model")
-        if isinstance(model, TabularModel):
-            return Finding(f"model {name}", True, "needs nothing")
-        if model.gguf is not None:
-            return Finding(f"model {name}", True, f"bundled: {model.gguf.name}")
+        model: Model = compose([f"model={name}"]).build("model")
+        return Finding(f"model {name}", *model.available())
     except UserError as error:
         if "has no value" in str(error):
             return None
         return Finding(f"model {name}", False, str(error))
-    if not _cached(model):
-        return Finding(
-            f"model {name}", False, f"not on this machine: {model.id} comes from the hub"
-        )
-    return Finding(f"model {name}", True, "in the hub's cache")
-
-
-def _cached(model: HubModel) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(model.id).is_dir():
-        return True
-    wanted = ("model.safetensors", "model.safetensors.index.json")
-    found = [try_to_load_from_cache(model.id, file, revision=model.revision) for file in wanted]
-    return any(isinstance(file, str) for file in found)

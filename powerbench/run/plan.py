@@ -18,7 +18,6 @@ from powerbench.chains.runner import Start
 from powerbench.config import Job
 from powerbench.engines.base import Engine
 from powerbench.errors import require, require_integer, require_number
-from powerbench.models import TabularModel
 from powerbench.models.base import Model, Tokenizer
 from powerbench.rng import Stream
 from powerbench.run.verifier import make_verifier
@@ -125,8 +124,10 @@ def prepare(job: Job) -> Plan:
     sampler: Sampler = job.build("sampler")
     model: Model = job.build("model")
     task = job.build("task")
-    toys = isinstance(model, TabularModel), job.choices["engine"] == "toy"
-    require(toys[0] == toys[1], "model=toy and engine=toy go together: set both, or neither")
+    require(
+        model.driven_by(job.choices["engine"]),
+        "model=toy and engine=toy go together: set both, or neither",
+    )
     verifier = make_verifier(job, model, _no_engine)
     votes = getattr(sampler, "votes", False)
     answers = verifier if votes and isinstance(verifier, Answering) else None

@@ -15,7 +15,8 @@ from powerbench.cli import main
 from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
-from powerbench.run.likelihood import Text, rescore, score_texts
+from powerbench.models.token_logprobs import Text, score_texts
+from powerbench.run.likelihood import rescore
 from powerbench.store import Run, find_runs
 
 TOY = ("model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none")
@@ -39,7 +40,7 @@ def texts(lengths: list[tuple[int, int]]) -> list[Text]:
 def test_a_padded_batch_is_the_plain_pass(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("powerbench.run.likelihood.CHUNK", 5)
+    monkeypatch.setattr("powerbench.models.token_logprobs.CHUNK", 5)
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(CONFIGS[architecture]()).eval()
     some = texts([(7, 20), (1, 1), (12, 0), (3, 31), (25, 4)])
