@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from powerbench.bench import gpu, storing
-from powerbench.bench.turns import Rate, take_turns
+from powerbench.bench.rounds import Rate, interleave
 from powerbench.store.verify import examine
 
 
-def test_ratios_are_taken_within_a_turn() -> None:
+def test_ratios_are_taken_within_a_round() -> None:
     rates = iter([10.0, 30.0, 1.0, 4.0, 100.0, 200.0])
-    turns = take_turns({"base": lambda: next(rates), "ours": lambda: next(rates)}, repeats=3)
-    assert turns["base"] == Rate("base", [10.0, 1.0, 100.0])
-    assert turns["ours"].over(turns["base"]) == 3.0
-    assert turns["ours"].median == 30.0
+    measured = interleave({"base": lambda: next(rates), "ours": lambda: next(rates)}, repeats=3)
+    assert measured["base"] == Rate("base", [10.0, 1.0, 100.0])
+    assert measured["ours"].over(measured["base"]) == 3.0
+    assert measured["ours"].median == 30.0
 
 
 def test_a_step_reads_weights_once_and_every_chains_cache() -> None:
@@ -40,7 +40,7 @@ def test_the_run_folder_that_is_made_up_is_sound(tmp_path: Path) -> None:
 
 
 def test_the_gpu_bench_runs_on_a_tiny_shape() -> None:
-    row = gpu.measure("tiny", chains=2, length=20, tokens=8, repeats=2)
+    row = gpu.time_decoding("tiny", chains=2, length=20, tokens=8, repeats=2)
     assert row["chains"] == 2
     assert all(rate > 0 for rate in row["tokens_per_second"])
     assert row["of_roofline"] > 0

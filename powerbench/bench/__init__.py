@@ -1,4 +1,5 @@
 """Benchmarks: `make bench` (CPU, the bundled model) and `make bench-gpu` (CUDA, random weights).
 
-Speeds are compared within one run: what is compared takes turns, and the ratio is the median over turns.
+Speeds are compared within one run, in interleaved rounds: a ratio is the median over rounds of the ratios
+within a round.
 """

