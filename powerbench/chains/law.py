@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from powerbench.engines.toy import likeliest, proposal
+from powerbench.engines.toy import proposal, top_logprobs
 from powerbench.models import TabularModel
 from powerbench.models.toy import EOS
 from powerbench.samplers.common import Response
@@ -129,7 +129,7 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
         logq.append(math.log(q[token]))
         entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
         if request.top_logprobs:
-            top.append(likeliest(p, request.top_logprobs))
+            top.append(top_logprobs(p, request.top_logprobs))
         weight += request.alpha * logp[-1] - logq[-1]
         if request.floor > weight:
             finish_reason = FinishReason.FLOOR

@@ -30,8 +30,8 @@ def proposal(p: np.ndarray, request: Extend) -> np.ndarray:
     return q / q.sum()
 
 
-def likeliest(p: np.ndarray, count: int) -> TopLogprobs:
-    """The so many likeliest tokens (all, if there are fewer), given the base model's p [V]."""
+def top_logprobs(p: np.ndarray, count: int) -> TopLogprobs:
+    """The `count` most likely tokens (all, if there are fewer), given the base model's p [V]."""
     tokens = np.argsort(-p, kind="stable")[:count]
     with np.errstate(divide="ignore"):
         logp = np.log(p[tokens])
@@ -39,9 +39,11 @@ def likeliest(p: np.ndarray, count: int) -> TopLogprobs:
 
 
 @dataclass
-class _Running:
+class EngineRequest:
+    """A request at work: its Extend, and what it drew so far."""
+
     prompt: Tokens
-    request: Extend
+    extend: Extend
     uniforms: np.ndarray
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
@@ -59,10 +61,10 @@ class ToyEngine:
     ) -> None:
         require_integer("engine.max_num_seqs", max_num_seqs, 1)
         self.model, self.max_num_seqs, self.efficient_num_seqs = model, max_num_seqs, max_num_seqs
-        self._running: dict[tuple[int, Key], _Running] = {}
+        self._running: dict[tuple[int, Key], EngineRequest] = {}
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
-        self._running[chain, request.key] = _Running(prompt, request, uniforms)
+        self._running[chain, request.key] = EngineRequest(prompt, request, uniforms)
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
         names = [n for n in self._running if n[0] == chain and key in (None, n[1])]
@@ -70,33 +72,39 @@ class ToyEngine:
 
     def step(self) -> list[Finished]:
         finished = []
-        for (chain, key), run in list(self._running.items()):
-            if (finish_reason := self._decode(run)) is not None:
+        for (chain, key), at_work in list(self._running.items()):
+            if (finish_reason := self._decode(at_work)) is not None:
                 del self._running[chain, key]
-                prefilled = len(run.prompt) + run.request.keep
-                columns = tuple(run.logp), tuple(run.logq), tuple(run.entropy)
-                draw = Draw(tuple(run.tokens), *columns, finish_reason, prefilled, tuple(run.top))
+                draw = Draw(
+                    tuple(at_work.tokens),
+                    tuple(at_work.logp),
+                    tuple(at_work.logq),
+                    tuple(at_work.entropy),
+                    finish_reason,
+                    prefilled=len(at_work.prompt) + at_work.extend.keep,
+                    top_logprobs=tuple(at_work.top),
+                )
                 finished.append(Finished(chain, key, draw))
         return finished
 
-    def _decode(self, run: _Running) -> FinishReason | None:
-        request = run.request
-        position = request.keep + len(run.tokens)
-        p = self.model.p(run.prompt + request.prefix + tuple(run.tokens))
-        q = proposal(p, request)
+    def _decode(self, request: EngineRequest) -> FinishReason | None:
+        extend = request.extend
+        position = extend.keep + len(request.tokens)
+        p = self.model.p(request.prompt + extend.prefix + tuple(request.tokens))
+        q = proposal(p, extend)
         support = np.flatnonzero(q)
         cdf = np.cumsum(q[support])
-        index = np.searchsorted(cdf, run.uniforms[position] * cdf[-1], side="right")
+        index = np.searchsorted(cdf, request.uniforms[position] * cdf[-1], side="right")
         token = int(support[min(index, len(support) - 1)])
-        run.tokens.append(token)
-        run.logp.append(float(np.log(p[token])))
-        run.logq.append(float(np.log(q[token])))
-        run.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
-        if request.top_logprobs:
-            run.top.append(likeliest(p, request.top_logprobs))
-        run.weight += request.alpha * run.logp[-1] - run.logq[-1]
-        if request.floor > run.weight:
+        request.tokens.append(token)
+        request.logp.append(float(np.log(p[token])))
+        request.logq.append(float(np.log(q[token])))
+        request.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        if extend.top_logprobs:
+            request.top.append(top_logprobs(p, extend.top_logprobs))
+        request.weight += extend.alpha * request.logp[-1] - request.logq[-1]
+        if extend.floor > request.weight:
             return FinishReason.FLOOR
-        if token in request.stop_tokens:
+        if token in extend.stop_tokens:
             return FinishReason.STOP
-        return FinishReason.LENGTH if position + 1 == request.until else None
+        return FinishReason.LENGTH if position + 1 == extend.until else None

@@ -21,7 +21,8 @@ been run, and differs in this:
 - Kernels depend on the batch. In bfloat16 a token may now and then depend on what else runs, as a
   uniform falls on the other side of a rounded CDF; VLLM_BATCH_INVARIANT=1 avoids it, at some cost.
 
-Not covered: data parallelism (one shard of the problems per GPU does the same), pipeline parallelism,
+Not covered: data parallelism (one process per GPU, each with a shard of the problems, does the same),
+pipeline parallelism,
 speculative decoding. A longrope model (Phi-3.5) uses its long factors for the whole engine once
 max_prompt + max_tokens passes its original length; engine=hf decides it chain by chain.
 """
@@ -60,7 +61,7 @@ _started: dict[str, Any] = {}
 
 
 @dataclass
-class _Job:
+class EngineRequest:
     """A request at work."""
 
     chain: int
@@ -91,18 +92,12 @@ class VLLMEngine:
         max_tokens: int,
         max_num_seqs: int = 64,
         tensor_parallel_size: int = 1,
-        data_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
         enforce_eager: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         require_integer("engine.max_num_seqs", max_num_seqs, 1)
         require_integer("engine.tensor_parallel_size", tensor_parallel_size, 1)
-        require(
-            data_parallel_size == 1,
-            f"engine.data_parallel_size must be 1, got {data_parallel_size}: vLLM offers more only to "
-            f"its servers; start one process per GPU instead, each with a shard of the problems",
-        )
         os.environ.update(ENVIRONMENT)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         try:
@@ -143,7 +138,7 @@ class VLLMEngine:
         self.efficient_num_seqs = min(max_num_seqs, EFFICIENT_NUM_SEQS["cpu" if on_cpu else "cuda"])
         self.vocabulary = self.llm.model_config.get_vocab_size()
         self.longest = self.llm.model_config.max_model_len
-        self.jobs: dict[str, _Job] = {}  # by vLLM's name for the request
+        self.requests: dict[str, EngineRequest] = {}  # by vLLM's name for the request
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         from vllm import SamplingParams
@@ -167,30 +162,32 @@ class VLLMEngine:
             support=request.support,
             alpha=request.alpha,
             floor=request.floor,
-            top=request.top_logprobs,
+            top_logprobs=request.top_logprobs,
         )
         params = SamplingParams(
             temperature=0.0,
             max_tokens=request.until - request.keep,
             stop_token_ids=[token for token in request.stop_tokens if token < self.vocabulary],
-            ignore_eos=True,  # the request's own stops are all there are
+            ignore_eos=True,  # the request's own stop tokens are all that count
             detokenize=False,
             stream_interval=needed,  # report the first token and the end, nothing in between
             extra_args={ORDER: order},
             skip_clone=True,
         )
-        self.jobs[name] = _Job(chain, request.key, len(context), request.floor > float("-inf"))
+        self.requests[name] = EngineRequest(
+            chain, request.key, len(context), request.floor > float("-inf")
+        )
         self.llm.add_request(name, tokens_input(context), params)
 
     def step(self) -> list[Finished]:
-        if not self.jobs:
+        if not self.requests:
             return []
         finish_reason: dict[str, FinishReason] = {}
         for output in self.llm.step():
-            self.jobs[output.request_id].cached = output.num_cached_tokens or 0
+            self.requests[output.request_id].cached = output.num_cached_tokens or 0
             if output.finished:
                 finish_reason[output.request_id] = FinishReason(output.outputs[0].finish_reason)
-        if any(job.may_fall for job in self.jobs.values()):
+        if any(request.may_fall for request in self.requests.values()):
             fallen = self._ask("powerbench_fallen")
             self.llm.abort_request([name for name in fallen if name not in finish_reason])
             finish_reason |= dict.fromkeys(fallen, FinishReason.FLOOR)
@@ -200,21 +197,20 @@ class VLLMEngine:
         return [self._finish(name, records[name], reason) for name, reason in finish_reason.items()]
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
-        jobs = self.jobs.items()
-        names = [n for n, job in jobs if job.chain == chain and key in (None, job.key)]
+        requests = self.requests.items()
+        names = [n for n, each in requests if each.chain == chain and key in (None, each.key)]
         if not names:
             return 0
         self.llm.abort_request(names)
         for name in names:
-            del self.jobs[name]
+            del self.requests[name]
         return sum(len(each.tokens) for each in self._ask("powerbench_take", names).values())
 
     def _finish(self, name: str, record: "Record", finish_reason: FinishReason) -> Finished:
-        job = self.jobs.pop(name)
-        prefilled = job.context - 1 - job.cached
-        return Finished(
-            job.chain, job.key, Draw(*record[:-1], finish_reason, prefilled, record.top)
-        )
+        request = self.requests.pop(name)
+        prefilled = request.context - 1 - request.cached
+        draw = Draw(*record[:-1], finish_reason, prefilled, record.top_logprobs)
+        return Finished(request.chain, request.key, draw)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """A worker method's answer. All tensor-parallel ranks know the same; the last one's is taken."""
@@ -224,7 +220,7 @@ class VLLMEngine:
 def _start(settings: Mapping[str, Any]) -> Any:
     """vLLM's own engine, with its model loaded.
 
-    One is kept, and the jobs of a sweep in one process share it if their settings agree. Another one is
+    One is kept, and the runs of a sweep in one process share it if their settings agree. Another one is
     started only after it is shut down: both would hold the GPU's memory, and whichever went first would
     take the process groups of the other with it.
     """

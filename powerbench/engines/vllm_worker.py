@@ -37,8 +37,8 @@ class Order(NamedTuple):
     support: tuple[int, ...] | None
     alpha: float
     floor: float
-    top: int
-    """How many of the likeliest tokens to note at each position; 0: none."""
+    top_logprobs: int
+    """How many of the most likely tokens to note at each position; 0: none."""
 
 
 class Record(NamedTuple):
@@ -48,12 +48,12 @@ class Record(NamedTuple):
     logp: tuple[float, ...]
     logq: tuple[float, ...]
     entropy: tuple[float, ...]
-    top: tuple[TopLogprobs, ...]
-    """The likeliest tokens; empty if the order asks for none."""
+    top_logprobs: tuple[TopLogprobs, ...]
+    """The most likely tokens; empty if the order asks for none."""
 
 
 @dataclass
-class _Row:
+class _RequestState:
     """A request at work. A step may be done again (a prompt in parts, a preempted request), or be thrown
     away: what counts is as many entries as vLLM's own list of output tokens has."""
 
@@ -69,7 +69,7 @@ class _Row:
         self, top: TopLogprobs, token: float, logp: float, logq: float, entropy: float
     ) -> None:
         at = len(self.output)
-        if count := self.order.top:
+        if count := self.order.top_logprobs:
             self.top[at:] = [TopLogprobs(top.tokens[:count], top.logp[:count])]
         self.drawn[at:] = [(token, logp, logq, entropy)]
         self.weights[at + 1 :] = [self.weights[at] + self.order.alpha * logp - logq]
@@ -92,15 +92,15 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
     def __init__(
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
     ) -> None:
-        self.batch: dict[int, _Row] = {}
-        self.held: dict[str, _Row] = {}  # until they are taken, in the batch or not
+        self.batch: dict[int, _RequestState] = {}
+        self.held: dict[str, _RequestState] = {}  # until they are taken, in the batch or not
 
     def is_argmax_invariant(self) -> bool:
         """False: vLLM then hands over raw float32 logits, and takes the argmax of what comes back."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        process_dict_updates(self.batch, batch_update, self._row)
+        process_dict_updates(self.batch, batch_update, self._state)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         if not self.batch:
@@ -119,7 +119,7 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
             _support(rows, logits),
             largest_k=min(max(top_ks), logits.shape[1]),
             greedy=min(taus) == 0,
-            top=min(max(row.order.top for row in rows), logits.shape[1]),
+            top=min(max(row.order.top_logprobs for row in rows), logits.shape[1]),
         )
         *columns, top, top_logp = drawn
         table = torch.stack([column.double() for column in columns], dim=1).tolist()
@@ -128,13 +128,15 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
             row.note(likeliest, *values)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))
 
-    def _row(
+    def _state(
         self, params: "SamplingParams", prompt: list[int] | None, output: list[int]
-    ) -> _Row | None:
+    ) -> _RequestState | None:
         order: Order | None = (params.extra_args or {}).get(ORDER)
         if order is None:
             return None
-        return self.held.setdefault(order.name, _Row(order, output))  # there if it was preempted
+        return self.held.setdefault(
+            order.name, _RequestState(order, output)
+        )  # there if it was preempted
 
 
 class Access:
@@ -156,7 +158,7 @@ class Access:
         return next(each for each in processors if isinstance(each, InverseCDF))
 
 
-def _support(rows: Sequence[_Row], logits: torch.Tensor) -> torch.Tensor | None:
+def _support(rows: Sequence[_RequestState], logits: torch.Tensor) -> torch.Tensor | None:
     """bool [R, V]; None where every row may draw any token."""
     if all(row.order.support is None for row in rows):
         return None

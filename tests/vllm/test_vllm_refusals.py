@@ -19,10 +19,3 @@ def test_a_missing_vllm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"run `pip install 'powerbench\[vllm\]'`") as error:
         VLLMEngine(MODEL, 40, 40)
     assert "\n" not in str(error.value)
-
-
-def test_data_parallelism_is_left_to_shards() -> None:
-    with pytest.raises(
-        UserError, match=r"data_parallel_size must be 1, got 2: .* one process per GPU"
-    ):
-        VLLMEngine(MODEL, 40, 40, data_parallel_size=2)
