@@ -99,11 +99,11 @@ def _draw(
         logp.gather(1, token[:, None])[:, 0],
         torch.where(tau > 0, logq.float(), 0.0),
         entropy,
-        *_likeliest(logp, top),
+        *_top_logprobs(logp, top),
     )
 
 
-def _likeliest(logp: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _top_logprobs(logp: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The likeliest tokens and their log-probabilities: [R, count] each. logp float32 [R, V]."""
     if count == 0:  # not a view, which would keep all of `logp`
         empty = logp.new_empty((len(logp), 0))

@@ -124,8 +124,8 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
         *columns, top, top_logp = drawn
         table = torch.stack([column.double() for column in columns], dim=1).tolist()
         ranked = map(TopLogprobs, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
-        for row, values, likeliest in zip(rows, table, ranked, strict=True):
-            row.note(likeliest, *values)
+        for row, values, most_likely in zip(rows, table, ranked, strict=True):
+            row.note(most_likely, *values)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))
 
     def _state(

@@ -111,7 +111,7 @@ class HubModel:
     def tokenizer(self) -> HFTokenizer:
         """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""
         tokenizer = self._from_pretrained(AutoTokenizer)
-        return HFTokenizer(tokenizer, self._stops(tokenizer), str(self.name))
+        return HFTokenizer(tokenizer, self._stop_tokens(tokenizer), str(self.name))
 
     def identity(self) -> Mapping[str, Any]:
         """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""
@@ -194,7 +194,7 @@ class HubModel:
                 f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"
             ) from error
 
-    def _stops(self, tokenizer: Any) -> Tokens:
+    def _stop_tokens(self, tokenizer: Any) -> Tokens:
         eos = tokenizer.eos_token_id
         require(
             eos is not None, f"the tokenizer of model {self.name!r} has no end-of-sequence token"
@@ -207,10 +207,10 @@ class HubModel:
                 )
             listed = [known[token] for token in self.stop_tokens]
         else:
-            listed = self._listed_stops()
+            listed = self._listed_stop_tokens()
         return tuple(dict.fromkeys([eos, *listed]))
 
-    def _listed_stops(self) -> list[int]:
+    def _listed_stop_tokens(self) -> list[int]:
         try:
             revision = self.revision if self.gguf is None else None
             listed = GenerationConfig.from_pretrained(self.location, revision=revision).eos_token_id
