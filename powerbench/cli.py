@@ -24,6 +24,7 @@ from powerbench.console import (
     console,
     end_with_parent,
     mistakes_in_one_line,
+    show_log,
 )
 from powerbench.errors import UserError, require, require_integer
 from powerbench.store.shard import spread
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
     end_with_parent()
+    show_log()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it narrates every retry
     try:
         with mistakes_in_one_line():
@@ -150,7 +152,7 @@ def run(arguments: list[str]) -> None:
     plans = check(jobs.overrides)
     if not jobs.swept:
         launch(arguments)
-    elif code := sweep(arguments, plans, console()):
+    elif code := sweep(arguments, plans):
         sys.exit(code)
 
 
@@ -174,7 +176,6 @@ def rescore_likelihood(
 ) -> None:
     """Score the responses of the given runs under the model that the settings describe."""
     from powerbench.config import compose
-    from powerbench.console import teller
     from powerbench.run.likelihood import rescore
     from powerbench.store import find_runs
 
@@ -185,7 +186,7 @@ def rescore_likelihood(
     )
     model = compose(settings).build("model")
     for run in find_runs(paths):
-        made = rescore(run, model, batch, device, teller(console()))
+        made = rescore(run, model, batch, device)
         print(f"{run.likelihoods_file(model.name)}: {made:,} responses scored")
 
 
@@ -263,7 +264,7 @@ def export(paths: Sequence[Path], out: Path | None) -> None:
     from powerbench.store.export import export as write_dataset
 
     folder = out or paths[0] / "export"
-    card = write_dataset(find_runs(paths), folder, print)
+    card = write_dataset(find_runs(paths), folder)
     print(f"card: {card}\nload: datasets.load_dataset({str(folder)!r}, split='train')")
 
 
@@ -277,7 +278,7 @@ def verify(paths: Sequence[Path], mend: bool) -> None:
     damaged = 0
     for run in find_runs(paths):
         if mend:
-            mend_run(run, print, lease_timeout(settings_of(run)))
+            mend_run(run, lease_timeout(settings_of(run)))
         health = examine(run)
         damaged += health.damaged
         print("\n".join(lines(health)))

@@ -1,11 +1,13 @@
 """The edges of a command's process: its console, its exit codes, how it ends."""
 
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from rich.console import Console
 
@@ -20,23 +22,33 @@ TIED = "POWERBENCH_TIED"
 """Set for a process that is to end when its standard input does, which its parent holds open."""
 
 
+@cache
 def console() -> Console:
-    """Full width where the output is a file, so that tables keep their shape."""
+    """The one console of this process: tables, log lines and a progress bar that stays below them.
+
+    Full width where the output is a file, so that tables keep their shape.
+    """
     wide = None if sys.stdout.isatty() else 132
     return Console(width=int(os.environ.get("COLUMNS") or 0) or wide, highlight=False)
 
 
-def teller(console: Console) -> Callable[[str], None]:
-    """Prints lines as they are, whatever their length.
+class ConsoleHandler(logging.Handler):
+    """Prints log lines as they are, whatever their length, on the console.
 
-    A line that cannot be printed, such as to a log on a full disk, is no reason to stop.
+    A line that cannot be printed, such as to a file on a full disk, is no reason to stop.
     """
 
-    def tell(line: str) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
-            console.print(line, soft_wrap=True, markup=False)
+            console().print(record.getMessage(), soft_wrap=True, markup=False, emoji=False)
 
-    return tell
+
+def show_log() -> None:
+    """Print the package's log, in every process that runs a command or a job of a sweep."""
+    log = logging.getLogger("powerbench")
+    log.handlers = [ConsoleHandler()]
+    log.setLevel(logging.INFO)
+    log.propagate = False  # a launcher or a tracker may have put a handler of its own on the root
 
 
 @contextmanager

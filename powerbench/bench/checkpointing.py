@@ -80,6 +80,6 @@ def _longest(folder: Path, repeats: int) -> tuple[float, int]:
     chains, seconds = Checkpoints(folder), []
     for _ in range(repeats):
         began = time.perf_counter()
-        chains.save("problem", 0, checkpoint, print)
+        chains.save("problem", 0, checkpoint)
         seconds.append(time.perf_counter() - began)
     return 1e3 * median(seconds), chains.path("problem", 0).stat().st_size

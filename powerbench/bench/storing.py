@@ -52,7 +52,7 @@ def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
     }
     problems = [Problem(f"p{i}", Prompt(f"What is {i}?"), str(i)) for i in range(PROBLEMS)]
     manifest = {"digest": digest_of(identity), "identity": identity, "git": None, "packages": {}}
-    run.create(yaml.safe_dump(config), manifest, problems, lambda line: None)
+    run.create(yaml.safe_dump(config), manifest, problems)
     (path / "scores").mkdir()
     with (
         run.samples_file().open("wb") as samples_file,

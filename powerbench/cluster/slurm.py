@@ -1,5 +1,6 @@
 """Waiting for Slurm: until each job of a sweep has left the queue, however it ended."""
 
+import logging
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from powerbench.store.records import Tell
+logger = logging.getLogger(__name__)
 
 OVER = frozenset(
     [
@@ -44,7 +45,7 @@ class JobEnd:
 
 
 @contextmanager
-def waiting(tell: Tell) -> Iterator[list[JobEnd]]:
+def waiting() -> Iterator[list[JobEnd]]:
     """Let submitit's launcher wait for every job of a sweep, rather than give all up when one fails.
 
     submitit asks `sacct`, which sites without a database for accounting do not have, and looks for a
@@ -58,8 +59,10 @@ def waiting(tell: Tell) -> Iterator[list[JobEnd]]:
     def results(job: Any) -> list[JobReturn]:
         if not ended:
             number = job.job_id.partition("_")[0]
-            tell(f"Slurm job {number}; Ctrl-C leaves it running, `scancel {number}` stops it")
-        ended.append(JobEnd(_wait(job.job_id, tell), job.paths.stdout))
+            logger.info(
+                f"Slurm job {number}; Ctrl-C leaves it running, `scancel {number}` stops it"
+            )
+        ended.append(JobEnd(_wait(job.job_id), job.paths.stdout))
         done = JobReturn(status=JobStatus.COMPLETED)
         done.return_value = None
         return [done]
@@ -68,9 +71,9 @@ def waiting(tell: Tell) -> Iterator[list[JobEnd]]:
         yield ended
 
 
-def _wait(job: str, tell: Tell) -> str:
+def _wait(job: str) -> str:
     """The state in which a job has ended, once it has."""
-    pause, told = FIRST, ""
+    pause, logged = FIRST, ""
     while True:
         asked = subprocess.run(
             ["squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%T %r"],
@@ -86,8 +89,8 @@ def _wait(job: str, tell: Tell) -> str:
             news = f"Slurm does not answer ({asked.stderr.strip()}); asking again"
         elif state == "PENDING" and reason not in USUAL:
             news = f"Slurm job {job} waits, and says why: {reason}"
-        if news not in ("", told):
-            told = news
-            tell(news)
+        if news not in ("", logged):
+            logged = news
+            logger.info(news)
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST)

@@ -4,6 +4,7 @@ What came of a job is read from its run folder, whoever ran it and wherever: a l
 needed, and a job that was killed has none.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -20,18 +21,18 @@ from unittest.mock import patch
 import hydra
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 from powerbench.cluster import slurm
 from powerbench.cluster.worker import LOGS, Failure, log_of, said, work
 from powerbench.config import LAUNCHER, compose, conf_dir, quoted
-from powerbench.console import EXIT_SOME_FAILED, teller
+from powerbench.console import EXIT_SOME_FAILED
 from powerbench.errors import UserError, one_line, require
 from powerbench.run.plan import Plan, prepare
 from powerbench.store.owner import COMPLETE, Writer
-from powerbench.store.records import Tell
 from powerbench.store.run_folder import SAMPLES
 from powerbench.store.shard import WHOLE, of_suffix, parse
+
+logger = logging.getLogger(__name__)
 
 EVERY = 30.0
 """Seconds between two lines on the progress of a sweep."""
@@ -65,9 +66,8 @@ def launch(arguments: Sequence[str]) -> None:
         main(work)()
 
 
-def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> int:
+def sweep(arguments: Sequence[str], plans: Sequence[Plan]) -> int:
     """Run the jobs of a sweep with the launcher that is chosen; the exit code: 0, or 1 if some failed."""
-    tell = teller(console)
     launcher = plans[0].job.choices[LAUNCHER]
     _require_launcher(launcher, plans[0].job.config.hydra.launcher)
     if launcher != "basic":
@@ -75,10 +75,12 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
     before = [_newest(plan) for plan in plans]
     folder = Path(plans[0].job.config.hydra.sweep.dir).absolute()
     if launcher != "basic":
-        tell(f"{len(plans)} jobs; `powerbench status {plans[0].job.config.runs}` shows how they go")
+        logger.info(
+            f"{len(plans)} jobs; `powerbench status {plans[0].job.config.runs}` shows how they go"
+        )
     nothing: AbstractContextManager[list[slurm.JobEnd]] = nullcontext([])
-    waiting = slurm.waiting(tell) if launcher == "slurm" else nothing
-    shown = nullcontext() if launcher == "basic" else _progress(plans, before, tell)
+    waiting = slurm.waiting() if launcher == "slurm" else nothing
+    shown = nullcontext() if launcher == "basic" else _progress(plans, before)
     with _logs(folder, launcher) as logs:
         settings = [
             f"hydra.sweep.dir={quoted(folder)}",
@@ -89,7 +91,7 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
             try:
                 launch([*arguments, *settings])
             except (Exception, SystemExit) as error:  # the launcher's own
-                tell(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
+                logger.info(f"powerbench: {LAUNCHER}={launcher} failed: {one_line(error)}")
                 if before == [_newest(plan) for plan in plans]:
                     return EXIT_SOME_FAILED
         failed = 0
@@ -101,10 +103,10 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan], console: Console) -> 
                 failed += 1
                 where = Path(failure.log)
                 read = f"; log: {where}" if failure.log and where.exists() else ""
-                tell(f"FAILED {_name(plan)}: {failure.reason}{read}")
+                logger.info(f"FAILED {_name(plan)}: {failure.reason}{read}")
     if launcher != "basic" or failed:
         again = "; the same command goes on with the others" if failed else ""
-        tell(f"{len(plans) - failed} of {len(plans)} jobs complete{again}")
+        logger.info(f"{len(plans) - failed} of {len(plans)} jobs complete{again}")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -162,23 +164,21 @@ def _require_apart(plans: Sequence[Plan]) -> None:
 
 
 @contextmanager
-def _progress(
-    plans: Sequence[Plan], before: Sequence[Mapping[str, int]], tell: Tell
-) -> Iterator[None]:
-    """Tell now and then how far the jobs are together, whoever runs them."""
+def _progress(plans: Sequence[Plan], before: Sequence[Mapping[str, int]]) -> Iterator[None]:
+    """Log now and then how far the jobs are together, whoever runs them."""
     over, asked = threading.Event(), [len(plan.keys()) for plan in plans]
 
     def look() -> None:
-        told = ""
+        logged = ""
         while not over.wait(EVERY):
             each = [_writers(plan, newest) for plan, newest in zip(plans, before, strict=True)]
             done = sum(sum(w.done for w in writers) for writers in each)
             at_work = sum(w.ended is None and w.alive() is not False for ws in each for w in ws)
             begun = sum(map(bool, each))
             news = f"{begun} of {len(plans)} jobs begun, {at_work} at work; {done:,} of {sum(asked):,} samples"
-            if news != told:
-                told = news
-                tell(news)
+            if news != logged:
+                logged = news
+                logger.info(news)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

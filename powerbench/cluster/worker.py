@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from powerbench.config import LAUNCHER, Job
-from powerbench.console import EXIT_SOME_FAILED, TIED, console, mistakes_in_one_line
+from powerbench.console import EXIT_SOME_FAILED, TIED, console, mistakes_in_one_line, show_log
 from powerbench.errors import UserError, one_line
 from powerbench.run.execute import execute
 
@@ -36,6 +36,7 @@ LOGS = "POWERBENCH_LOGS"
 
 def work(config: DictConfig) -> None:
     """The task that Hydra's launchers run. It is told apart by its name: they pickle it."""
+    show_log()
     hydra = HydraConfig.get()
     job = Job(config, dict(hydra.runtime.choices), tuple(hydra.overrides.task))
     launcher = job.choices[LAUNCHER]

@@ -1,5 +1,6 @@
 """What the commands do with a run: execute it to its end, or score it again."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -7,7 +8,6 @@ from functools import cache
 from rich.console import Console
 
 from powerbench.config import Job, compose
-from powerbench.console import teller
 from powerbench.errors import UserError, one_line
 from powerbench.models.base import Model
 from powerbench.report.summary import Results
@@ -19,10 +19,12 @@ from powerbench.run.scoring import Response, Scoring
 from powerbench.run.tracking import Tracker
 from powerbench.run.verifier import asks_model, make_verifier
 from powerbench.store import Run
-from powerbench.store.records import patiently
+from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE
 from powerbench.types import SampleKey
 from powerbench.verifiers.common import CannotScore, Verifier
+
+logger = logging.getLogger(__name__)
 
 
 def execute(job: Job, console: Console) -> Run:
@@ -35,18 +37,17 @@ def execute(job: Job, console: Console) -> Run:
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
-    tell = teller(console)
-    with run.writing(plan.shard, tell, plan.lease_timeout) as writing:
-        plan.write_head(tell)
+    with run.writing(plan.shard, plan.lease_timeout) as writing:
+        plan.write_head()
         keys, missing = plan.keys(), plan.missing()
         writing.progress.total, writing.progress.done = len(keys), len(keys) - len(missing)
         writing.beat()
-        tell(_opening(plan, len(keys), len(missing)))
+        logger.info(_opening(plan, len(keys), len(missing)))
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
             group = job.choices.get("experiment") or "none"
             tracker.start(run, group=group, shard=plan.shard)
         verifier = make_verifier(job, plan.model, engine)
-        with Scoring(run, verifier, plan.shard, tell, plan.lease_timeout) as scoring:
+        with Scoring(run, verifier, plan.shard, plan.lease_timeout) as scoring:
             beside = not asks_model(job)  # else the engine is busy until the last sample is made
             if beside:
                 scoring.submit(*_unscored(run, scoring.verifier.name, keys))
@@ -85,11 +86,10 @@ def rescore(
     """
     named = None if verifier is None else compose([f"verifier={verifier}", *settings])
     shared = None if named is None or asks_model(named) else named.build("verifier")
-    tell = teller(console)
     for run in runs:
         try:
             stopped: UserError | OSError | None
-            with Scoring(run, shared or _verifier_of(run, named), tell=tell) as scoring:
+            with Scoring(run, shared or _verifier_of(run, named)) as scoring:
                 scoring.submit(*map(Response.of, run.stream()))
                 stopped = _await(scoring, console)
             _conclude(run, console)
@@ -144,7 +144,7 @@ def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> Non
     """Write the metrics, tell the tracker, print the table."""
     results = Results.read(run)
     metrics = asdict(results.summary)
-    patiently(lambda: run.write_metrics(metrics), run.path, teller(console))
+    retry_while_full(lambda: run.write_metrics(metrics), run.path)
     if tracker is not None:
         tracker.finish(results)
     print_table(console, [results.summary])

@@ -13,11 +13,10 @@ from powerbench.models.base import Model, Tokenizer
 from powerbench.models.token_logprobs import Text
 from powerbench.store import Run, records
 from powerbench.store.lease import LEASE_TIMEOUT, leased
-from powerbench.store.records import Tell
 from powerbench.types import Likelihood, Problem, Sample, SampleKey
 
 
-def rescore(run: Run, model: Model, batch: int, device: str, tell: Tell) -> int:
+def rescore(run: Run, model: Model, batch: int, device: str) -> int:
     """Score every response that this model has not scored yet; how many that were.
 
     batch: tokens of prompts and responses in one pass, padding included.
@@ -27,8 +26,8 @@ def rescore(run: Run, model: Model, batch: int, device: str, tell: Tell) -> int:
     path.parent.mkdir(exist_ok=True)
     name = f"likelihoods-{path.stem}"
     with (
-        leased(run.path, name, str(path), tell, LEASE_TIMEOUT) as held,
-        records.appending(path, tell, held.require_held) as file,
+        leased(run.path, name, str(path), LEASE_TIMEOUT) as held,
+        records.appending(path, check_lease=held.require_held) as file,
     ):
         done = {SampleKey(each.problem, each.replicate) for each in run.likelihoods(model.name)}
         problems, tokenizer = run.problems(), model.tokenizer()

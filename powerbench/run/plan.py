@@ -24,7 +24,6 @@ from powerbench.run.verifier import make_verifier
 from powerbench.samplers.common import Sampler
 from powerbench.store import Run
 from powerbench.store.provenance import digest_of, provenance
-from powerbench.store.records import Tell
 from powerbench.store.shard import WHOLE, Shard, parse
 from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
 from powerbench.verifiers.common import Answering
@@ -72,10 +71,10 @@ class Plan:
             if self.shard.holds(i, replicate)
         ]
 
-    def write_head(self, tell: Tell) -> None:
+    def write_head(self) -> None:
         """Write the run folder's head."""
         config = yaml.safe_dump(dict(self.settings), sort_keys=False)
-        self.run.create(config, self.manifest, self.problems, tell)
+        self.run.create(config, self.manifest, self.problems)
 
     def missing(self) -> list[SampleKey]:
         """The samples of the shard still to be made."""

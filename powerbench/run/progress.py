@@ -1,5 +1,6 @@
 """What a person sees while a run works: a live line on a terminal, plain lines elsewhere."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from powerbench.chains.runner import Meter
-from powerbench.console import teller
 from powerbench.report.summary import Summary
 from powerbench.report.tables.results import results
 from powerbench.report.tables.table import Table as TableOfValues
+
+logger = logging.getLogger(__name__)
 
 PLAIN_EVERY = 15.0
 """Seconds between plain lines."""
@@ -68,7 +70,7 @@ class Board:
             self._bar.update(self._bar.task_ids[0], completed=self.done, status=self._status())
         elif now - self._shown >= PLAIN_EVERY and self.done < self.total:
             self._shown = now
-            teller(self.console)(self.line())
+            logger.info(self.line())
 
     def line(self) -> str:
         """The state in one plain line."""
@@ -97,7 +99,7 @@ def board(
     shown = Board(console, title, total, meter, beside)
     if not console.is_terminal:
         yield shown
-        teller(console)(shown.line())
+        logger.info(shown.line())
         return
     columns = (
         TextColumn("{task.description}"),

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from powerbench.store import Run
 from powerbench.store.lease import LEASE_TIMEOUT
-from powerbench.store.records import Tell, patiently
+from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.types import Sample, SampleKey, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
@@ -49,15 +49,13 @@ class Scoring:
         run: Run,
         verifier: Verifier,
         shard: Shard = WHOLE,
-        tell: Tell = print,
         lease_timeout: float = LEASE_TIMEOUT,
     ) -> None:
-        """tell, patience: as for `Run.writing`."""
+        """lease_timeout: as for `Run.writing`."""
         self.run = run
         self.verifier = verifier
-        self._tell = tell
         self._file = partial(
-            run.score_writer, verifier.name, shard, tell, lease_timeout, self._require_going
+            run.score_writer, verifier.name, shard, lease_timeout, self._require_going
         )
         self.submitted = 0
         self.undecided = 0
@@ -144,7 +142,7 @@ class Scoring:
         with self._writing:
             self._require_going()
             if self._write is None:  # a verifier of another task has refused, and leaves no file
-                self._write = patiently(self._open, self.run.path / "scores", self._tell)
+                self._write = retry_while_full(self._open, self.run.path / "scores")
             self._write(key, score)
 
     def _open(self) -> Callable[[SampleKey, Score], None]:

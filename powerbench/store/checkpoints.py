@@ -8,6 +8,7 @@ less than a millisecond.
 import base64
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ import numpy as np
 
 import powerbench
 from powerbench.store import records
-from powerbench.store.records import Damaged, Guard, Tell
+from powerbench.store.records import CheckLease, Damaged
 from powerbench.types import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 PACKED = 16
 """Rows of at least so many numbers are packed."""
@@ -54,12 +57,11 @@ class Checkpoints:
         problem: str,
         replicate: int,
         checkpoint: Checkpoint,
-        tell: Tell,
-        guard: Guard = lambda: None,
+        check_lease: CheckLease = lambda: None,
     ) -> None:
         """Put a chain's checkpoint in the place of its last one.
 
-        tell, guard: as for `powerbench.store.records.appending`.
+        check_lease: as for `powerbench.store.records.appending`.
         """
         path = self.path(problem, replicate)
         packed = replace(checkpoint, state=_pack(checkpoint.state))
@@ -67,12 +69,12 @@ class Checkpoints:
         content = records.encode(saved)
 
         def attempt() -> None:
-            guard()
+            check_lease()
             records.put(path, content)
 
-        records.patiently(attempt, path, tell)
+        records.retry_while_full(attempt, path)
 
-    def load(self, problem: str, replicate: int, tell: Tell) -> Checkpoint | None:
+    def load(self, problem: str, replicate: int) -> Checkpoint | None:
         """What a chain goes on from; None if there is nothing, or nothing that can be used."""
         path = self.path(problem, replicate)
         try:
@@ -80,10 +82,12 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except Damaged as error:
-            tell(f"{path} {error.why}; its chain starts from the beginning")
+            logger.warning(f"{path} {error.why}; its chain starts from the beginning")
             return None
         if saved.version != powerbench.__version__:
-            tell(f"{path} is powerbench {saved.version}'s; its chain starts from the beginning")
+            logger.warning(
+                f"{path} is powerbench {saved.version}'s; its chain starts from the beginning"
+            )
             return None
         return saved.checkpoint
 

@@ -1,6 +1,7 @@
 """Run folders as Parquet: one file a run, one row a response; together a folder that `datasets` loads."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -13,8 +14,10 @@ import yaml
 
 from powerbench.errors import require
 from powerbench.store import Run
-from powerbench.store.records import Tell, put
+from powerbench.store.records import put
 from powerbench.types import Problem, Sample, SampleKey, Score
+
+logger = logging.getLogger(__name__)
 
 ROWS = 1000
 """Rows held in memory, and of a row group."""
@@ -91,7 +94,7 @@ It holds problems of GPQA, whose authors ask that they stay off the web: keep it
 """
 
 
-def export(runs: Sequence[Run], out: Path, tell: Tell) -> Path:
+def export(runs: Sequence[Run], out: Path) -> Path:
     """Write out/data/*.parquet and a dataset card that names them; return the card's path.
 
     Files of the same name are replaced, each when it is complete. Raises UserError for a damaged run, and
@@ -110,7 +113,7 @@ def export(runs: Sequence[Run], out: Path, tell: Tell) -> Path:
     for name, run in names.items():
         rows = _write(run, out / "data" / name)
         total += rows
-        tell(f"{out / 'data' / name}: {rows:,} responses")
+        logger.info(f"{out / 'data' / name}: {rows:,} responses")
     files = sorted(f"data/{name}" for name in names)
     gated = any(run.config["task"]["name"].startswith("gpqa") for run in runs)
     head = {

@@ -8,6 +8,7 @@ or if its beat has not changed for PATIENCE seconds, counted by the clock of the
 clocks are ever compared.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from powerbench.store.owner import (
     numbers,
     write,
 )
-from powerbench.store.records import Tell
+
+logger = logging.getLogger(__name__)
 
 LEASE_TIMEOUT = 60.0
 """Seconds without a beat after which a holder on another machine counts as dead."""
@@ -103,21 +105,19 @@ def leased(
     folder: Path,
     name: str,
     what: str,
-    tell: Tell,
     lease_timeout: float = LEASE_TIMEOUT,
     briefly: bool = False,
 ) -> Iterator[Lease]:
     """Hold the lease `name` of a run folder; raises UserError if another process does.
 
     what: names it in messages.
-    tell: is told of a dead holder, and of the wait for one that may be dead.
     briefly: it is only ever held for a moment, so that it is worth waiting for a living holder.
     """
     writers = folder / "writers"
     until = time.monotonic() + (lease_timeout if briefly else 0)
     while True:
         try:
-            lease = Lease(writers, _take(writers, name, what, tell, lease_timeout), lease_timeout)
+            lease = Lease(writers, _take(writers, name, what, lease_timeout), lease_timeout)
             break
         except Held:
             if time.monotonic() >= until:
@@ -137,18 +137,16 @@ def leased(
     lease.end(COMPLETE)
 
 
-def dead(
-    folder: Path, writer: Writer, what: str, tell: Tell, lease_timeout: float = LEASE_TIMEOUT
-) -> bool:
+def dead(folder: Path, writer: Writer, what: str, lease_timeout: float = LEASE_TIMEOUT) -> bool:
     """Whether a writer has ended or died; watches its beat where its process cannot be asked."""
     alive = writer.alive()
     if alive is not None:
         return not alive
-    began, told = time.monotonic(), False
+    began, announced = time.monotonic(), False
     while (waited := time.monotonic() - began) < lease_timeout:
-        if waited > SOON and not told:
-            told = True
-            tell(
+        if waited > SOON and not announced:
+            announced = True
+            logger.info(
                 f"{what}: waiting up to {lease_timeout:.0f} s to see whether {writer.who} is alive"
             )
         time.sleep(min(0.2, lease_timeout / 10))
@@ -158,13 +156,13 @@ def dead(
     return True
 
 
-def retire(folder: Path, name: str, what: str, tell: Tell, lease_timeout: float) -> Writer | None:
+def retire(folder: Path, name: str, what: str, lease_timeout: float) -> Writer | None:
     """Make a dead writer lose its lease, which nobody takes: should it be alive after all, it stops.
 
     Returns the writer that is alive, if one is.
     """
     while (last := latest(folder, name)) is not None and last.ended is None:
-        if not dead(folder, last, what, tell, lease_timeout):
+        if not dead(folder, last, what, lease_timeout):
             now = latest(folder, name)
             if now is not None and now.number == last.number and now.ended is None:
                 return now
@@ -178,18 +176,18 @@ def retire(folder: Path, name: str, what: str, tell: Tell, lease_timeout: float)
     return None
 
 
-def _take(folder: Path, name: str, what: str, tell: Tell, lease_timeout: float) -> Writer:
+def _take(folder: Path, name: str, what: str, lease_timeout: float) -> Writer:
     folder.mkdir(exist_ok=True)
     last = latest(folder, name)
     if last is not None and last.ended is None:
-        if not dead(folder, last, what, tell, lease_timeout):
+        if not dead(folder, last, what, lease_timeout):
             raise _refused(what, latest(folder, name))
         now = latest(folder, name) or last
         if now.number != last.number and now.ended is None:  # another process was quicker
             raise _refused(what, now)
         last = now
         if last.ended is None:
-            tell(f"{what}: {last.who} ended without a word; taking over")
+            logger.warning(f"{what}: {last.who} ended without a word; taking over")
     number = last.number + 1 if last is not None else 1
     writer = replace(myself(), name=name, number=number)
     if last is not None:

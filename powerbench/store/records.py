@@ -6,6 +6,7 @@ told of, so that readers leave it out, and the next writer cuts it off.
 """
 
 import errno
+import logging
 import os
 import platform
 import re
@@ -30,9 +31,9 @@ RETRY = 5.0
 _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _CRC_LENGTH = len(b',"crc":"01234567"}')
 _encoder = msgspec.json.Encoder()
+logger = logging.getLogger(__name__)
 
-Tell = Callable[[str], None]
-Guard = Callable[[], None]
+CheckLease = Callable[[], None]
 
 
 class Damaged(UserError):  # noqa: N818
@@ -148,24 +149,24 @@ def set_aside(path: Path) -> str:
 
 
 class Appender:
-    """The writer of a file of records: to be had by `appending`."""
+    """The writer of a file of records. Obtained from `appending`."""
 
-    def __init__(self, path: Path, file: IO[bytes], tell: Tell | None, guard: Guard) -> None:
-        self.path, self._file, self._tell, self._guard = path, file, tell, guard
+    def __init__(self, path: Path, file: IO[bytes], wait: bool, check_lease: CheckLease) -> None:
+        self.path, self._file, self._wait, self._check_lease = path, file, wait, check_lease
         self._piece: tuple[int, int] | None = None  # where one may be left, and its length at most
 
     def write(self, record: Any) -> None:
         """Append a record; when this returns, it is on the disk.
 
-        If the disk is full it waits until there is space, where there is someone to tell of it; raises
-        OSError otherwise. Whatever is raised, of the record nothing is left that is read.
+        If the disk is full it waits until there is space, unless `wait` is false; raises OSError
+        otherwise. Whatever is raised, of the record nothing is left that is read.
         """
         line = encode(record)
-        patiently(lambda: self._append(line), self.path, self._tell)
+        retry_while_full(lambda: self._append(line), self.path, self._wait)
 
     def _append(self, line: bytes) -> None:
         # The file is open for appending: should a successor be at work already, nothing of it is overwritten.
-        self._guard()
+        self._check_lease()
         self._drop_piece()
         self._piece = self._file.seek(0, os.SEEK_END), len(line)
         try:
@@ -175,7 +176,7 @@ class Appender:
             os.fsync(self._file.fileno())
         except BaseException:
             with suppress(OSError, UserError):  # left to the next attempt, or to the next writer
-                self._guard()
+                self._check_lease()
                 self._drop_piece()
             raise
         self._piece = None
@@ -189,16 +190,18 @@ class Appender:
             self._piece = None
 
 
-def _always() -> None:
-    """The guard of a file that nobody else writes."""
+def _unleased() -> None:
+    """Checks nothing, for a file that nobody else writes."""
 
 
 @contextmanager
-def appending(path: Path, tell: Tell | None = None, guard: Guard = _always) -> Iterator[Appender]:
+def appending(
+    path: Path, wait: bool = True, check_lease: CheckLease = _unleased
+) -> Iterator[Appender]:
     """Append to a file of records, of which the caller is the only writer; cuts a torn line off first.
 
-    tell: is told of a torn line, and of a full disk, which then is waited for.
-    guard: is called before anything is changed; raises UserError if the caller may write no more.
+    wait: for space, where the disk is full; otherwise writing raises OSError.
+    check_lease: is called before anything is changed; raises UserError if the caller may write no more.
     """
     if not path.exists():
         path.touch()
@@ -210,15 +213,14 @@ def appending(path: Path, tell: Tell | None = None, guard: Guard = _always) -> I
             if intact(file.read(length)):  # only its newline is missing
 
                 def end_it() -> None:
-                    guard()
+                    check_lease()
                     file.write(b"\n")
 
-                patiently(end_it, path, tell)
+                retry_while_full(end_it, path, wait)
             else:
                 file.truncate(end)
-                if tell is not None:
-                    tell(f"{path}: cut off a torn last line of {length} bytes")
-        yield Appender(path, file, tell, guard)
+                logger.warning(f"{path}: cut off a torn last line of {length} bytes")
+        yield Appender(path, file, wait, check_lease)
 
 
 def put(path: Path, content: bytes, durable: bool = False) -> None:
@@ -272,28 +274,26 @@ def _sync(folder: Path) -> None:
             os.close(number)
 
 
-def patiently(write: Callable[[], T], path: Path, tell: Tell | None) -> T:
-    """Write; if the disk is full, say so and try again until it is not. With no one to tell, raise."""
+def retry_while_full(write: Callable[[], T], path: Path, wait: bool = True) -> T:
+    """Write; if the disk is full, say so and try again until it is not.
+
+    wait: false to raise OSError instead.
+    """
     paused = False
     while True:
         try:
             written = write()
         except OSError as error:
-            if tell is None or error.errno not in FULL:
+            if not wait or error.errno not in FULL:
                 raise
             if not paused:
-                _tell(tell, f"paused: {path}: {error.strerror}; free some space, and it goes on")
+                logger.warning(f"paused: {path}: {error.strerror}; free some space, and it goes on")
             paused = True
             time.sleep(RETRY)
         else:
-            if paused and tell is not None:
-                _tell(tell, "there is space again: going on")
+            if paused:
+                logger.info("there is space again: going on")
             return written
-
-
-def _tell(tell: Tell, line: str) -> None:
-    with suppress(OSError):  # the log may be on the same full disk
-        tell(line)
 
 
 def _length_of_tail(file: IO[bytes]) -> int:

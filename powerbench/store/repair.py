@@ -5,6 +5,7 @@ whole records after all keeps them: two lines whose newline is lost are two agai
 checksum, such as an earlier version's, is given one.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ import msgspec
 
 from powerbench.store import Run, records
 from powerbench.store.lease import leased
-from powerbench.store.records import Tell
 from powerbench.store.run_folder import SAMPLES
 from powerbench.store.shard import of_suffix
 from powerbench.store.verify import (
@@ -29,11 +29,13 @@ from powerbench.store.verify import (
     verdicts_of,
 )
 
+logger = logging.getLogger(__name__)
+
 MENDED = "mended: the run's command makes what is missing again"
 """How the writer of a shard that has been mended ends."""
 
 
-def mend(run: Run, tell: Tell, lease_timeout: float) -> None:
+def mend(run: Run, lease_timeout: float) -> None:
     """Set damaged lines aside, and remove checkpoints that serve no more.
 
     lease_timeout: seconds without a beat after which a writer on another machine counts as dead.
@@ -42,23 +44,23 @@ def mend(run: Run, tell: Tell, lease_timeout: float) -> None:
     seen = Places()
     problems = problems_of(run)
     if _bad(problems, Places()):
-        with leased(run.path, "head", f"{run.path} (its head)", tell, lease_timeout, briefly=True):
-            _mend(problems, Places(), tell)
+        with leased(run.path, "head", f"{run.path} (its head)", lease_timeout, briefly=True):
+            _mend(problems, Places())
     for file in samples_of(run):
         before = Places(seen)
         if _bad(file, seen):
             seen = before
-            with _writing(run, file, tell, lease_timeout):
-                _mend(file, seen, tell)
+            with _writing(run, file, lease_timeout):
+                _mend(file, seen)
     for file in (*verdicts_of(run), *likelihoods_of(run)):
         if _bad(file, Places()):
             name = f"{file.path.parent.name}-{file.path.stem}"
-            with leased(run.path, name, str(file.path), tell, lease_timeout):
-                _mend(file, Places(), tell)
+            with leased(run.path, name, str(file.path), lease_timeout):
+                _mend(file, Places())
     for chain in chains_of(run, seen):
         if chain.useless is not None:
             chain.path.unlink(missing_ok=True)
-            tell(f"{chain.path} {chain.useless.what}; removed")
+            logger.info(f"{chain.path} {chain.useless.what}; removed")
 
 
 def _bad(file: Records, seen: Places) -> list[Bad]:
@@ -66,17 +68,17 @@ def _bad(file: Records, seen: Places) -> list[Bad]:
 
 
 @contextmanager
-def _writing(run: Run, file: Records, tell: Tell, lease_timeout: float) -> Iterator[None]:
+def _writing(run: Run, file: Records, lease_timeout: float) -> Iterator[None]:
     """Hold a shard."""
     shard = of_suffix(file.path.stem.removeprefix(SAMPLES))
-    with run.writing(shard, tell, lease_timeout) as writing:
+    with run.writing(shard, lease_timeout) as writing:
         yield
         writing.progress.done = sum(1 for _ in records.lines(file.path))
         writing.progress.ended = MENDED
 
 
-def _mend(file: Records, seen: Places, tell: Tell) -> None:
-    with records.appending(file.path, tell):
+def _mend(file: Records, seen: Places) -> None:
+    with records.appending(file.path):
         pass  # the last line has an end now, or is cut off
     for left in file.path.parent.glob(f".{file.path.name}.*"):
         left.unlink()  # of a mending that was killed
@@ -89,13 +91,13 @@ def _mend(file: Records, seen: Places, tell: Tell) -> None:
         if rest > 0 or not kept:
             aside.append(line.content + b"\n")
             fate.append("set aside")
-        tell(f"{file.path} line {line.number} {why}; {', '.join(fate)}")
+        logger.info(f"{file.path} line {line.number} {why}; {', '.join(fate)}")
     if aside:
         with file.path.with_name(f"{file.path.name}.damaged").open("ab") as out:
             out.writelines(aside)
             out.flush()
             os.fsync(out.fileno())
-        tell(f"{file.path}: {len(aside)} lines are in {file.path.name}.damaged now")
+        logger.info(f"{file.path}: {len(aside)} lines are in {file.path.name}.damaged now")
     records.rewrite(file.path, changed)
 
 

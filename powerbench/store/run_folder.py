@@ -34,7 +34,7 @@ from powerbench.store.checkpoints import Checkpoints
 from powerbench.store.lease import LEASE_TIMEOUT, Lease, leased
 from powerbench.store.owner import Progress, Writer
 from powerbench.store.provenance import difference, with_session
-from powerbench.store.records import Appender, Damaged, Guard, Tell
+from powerbench.store.records import Appender, CheckLease, Damaged
 from powerbench.store.shard import WHOLE, Shard, of_suffix
 from powerbench.types import Checkpoint, Likelihood, Problem, Sample, SampleKey, Score
 
@@ -82,9 +82,9 @@ class Place(NamedTuple):
 class Writing:
     """The one writer of a shard's samples: to be had by `Run.writing`."""
 
-    def __init__(self, run: "Run", samples: Appender, held: Lease, tell: Tell) -> None:
+    def __init__(self, run: "Run", samples: Appender, held: Lease) -> None:
         self.progress: Progress = held.progress
-        self._samples, self._lease, self._tell = samples, held, tell
+        self._samples, self._lease = samples, held
         self._chains = Checkpoints(run.path / "chains")
 
     def write(self, sample: Sample) -> None:
@@ -101,11 +101,11 @@ class Writing:
 
     def save(self, key: SampleKey, checkpoint: Checkpoint) -> None:
         """Store where an unfinished chain stands, in the place of its last checkpoint."""
-        self._chains.save(*key, checkpoint, self._tell, self._lease.require_held)
+        self._chains.save(*key, checkpoint, self._lease.require_held)
 
     def resume(self, key: SampleKey) -> Checkpoint | None:
         """Where an unfinished chain stands; None if it has to start from the beginning."""
-        return self._chains.load(*key, self._tell)
+        return self._chains.load(*key)
 
     def beat(self) -> None:
         """Show the progress now, rather than at the next beat."""
@@ -282,29 +282,30 @@ class Run:
 
     @contextmanager
     def writing(
-        self, shard: Shard = WHOLE, tell: Tell = print, lease_timeout: float = LEASE_TIMEOUT
+        self, shard: Shard = WHOLE, lease_timeout: float = LEASE_TIMEOUT
     ) -> Iterator[Writing]:
         """Write a shard's samples, as the only one who does.
 
-        tell: is told of a torn line that is cut off, of a dead writer, of a full disk.
         lease_timeout: seconds without a beat after which a writer on another machine counts as dead.
         Raises UserError if another process writes this shard, or one that overlaps with it.
         """
         self.reserve()
         (self.path / "chains").mkdir(exist_ok=True)
         what = f"{self.path} (shard {shard})" if shard != WHOLE else str(self.path)
-        with leased(self.path, f"{SAMPLES}{shard.suffix}", what, tell, lease_timeout) as held:
-            self._require_apart(shard, what, tell, lease_timeout)
-            with records.appending(self.samples_file(shard), tell, held.require_held) as samples:
-                yield Writing(self, samples, held, tell)
+        with leased(self.path, f"{SAMPLES}{shard.suffix}", what, lease_timeout) as held:
+            self._require_apart(shard, what, lease_timeout)
+            with records.appending(
+                self.samples_file(shard), check_lease=held.require_held
+            ) as samples:
+                yield Writing(self, samples, held)
 
-    def _require_apart(self, shard: Shard, what: str, tell: Tell, lease_timeout: float) -> None:
+    def _require_apart(self, shard: Shard, what: str, lease_timeout: float) -> None:
         writers = self.path / "writers"
         for other in self.writers():
             theirs = of_suffix(other.name.removeprefix(SAMPLES))
             if theirs == shard or not theirs.overlaps(shard):
                 continue
-            if (alive := lease.retire(writers, other.name, what, tell, lease_timeout)) is not None:
+            if (alive := lease.retire(writers, other.name, what, lease_timeout)) is not None:
                 raise UserError(
                     f"{self.path}: shard {shard} overlaps with shard {theirs}, which is being written by "
                     f"{alive.who}; wait for it, stop it, or choose shard=.../{theirs.of}"
@@ -315,25 +316,24 @@ class Run:
         self,
         verifier: str,
         shard: Shard = WHOLE,
-        tell: Tell = print,
         lease_timeout: float = LEASE_TIMEOUT,
-        guard: Guard = lambda: None,
+        check_lease: CheckLease = lambda: None,
     ) -> Iterator[Callable[[SampleKey, Score], None]]:
         """Append verdicts of one verifier, as the only one who does: on the whole run, or on one shard.
 
-        tell, patience: as for `writing`.
-        guard: is called before each attempt to write; what it raises ends the wait for a full disk.
+        lease_timeout: as for `writing`.
+        check_lease: is called before each attempt to write; what it raises ends the wait for a full disk.
         """
         path = self.scores_file(verifier, shard)
         path.parent.mkdir(exist_ok=True)
         name = f"scores-{path.stem}"
-        with leased(self.path, name, str(path), tell, lease_timeout) as held:
+        with leased(self.path, name, str(path), lease_timeout) as held:
 
             def may_write() -> None:
-                guard()
+                check_lease()
                 held.require_held()
 
-            with records.appending(path, tell, may_write) as file:
+            with records.appending(path, check_lease=may_write) as file:
                 yield lambda key, score: file.write(key._asdict() | asdict(score))
 
     def create(
@@ -341,7 +341,6 @@ class Run:
         config: str,
         manifest: Mapping[str, Any],
         problems: Sequence[Problem],
-        tell: Tell = print,
     ) -> None:
         """Write the folder's head; where it is there already, note another machine or code in it.
 
@@ -351,7 +350,7 @@ class Run:
         Raises UserError if what is there was made by another configuration, or by none that is known.
         """
         self.reserve()
-        with leased(self.path, "head", f"{self.path} (its head)", tell, briefly=True):
+        with leased(self.path, "head", f"{self.path} (its head)", briefly=True):
             self._require_same(manifest)
             ordered = {problem.id: problem for problem in problems}  # the task's order comes first
             others = [each for each in self.problems().values() if each.id not in ordered]

@@ -57,7 +57,7 @@ def test_a_padded_batch_is_the_plain_pass(
 
 def test_a_runs_own_model_says_what_the_run_says(run: Run) -> None:
     model = compose(["model=toy"]).build("model")
-    assert rescore(run, model, 64, "cpu", print) == 8
+    assert rescore(run, model, 64, "cpu") == 8
     found = {(f.problem, f.replicate): f for f in run.likelihoods("toy")}
     for key, sample in run.samples().items():
         assert not found[key].retokenised
@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_named(run: Run, capsys: pytest.CaptureFixture[
         assert said in capsys.readouterr().err
     model = TabularModel(vocabulary=8, context_length=3)
     with pytest.raises(UserError, match=r"more than the context of toy holds \(3\)"):
-        rescore(run, model, 64, "cpu", print)
+        rescore(run, model, 64, "cpu")
 
 
 @pytest.mark.model
@@ -102,7 +102,7 @@ def test_the_bundled_model_agrees_with_the_engine(tmp_path: Path) -> None:
     main(["run", *settings, f"runs={tmp_path}"])
     (run,) = find_runs([tmp_path])
     model = compose(["model=smollm2-135m"]).build("model")
-    assert rescore(run, model, 300, "cpu", print) == 3
+    assert rescore(run, model, 300, "cpu") == 3
     for found in run.likelihoods("smollm2-135m"):
         sample = run.samples()[found.problem, found.replicate]
         assert sum(found.logp) == pytest.approx(sample.logp, abs=2e-3)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,9 +207,9 @@ def test_a_kill_loses_no_verdict_already_made(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_waited_for_and_keeps_no_one_from_leaving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    full, told, real = threading.Event(), list[str](), os.fsync
+    full, real = threading.Event(), os.fsync
     full.set()
 
     def fsync(descriptor: int) -> None:
@@ -216,18 +217,17 @@ def test_a_full_disk_is_waited_for_and_keeps_no_one_from_leaving(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    def tell(line: str) -> None:
-        told.append(line)
-        paused.set()
-
-    run, paused = make_run(tmp_path, 3), threading.Event()
+    run = make_run(tmp_path, 3)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(records, "RETRY", 0.01)
-    with Scoring(run, Fake(), tell=tell) as scoring:  # left while the disk is still full
+    with Scoring(run, Fake()) as scoring:  # left while the disk is still full
         scoring.submit(*responses([0]))
-        assert paused.wait(DEADLINE)
-    assert "paused: " in told[0] and "fake.jsonl" in told[0]
-    with Scoring(run, Fake(), tell=tell) as scoring:
+        deadline = time.monotonic() + DEADLINE
+        while not caplog.messages:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert "paused: " in caplog.messages[0] and "fake.jsonl" in caplog.messages[0]
+    with Scoring(run, Fake()) as scoring:
         scoring.submit(*responses(range(3)))
         full.clear()
         assert len(list(scoring.verdicts())) == 3

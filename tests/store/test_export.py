@@ -79,7 +79,7 @@ def test_runs_larger_than_a_row_group_are_whole(
 ) -> None:
     monkeypatch.setattr(export, "ROWS", 4)
     (run,) = (run for run in find_runs([runs]) if run.path.name.startswith("power"))
-    export.export([run], tmp_path, lambda line: None)
+    export.export([run], tmp_path)
     (file,) = tmp_path.glob("data/*.parquet")
     assert pq.ParquetFile(file).num_row_groups == 2
     assert pq.read_table(file)["problem"].to_pylist() == [s.problem for s in run.stream()]
@@ -109,8 +109,8 @@ def test_gpqa_is_to_be_kept_private(runs: Path, tmp_path: Path) -> None:
     config = (copy.path / "config.yaml").read_text()
     (copy.path / "config.yaml").write_text(config.replace("name: math_mini", "name: gpqa_diamond"))
     private = "keep it private"
-    assert private not in export.export([source], tmp_path / "a", print).read_text()
-    assert private in export.export([source, copy], tmp_path / "b", print).read_text()
+    assert private not in export.export([source], tmp_path / "a").read_text()
+    assert private in export.export([source, copy], tmp_path / "b").read_text()
 
 
 def test_two_runs_of_one_name_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -120,5 +120,5 @@ def test_two_runs_of_one_name_are_refused(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="have the same name, and would be one file: export them apart"
     ):
-        export.export([source, twin], tmp_path / "out", print)
+        export.export([source, twin], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from powerbench.store.lease import Held, Lease, Lost, leased
 from powerbench.store.owner import Writer, file_of, latest, myself, write
 
 SHORT = 0.3
-"""A patience, in seconds, for writers of which nothing more is heard."""
+"""A lease timeout, in seconds, for writers of which nothing more is heard."""
 
 FOREIGN = Writer(
     host="node7", boot="b", pid=12, born="1", job="", restart=0, log="", started=time.time()
@@ -33,8 +33,8 @@ def put(folder: Path, writer: Writer, number: int = 1) -> None:
     write(file_of(folder / "writers", "samples", number), writer)
 
 
-def take(folder: Path, told: list[str], lease_timeout: float = SHORT) -> "Iterator[Lease]":
-    return leased(folder, "samples", "the run", told.append, lease_timeout)
+def take(folder: Path, lease_timeout: float = SHORT) -> "Iterator[Lease]":
+    return leased(folder, "samples", "the run", lease_timeout)
 
 
 def last(folder: Path) -> Writer:
@@ -43,18 +43,19 @@ def last(folder: Path) -> Writer:
     return writer
 
 
-def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
-    told: list[str] = []
-    with take(tmp_path, told) as held:
+def test_a_lease_is_held_by_one_and_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with take(tmp_path) as held:
         assert last(tmp_path).alive() is True
         with pytest.raises(Held, match=f"the run is being written by process {os.getpid()} on "):
-            take(tmp_path, told).__enter__()
+            take(tmp_path).__enter__()
         held.progress.done = 3
     assert (last(tmp_path).ended, last(tmp_path).done) == ("complete", 3)
-    with take(tmp_path, told):
+    with take(tmp_path):
         assert last(tmp_path).number == 2
     assert [f.name for f in (tmp_path / "writers").iterdir()] == ["samples.2.json"]
-    assert told == []
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -67,15 +68,15 @@ def test_a_lease_is_held_by_one_and_given_back(tmp_path: Path) -> None:
     ],
 )
 def test_how_it_ended_is_told(tmp_path: Path, error: BaseException, ended: str) -> None:
-    with pytest.raises(type(error)), take(tmp_path, []):
+    with pytest.raises(type(error)), take(tmp_path):
         raise error
     assert last(tmp_path).ended == ended
-    with take(tmp_path, []):
+    with take(tmp_path):
         pass
 
 
 def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    with leased(folder, "samples", "the run", print):
+    with leased(folder, "samples", "the run"):
         ready.set()
         time.sleep(600)
 
@@ -95,37 +96,37 @@ def holder(folder: Path) -> Iterator[multiprocessing.Process]:
         process.join()
 
 
-def test_a_killed_process_loses_it_at_once(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_killed_process_loses_it_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with holder(tmp_path) as process:
         with pytest.raises(Held, match=f"process {process.pid} on {platform.node()}"):
-            take(tmp_path, told).__enter__()
+            take(tmp_path).__enter__()
         process.kill()
         process.join()
-        with take(tmp_path, told, lease_timeout=3600):
+        with take(tmp_path, lease_timeout=3600):
             pass
-    assert told == [
+    assert caplog.messages == [
         f"the run: process {process.pid} on {platform.node()} ended without a word; taking over"
     ]
 
 
 def test_a_process_number_used_again_is_another_process(tmp_path: Path) -> None:
-    with take(tmp_path, []):
+    with take(tmp_path):
         mine = last(tmp_path)
     put(tmp_path, replace(mine, ended=None, born="1"), 2)
-    with take(tmp_path, [], lease_timeout=3600):
+    with take(tmp_path, lease_timeout=3600):
         pass
 
 
-def test_a_silent_one_elsewhere_loses_it_after_the_patience(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_one_elsewhere_loses_it_after_the_lease_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(tmp_path, replace(FOREIGN, job="slurm 3_1", started=time.time() + 1e6))
-    told: list[str] = []
     monkeypatch.setattr(lease, "SOON", 0.0)
-    with take(tmp_path, told):
+    with take(tmp_path):
         pass
-    assert told == [
+    assert caplog.messages == [
         "the run: waiting up to 0 s to see whether process 12 on node7, slurm 3_1 is alive",
         "the run: process 12 on node7, slurm 3_1 ended without a word; taking over",
     ]
@@ -136,7 +137,7 @@ def test_one_elsewhere_that_beats_keeps_it(tmp_path: Path) -> None:
     beats = threading.Timer(SHORT / 3, put, [tmp_path, replace(FOREIGN, beat=1)])
     beats.start()
     with pytest.raises(Held, match="process 12 on node7"):
-        take(tmp_path, [], lease_timeout=60).__enter__()
+        take(tmp_path, lease_timeout=60).__enter__()
     beats.join()
 
 
@@ -147,12 +148,12 @@ def test_a_job_that_is_started_again_takes_it_from_its_own_past(
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "3")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with take(tmp_path, [], lease_timeout=3600):
+    with take(tmp_path, lease_timeout=3600):
         assert (last(tmp_path).job, last(tmp_path).restart) == ("slurm 3_1", 1)
 
 
 def test_one_that_was_displaced_writes_no_more(tmp_path: Path) -> None:
-    with take(tmp_path, []) as held:
+    with take(tmp_path) as held:
         held.require_held()
         put(tmp_path, FOREIGN, number=2)
         with pytest.raises(Lost, match=r"another process .*node7.* has taken over"):
@@ -164,14 +165,14 @@ def test_one_that_was_displaced_writes_no_more(tmp_path: Path) -> None:
 def test_a_file_that_was_never_finished_is_that_of_a_silent_one(tmp_path: Path) -> None:
     (tmp_path / "writers").mkdir()
     (tmp_path / "writers/samples.1.json").write_text("{")
-    with take(tmp_path, []):
+    with take(tmp_path):
         assert last(tmp_path).number == 2
 
 
 def _contend(folder: Path, start: "multiprocessing.synchronize.Event", won: "object") -> None:
     start.wait()
     try:
-        with leased(folder, "samples", "the run", lambda line: None):
+        with leased(folder, "samples", "the run"):
             won.put(True)  # type: ignore[attr-defined]
             time.sleep(600)
     except Held:
@@ -201,10 +202,10 @@ def test_who_holds_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     done: list[str] = []
 
     def brief() -> None:
-        with leased(tmp_path, "samples", "the run", print, briefly=True):
+        with leased(tmp_path, "samples", "the run", briefly=True):
             done.append("second")
 
-    with leased(tmp_path, "samples", "the run", print, briefly=True):
+    with leased(tmp_path, "samples", "the run", briefly=True):
         thread = threading.Thread(target=brief)
         thread.start()
         done.append("first")
@@ -214,7 +215,7 @@ def test_who_holds_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
 
 def test_one_that_wakes_after_two_others_finds_that_it_has_lost(tmp_path: Path) -> None:
     """Its last beat, which hung, makes its file again; the first successor's is gone by then."""
-    with take(tmp_path, []) as held:
+    with take(tmp_path) as held:
         put(tmp_path, FOREIGN, number=3)
         with pytest.raises(Lost):
             held.require_held()
@@ -228,6 +229,6 @@ def test_a_file_system_without_links_will_do(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", no_links)
-    with take(tmp_path, []), pytest.raises(Held):
-        take(tmp_path, []).__enter__()
+    with take(tmp_path), pytest.raises(Held):
+        take(tmp_path).__enter__()
     assert last(tmp_path).ended == "complete"

@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from powerbench.console import console, show_log
 from powerbench.errors import UserError
 from powerbench.store import records
 from powerbench.store.records import Damaged, appending, intact, lines, read, torn
@@ -73,20 +74,21 @@ def test_another_kind_of_record_is_damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [1, 30, -10, -1])
-def test_a_torn_line_is_left_out_and_then_cut_off(path: Path, left: int) -> None:
+def test_a_torn_line_is_left_out_and_then_cut_off(
+    path: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = path.read_bytes()
     last = list(lines(path))[-1]
     path.write_bytes(whole[: last.start] + whole[last.start :][:left])
     assert list(read(path, Note)) == NOTES[:2]
     assert torn(path) == len(path.read_bytes()) - last.start
-    told: list[str] = []
-    with appending(path, told.append) as file:
+    with appending(path) as file:
         file.write(NOTES[0])
     if left == -1:  # only the newline was missing: it was there in full
-        assert (list(read(path, Note)), told) == ([*NOTES, NOTES[0]], [])
+        assert (list(read(path, Note)), caplog.messages) == ([*NOTES, NOTES[0]], [])
     else:
         assert list(read(path, Note)) == [*NOTES[:2], NOTES[0]]
-        (line,) = told
+        (line,) = caplog.messages
         assert "cut off a torn last line" in line and str(path) in line
 
 
@@ -111,25 +113,24 @@ def failing(times: int, number: int) -> Callable[[int], None]:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_waited_for(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
     monkeypatch.setattr(records, "RETRY", 0.0)
-    with appending(path, told.append) as file:
+    with appending(path) as file:
         monkeypatch.setattr(os, "fsync", failing(3, number))
         file.write(NOTES[1])
     assert list(read(path, Note)) == [*NOTES, NOTES[1]]
-    assert len(told) == 2
-    assert "paused" in told[0] and str(path) in told[0] and "free some space" in told[0]
-    assert "going on" in told[1]
+    paused, going_on = caplog.messages
+    assert "paused" in paused and str(path) in paused and "free some space" in paused
+    assert "going on" in going_on
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_write_that_fails_leaves_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Where there is no one to tell that it waits, or nothing to wait for."""
-    with appending(path, None if number == errno.ENOSPC else print) as file:
+    """Where it is not to wait, or where there is nothing to wait for."""
+    with appending(path, wait=number != errno.ENOSPC) as file:
         monkeypatch.setattr(os, "fsync", failing(1, number))
         with pytest.raises(OSError, match=os.strerror(number)):
             file.write(NOTES[1])
@@ -147,7 +148,7 @@ def test_a_line_is_its_own_witness() -> None:
 
 
 class Cancelled(UserError):  # noqa: N818
-    """What a guard says."""
+    """What the check of a lease raises."""
 
 
 def test_an_attempt_that_failed_touches_nothing_of_a_successor(
@@ -156,7 +157,7 @@ def test_an_attempt_that_failed_touches_nothing_of_a_successor(
     """A writer hangs in its write; another takes over and writes; the first one comes to an error."""
     held = [True]
 
-    def guard() -> None:
+    def check_lease() -> None:
         if not held[0]:
             raise Cancelled("taken over")
 
@@ -168,7 +169,7 @@ def test_an_attempt_that_failed_touches_nothing_of_a_successor(
         raise OSError(errno.EIO, "Input/output error")
 
     real = os.fsync
-    with appending(path, print, guard) as file:
+    with appending(path, check_lease=check_lease) as file:
         monkeypatch.setattr(os, "fsync", hang)
         with pytest.raises(OSError, match="Input/output"):
             file.write(NOTES[1])
@@ -177,17 +178,17 @@ def test_an_attempt_that_failed_touches_nothing_of_a_successor(
     assert list(read(path, Note)) == [*NOTES, NOTES[1], NOTES[2]]
 
 
-def test_the_wait_for_a_full_disk_ends_when_the_guard_says_so(
+def test_the_wait_for_a_full_disk_ends_when_the_lease_is_lost(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = itertools.count()
 
-    def guard() -> None:
+    def check_lease() -> None:
         if next(calls) > 5:
             raise Cancelled("enough")
 
     monkeypatch.setattr(records, "RETRY", 0.0)
-    with appending(path, lambda line: None, guard) as file:
+    with appending(path, check_lease=check_lease) as file:
         monkeypatch.setattr(os, "fsync", failing(9, errno.ENOSPC))
         with pytest.raises(Cancelled):
             file.write(NOTES[1])
@@ -221,11 +222,11 @@ def test_a_piece_that_cannot_be_cut_off_at_once_is_cut_off_later(
     path: Path, monkeypatch: pytest.MonkeyPatch, next_note: Note
 ) -> None:
     monkeypatch.setattr(records, "RETRY", 0.0)
-    with appending(path, lambda line: None) as file:
+    with appending(path) as file:
         file._file = NoSpaceToCut(file._file, 3)  # type: ignore[assignment]
         file.write(NOTES[2])
     assert list(read(path, Note)) == [*NOTES, NOTES[2]]
-    with appending(path) as file:
+    with appending(path, wait=False) as file:
         file._file = NoSpaceToCut(file._file, 1)  # type: ignore[assignment]
         with pytest.raises(OSError, match="No space"):
             file.write(NOTES[2])
@@ -236,11 +237,17 @@ def test_a_piece_that_cannot_be_cut_off_at_once_is_cut_off_later(
 def test_a_log_on_the_same_full_disk_stops_no_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tell(line: str) -> None:
+    tried = []
+
+    def full(*given: object, **more: object) -> None:
+        tried.append(given)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    show_log()
+    monkeypatch.setattr(console(), "print", full)
     monkeypatch.setattr(records, "RETRY", 0.0)
-    with appending(path, tell) as file:
+    with appending(path) as file:
         monkeypatch.setattr(os, "fsync", failing(2, errno.ENOSPC))
         file.write(NOTES[1])
     assert list(read(path, Note)) == [*NOTES, NOTES[1]]
+    assert len(tried) == 2

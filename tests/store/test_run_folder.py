@@ -142,11 +142,10 @@ def test_several_may_find_at_once_that_a_writer_is_lost(
     with run.writing():
         lost = next(iter(run.writers()))
     write(file_of(run.path / "writers", "samples", 1), replace(lost, ended=None, host="node7"))
-    told: list[str] = []
     with ThreadPoolExecutor(3) as pool:
 
         def work(number: int) -> None:
-            with run.writing(Shard(number, 3), told.append, lease_timeout=0.3) as writing:
+            with run.writing(Shard(number, 3), lease_timeout=0.3) as writing:
                 writing.write(sample(str(number)))
 
         list(pool.map(work, [1, 2, 3]))

@@ -206,7 +206,7 @@ def test_a_line_with_a_wrong_checksum_is_never_given_a_right_one(run: Run) -> No
     before, all_ = run.samples(), lines(run)
     for at in range(len(all_[1]) - 1):
         write(run, [all_[0], flip(all_[1], at), *all_[2:]])
-        mend(run, lambda line: None, 1.0)
+        mend(run, 1.0)
         after = run.samples()
         assert before.items() >= after.items()
         assert len(after) == len(before) - 1
@@ -322,7 +322,7 @@ def test_checkpoints_that_serve_no_more_are_named_and_removed(
     checkpoint = Checkpoint({"block": 1, "tokens": list(range(40))}, 1, 2, 3, ())
     problem = next(iter(run.problems()))
     for replicate in (0, 7, 8):
-        chains.save(problem, replicate, checkpoint, print)
+        chains.save(problem, replicate, checkpoint)
     torn = chains.path(problem, 8)
     torn.write_bytes(torn.read_bytes()[:-9])
     code, said = verify(run, capsys)

@@ -1,0 +1,52 @@
+"""The package's log on the console: lines as they are, once each, also above a progress bar.
+
+Run: pytest tests/test_console.py
+"""
+
+import io
+import logging
+import sys
+
+import pytest
+from rich.progress import Progress
+
+from powerbench.console import console, show_log
+
+LOG = logging.getLogger("powerbench.somewhere")
+LINE = "[bold]a/b[/bold] :smile: 100% " + "x" * 300
+
+
+def test_a_line_is_printed_as_it_is_and_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a launcher or a tracker has put a handler on the root, and in a process of many commands."""
+    other = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(other)
+    try:
+        for _ in range(2):
+            show_log()
+        LOG.info(LINE)
+    finally:
+        logging.getLogger().removeHandler(other)
+    assert capsys.readouterr().out == LINE + "\n"
+
+
+def test_a_line_appears_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(console(), "_force_terminal", True)
+    show_log()
+    with Progress(console=console(), auto_refresh=False) as bar:
+        bar.add_task("at work", total=2)
+        bar.refresh()
+        LOG.info("news")
+    *_, before, after = out.getvalue().split("news")
+    assert "at work" in before
+    assert after.startswith("\n") and "at work" in after
+
+
+def test_a_line_that_cannot_be_printed_stops_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    show_log()
+    monkeypatch.setattr(console(), "print", full)
+    LOG.warning("paused")
