@@ -32,13 +32,16 @@ def test_a_line_is_printed_as_it_is_and_once(capsys: pytest.CaptureFixture[str])
 def test_a_line_appears_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(console(), "_force_terminal", True)
+    monkeypatch.setattr(console(), "is_interactive", True)
     show_log()
     with Progress(console=console(), auto_refresh=False) as bar:
         bar.add_task("at work", total=2)
         bar.refresh()
         LOG.info("news")
-    *_, before, after = out.getvalue().split("news")
+        before, after = out.getvalue().split("news")
+    assert before.endswith("\x1b[2K")  # in the place of the bar, which was there
     assert "at work" in before
     assert after.startswith("\n") and "at work" in after
 
