@@ -27,7 +27,7 @@ from powerbench.console import (
     show_log,
 )
 from powerbench.errors import UserError, require, require_integer
-from powerbench.store.shard import spread
+from powerbench.store import shard
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -113,14 +113,14 @@ def _parser_main(arguments: list[str]) -> None:
     looking.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often")
     looking.add_argument("--json", action="store_true", help="for a program: one object a shard")
     looking.set_defaults(command=lambda a: status(a.runs, a.watch, a.json))
-    exporting = _add(commands, "export", "write responses, verdicts and steps as Parquet")
+    exporting = _add(commands, "export", "write responses, scores and steps as Parquet")
     exporting.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     exporting.add_argument("--out", type=Path, help="default: <the first folder>/export")
     exporting.set_defaults(command=lambda a: export(a.runs, a.out))
     verifying = _add(commands, "verify", "check every line of run folders; exit code 1 if damaged")
     verifying.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
-    verifying.add_argument("--mend", action="store_true", help="set damaged lines aside")
-    verifying.set_defaults(command=lambda a: verify(a.runs, a.mend))
+    verifying.add_argument("--repair", action="store_true", help="quarantine damaged lines")
+    verifying.set_defaults(command=lambda a: verify(a.runs, a.repair))
     _add(commands, "list", "all models, tasks, samplers, engines ...").set_defaults(
         command=lambda a: catalogue()
     )
@@ -146,7 +146,7 @@ def run(arguments: list[str]) -> None:
 
     flags = {"-m", "--multirun"} & set(arguments)
     # First, for Hydra takes settings on one side of them only.
-    arguments = [*flags, *(spread(a) for a in arguments if a not in flags)]
+    arguments = [*flags, *(shard.expand(a) for a in arguments if a not in flags)]
     overrides = [a for a in arguments if not a.startswith("-")]
     jobs = expand(overrides, multirun=bool(flags))
     plans = check(jobs.overrides)
@@ -268,18 +268,19 @@ def export(paths: Sequence[Path], out: Path | None) -> None:
     print(f"card: {card}\nload: datasets.load_dataset({str(folder)!r}, split='train')")
 
 
-def verify(paths: Sequence[Path], mend: bool) -> None:
-    """Check everything in the given run folders, and mend it first if asked to."""
+def verify(paths: Sequence[Path], repair: bool) -> None:
+    """Check everything in the given run folders, and repair it first if asked to."""
     from powerbench.cluster.status import lease_timeout, settings_of
     from powerbench.store import find_runs
-    from powerbench.store.repair import mend as mend_run
-    from powerbench.store.verify import examine, lines
+    from powerbench.store.repair import repair as repair_run
+    from powerbench.store.verify import lines
+    from powerbench.store.verify import verify as verify_run
 
     damaged = 0
     for run in find_runs(paths):
-        if mend:
-            mend_run(run, lease_timeout(settings_of(run)))
-        health = examine(run)
+        if repair:
+            repair_run(run, lease_timeout(settings_of(run)))
+        health = verify_run(run)
         damaged += health.damaged
         print("\n".join(lines(health)))
     if damaged:

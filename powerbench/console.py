@@ -53,7 +53,7 @@ def show_log() -> None:
 
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """Report what the user can mend, or the system refuses, in one line; exit with code 2."""
+    """Report what the user can fix, or the system refuses, in one line; exit with code 2."""
     try:
         yield
     except (UserError, OSError) as error:

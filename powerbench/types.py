@@ -21,6 +21,19 @@ class SampleKey(NamedTuple):
     replicate: int
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """A record about one sample."""
+
+    problem: str
+    replicate: int
+
+    @property
+    def key(self) -> SampleKey:
+        """The sample that it is about."""
+        return SampleKey(self.problem, self.replicate)
+
+
 # -- what a task gives ----------------------------------------------------------------------------
 
 
@@ -243,7 +256,8 @@ class Checkpoint:
     speculated: int
     spans: tuple[Span, ...]
     """When it was worked on, up to here."""
-    attended: float = 0.0
+    attended: float
+    """As of `Cost`."""
 
 
 @dataclass(frozen=True)
@@ -260,21 +274,19 @@ class Cost:
     chains of a batch share this time."""
     finished: float
     """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
+    attended: float
+    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; as `prefilled`, it
+    depends on what was cached."""
     speculated: int = 0
     """Tokens decoded ahead and thrown away; `decoded` does not hold them, and never depends on them."""
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
-    attended: float | None = None
-    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; as `prefilled`, it
-    depends on what was cached. None in records of earlier versions."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Keyed):
     """One finished response: a line of samples.jsonl, keyed by (problem, replicate)."""
 
-    problem: str
-    replicate: int
     text: str
     """The response decoded, special tokens left out."""
     tokens: Tokens
@@ -289,7 +301,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Score:
-    """A verifier's verdict on one response. Neither `correct` nor `preference`: undecided."""
+    """A verifier's judgement of one response. Neither `correct` nor `preference`: undecided."""
 
     correct: bool | None = None
     preference: float | None = None
@@ -297,22 +309,20 @@ class Score:
     answer: str | None = None
     """The answer or program that was judged; None when the response holds none."""
     reason: str = ""
-    """Why this verdict, in a few words."""
+    """Why this score, in a few words."""
     by: str = ""
     """What decided: the grader and its version, the sandbox's mode, or the judging model."""
 
     @property
     def value(self) -> float | None:
-        """The verdict as a number in [0, 1]; None when undecided."""
+        """The score as a number in [0, 1]; None when undecided."""
         return self.preference if self.correct is None else float(self.correct)
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(Keyed):
     """One response under a model: a line of likelihoods/<model>.jsonl."""
 
-    problem: str
-    replicate: int
     retokenised: bool
     """Whether the model reads the run's tokens differently, so that the text was tokenised again."""
     logp: tuple[float, ...]

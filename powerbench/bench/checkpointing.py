@@ -14,7 +14,7 @@ from powerbench.run.plan import prepare
 from powerbench.samplers.blockwise import Progress
 from powerbench.samplers.common import Response
 from powerbench.store.checkpoints import Checkpoints
-from powerbench.store.run_folder import Writing
+from powerbench.store.writing import SampleWriter, sample_writer
 from powerbench.types import Checkpoint, Span, Step
 
 SETTINGS = ("task=math_mini", "limit=8", "max_tokens=64", "blocks=4", "steps=10", "tracker=none")
@@ -56,14 +56,14 @@ def _run(settings: list[str]) -> tuple[int, float]:
     plan = prepare(compose(settings))
     engine = plan.load()
     spent: list[float] = []
-    inner = Writing.save
+    inner = SampleWriter.save
 
     def timed(*arguments: object) -> None:
         began = time.perf_counter()
         inner(*arguments)  # type: ignore[arg-type]
         spent.append(time.perf_counter() - began)
 
-    with patch.object(Writing, "save", timed), plan.run.writing() as writing:
+    with patch.object(SampleWriter, "save", timed), sample_writer(plan.run) as writing:
         began = time.perf_counter()
         for _ in generate(plan, engine, plan.missing(), writing, Meter()):
             pass
@@ -76,7 +76,7 @@ def _longest(folder: Path, repeats: int) -> tuple[float, int]:
     response = Response(tuple(range(LENGTH)), numbers, numbers, numbers)
     steps = [Step(i // 10, i, -1 / 3, -2 / 3, i, False) for i in range(STEPS)]
     state = Progress(STEPS // 10, response, steps).saved().state
-    checkpoint = Checkpoint(state, 1, 1, 1, (Span(0.0, 1.0),))
+    checkpoint = Checkpoint(state, 1, 1, 1, (Span(0.0, 1.0),), 1.0)
     chains, seconds = Checkpoints(folder), []
     for _ in range(repeats):
         began = time.perf_counter()

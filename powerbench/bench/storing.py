@@ -26,7 +26,8 @@ from rich.table import Table
 
 from powerbench.store import Run, records
 from powerbench.store.provenance import digest_of, provenance
-from powerbench.store.verify import Verdict
+from powerbench.store.scan import ScoreRecord
+from powerbench.store.writing import create
 from powerbench.types import Cost, FinishReason, Problem, Prompt, Sample, Score, Step
 
 PROBLEMS = 500
@@ -52,7 +53,7 @@ def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
     }
     problems = [Problem(f"p{i}", Prompt(f"What is {i}?"), str(i)) for i in range(PROBLEMS)]
     manifest = {"digest": digest_of(identity), "identity": identity, "git": None, "packages": {}}
-    run.create(yaml.safe_dump(config), manifest, problems)
+    create(run, yaml.safe_dump(config), manifest, problems)
     (path / "scores").mkdir()
     with (
         run.samples_file().open("wb") as samples_file,
@@ -61,8 +62,8 @@ def fabricate(path: Path, samples: int, tokens: int = TOKENS) -> Run:
         for sample in _samples(samples, tokens):
             samples_file.write(records.encode(sample))
             score = Score(correct=sample.replicate % 3 > 0, answer="1", reason="compared")
-            verdict = Verdict(problem=sample.problem, replicate=sample.replicate, **asdict(score))
-            scores_file.write(records.encode(verdict))
+            record = ScoreRecord(*sample.key, **asdict(score))
+            scores_file.write(records.encode(record))
     return run
 
 
@@ -87,7 +88,9 @@ def _samples(count: int, mean: int) -> Iterator[Sample]:
             entropy=(rate + 0.05) * length,
             finish_reason=FinishReason.STOP,
             prompt_tokens=80,
-            cost=Cost(decoded=3 * length, prefilled=80, seconds=60.0, finished=1e9 + i),
+            cost=Cost(
+                decoded=3 * length, prefilled=80, seconds=60.0, finished=1e9 + i, attended=0.0
+            ),
             steps=steps,
         )
 

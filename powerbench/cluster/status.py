@@ -26,10 +26,10 @@ from powerbench.store import Run, find_runs, records
 from powerbench.store.lease import LEASE_TIMEOUT
 from powerbench.store.owner import COMPLETE, Writer
 from powerbench.store.run_folder import SAMPLES
-from powerbench.store.shard import WHOLE, Shard, of_suffix
+from powerbench.store.shard import WHOLE, Shard
 
 SILENT = 1.5
-"""A writer on another machine that has been silent for so many times the run's patience is lost."""
+"""A writer on another machine that has been silent for so many times the run's lease timeout is lost."""
 
 
 class Kind(StrEnum):
@@ -70,17 +70,17 @@ class Row:
     """Tokens decoded a second, since the writer's start."""
     left: float | None = None
     """Estimated seconds until the end, of a writer at work."""
-    under_way: int = 0
+    running: int = 0
     """Chains at work."""
     writer: Writer | None = None
 
 
 def state(writer: Writer, lease_timeout: float, now: float) -> State:
-    """What a writer does. patience: as the run was configured; now: seconds since 1970."""
+    """What a writer does. lease_timeout: as the run was configured; now: seconds since 1970."""
     if writer.ended is not None:
         return State(Kind.ENDED, writer.ended)
     alive, where = writer.alive(), ", ".join(x for x in (writer.host, writer.job) if x)
-    age = now - writer.heard
+    age = now - writer.last_heartbeat
     if alive is False:
         here = writer.host == platform.node()
         return State(
@@ -99,7 +99,7 @@ def state(writer: Writer, lease_timeout: float, now: float) -> State:
 
 def lease_timeout(settings: Mapping[str, Any]) -> float:
     """How long a writer of a run so configured may be silent, in seconds."""
-    found = settings.get("patience")
+    found = settings.get("lease_timeout")
     return float(found) if isinstance(found, int | float) else LEASE_TIMEOUT
 
 
@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
 
 def rows(run: Run, now: float) -> list[Row]:
     """Every shard that has been worked on, all of the partition that was last, and that one's sum."""
-    writers = {of_suffix(w.name.removeprefix(SAMPLES)): w for w in run.writers()}
+    writers = {Shard.from_suffix(w.name.removeprefix(SAMPLES)): w for w in run.writers()}
     known = {*writers, *run.shards()} or {WHOLE}
     last = max(writers, key=lambda shard: writers[shard].started, default=max(known))
     parts = sorted({*known, *(Shard(n, last.of) for n in range(1, last.of + 1))})
@@ -136,12 +136,12 @@ def rows(run: Run, now: float) -> list[Row]:
 
 def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer) -> Row:
     done = writer.done
-    if writer.ended is None:  # its last beat may be old, or it never came to one
+    if writer.ended is None:  # its last heartbeat may be old, or it never came to one
         done = max(done, sum(1 for _ in records.lines(run.samples_file(shard))))
     if how.words == COMPLETE and asked is not None and asked > writer.total:
         how = State(Kind.ENDED, "was complete; more is asked for by now")
     at_work = how.kind is Kind.AT_WORK
-    rate = writer.made / writer.seconds if writer.made and writer.seconds else None
+    rate = writer.made_here / writer.seconds if writer.made_here and writer.seconds else None
     return Row(
         run=str(run.path),
         shard=str(shard),
@@ -151,7 +151,7 @@ def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer) 
         per_minute=60 * rate if rate else None,
         tokens_per_second=writer.decoded / writer.seconds if rate else None,
         left=(writer.total - done) / rate if at_work and rate else None,
-        under_way=writer.under_way if at_work else 0,
+        running=writer.running if at_work else 0,
         writer=writer,
     )
 
@@ -181,7 +181,7 @@ def _sum(shards: Sequence[Row]) -> Row:
         per_minute=sum(row.per_minute or 0 for row in at_work) or None,
         tokens_per_second=sum(row.tokens_per_second or 0 for row in at_work) or None,
         left=None if others or None in ends else max((x for x in ends if x), default=None),
-        under_way=sum(row.under_way for row in at_work),
+        running=sum(row.running for row in at_work),
     )
 
 
@@ -256,7 +256,7 @@ def as_json(paths: Sequence[Path]) -> str:
 def line(row: Row) -> str:
     """One shard in one plain line."""
     words = [f"{_count(row)} samples", row.state.words, *_rates(row), _left(row)]
-    words += [f"{row.under_way} chains under way"] if row.under_way else []
+    words += [f"{row.running} chains running"] if row.running else []
     shard = f" {row.shard}" if row.shard != str(WHOLE) else ""
     return f"{row.run}{shard}: {', '.join(word for word in words if word)}{_log(row)}"
 
@@ -273,7 +273,7 @@ def _table(shown: Iterator[Row]) -> Table:
     for row in shown:
         name, above = "" if row.run == above else row.run, row.run
         cells = [name, row.shard, _count(row), row.state.words + _log(row)]
-        cells += ["\n".join(_rates(row)), _left(row), str(row.under_way or "")]
+        cells += ["\n".join(_rates(row)), _left(row), str(row.running or "")]
         table.add_row(*map(escape, cells))
     return table
 

@@ -30,7 +30,7 @@ from powerbench.errors import UserError, one_line, require
 from powerbench.run.plan import Plan, prepare
 from powerbench.store.owner import COMPLETE, Writer
 from powerbench.store.run_folder import SAMPLES
-from powerbench.store.shard import WHOLE, of_suffix, parse
+from powerbench.store.shard import WHOLE, Shard
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def check(jobs: Sequence[Sequence[str]]) -> list[Plan]:
         if rest not in prepared:
             prepared[rest] = prepare(compose(overrides))
         plan = prepared[rest]
-        plans.append(replace(plan, shard=parse(shards[0])) if shards else plan)
+        plans.append(replace(plan, shard=Shard.parse(shards[0])) if shards else plan)
     return plans
 
 
@@ -197,7 +197,7 @@ def _writers(plan: Plan, before: Mapping[str, int]) -> list[Writer]:
     return [
         writer
         for writer in plan.run.writers()
-        if of_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
+        if Shard.from_suffix(writer.name.removeprefix(SAMPLES)).within(plan.shard)
         and writer.number > before.get(writer.name, 0)
     ]
 

@@ -22,13 +22,11 @@ from powerbench.config import LAUNCHER, Job
 from powerbench.console import EXIT_SOME_FAILED, TIED, console, mistakes_in_one_line, show_log
 from powerbench.errors import UserError, one_line
 from powerbench.run.execute import execute
+from powerbench.store.owner import LOG
 
 APART = ("joblib", "ray")
 """Launchers whose workers serve job after job: in them, each job is a process of its own, so that what
 kills it kills nothing else."""
-
-LOG = "POWERBENCH_LOG"
-"""Names the file that a job's output goes to, in its environment."""
 
 LOGS = "POWERBENCH_LOGS"
 """Names the folder of a sweep's logs."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from powerbench.models.flops import contexts
 from powerbench.report.chains import PlainStep, StepCounts
 from powerbench.store import Run
 from powerbench.store.run_folder import Place
@@ -29,6 +28,11 @@ class _Record(msgspec.Struct, gc=False):
     prompt_tokens: int
     cost: Cost
     steps: tuple[PlainStep, ...] = ()
+
+    @property
+    def key(self) -> SampleKey:
+        """Its problem's name is interned: a run has far fewer of them than samples, each read with its own."""
+        return SampleKey(sys.intern(self.problem), self.replicate)
 
     @property
     def length(self) -> int:
@@ -75,7 +79,7 @@ class SampleStats(NamedTuple):
             decoded=cost.decoded,
             prefilled=cost.prefilled,
             speculated=cost.speculated,
-            contexts=_contexts(sample) if cost.attended is None else cost.attended,
+            contexts=cost.attended,
             proposals=sum([decoded > 0 for _, _, _, _, decoded, _ in steps]),
             accepted=sum([accepted for _, _, _, _, _, accepted in steps]),
             spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
@@ -95,23 +99,10 @@ def read_samples(run: Run) -> RunSamples:
     """Read the finished samples of a run, once and one at a time. Raises Damaged as `Run.stream` does."""
     stats, steps = dict[SampleKey, SampleStats](), StepCounts.of(run.config["sampler"])
     for place, sample in run.located(_Record):
-        # Interned: a run has far fewer problems than samples, each of which is read with a name of its own.
-        problem = sys.intern(sample.problem)
-        stats[SampleKey(problem, sample.replicate)] = SampleStats.of(place, sample)
+        stats[sample.key] = SampleStats.of(place, sample)
         if sample.steps:
-            steps.add(problem, sample.steps)
+            steps.add(sample.key.problem, sample.steps)
     return RunSamples(stats, steps)
-
-
-def _contexts(sample: _Record) -> float:
-    """As well as an earlier version's record tells: proposals start where they are known to, the blocks' first
-    drafts together where the response does."""
-    prompt, drafted = sample.prompt_tokens, sample.cost.decoded
-    proposed = 0.0
-    for _, restart, _, _, decoded, _ in sample.steps:
-        proposed += contexts(prompt + restart, decoded)
-        drafted -= decoded
-    return proposed + contexts(prompt, drafted) + contexts(0, sample.cost.prefilled)
 
 
 def logp_per_token(samples: Iterable[SampleStats]) -> list[float]:

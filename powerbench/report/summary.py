@@ -139,7 +139,7 @@ class Results:
     def texts(self, keys: Iterable[SampleKey]) -> dict[SampleKey, Sample]:
         """These samples in full: read again, but no others with them."""
         found = self.run.at(self.samples[key].place for key in keys)
-        return {SampleKey(sample.problem, sample.replicate): sample for sample in found}
+        return {sample.key: sample for sample in found}
 
     @cached_property
     def summary(self) -> Summary:

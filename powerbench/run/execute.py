@@ -21,6 +21,7 @@ from powerbench.run.verifier import asks_model, make_verifier
 from powerbench.store import Run
 from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE
+from powerbench.store.writing import sample_writer, write_metrics
 from powerbench.types import SampleKey
 from powerbench.verifiers.common import CannotScore, Verifier
 
@@ -37,11 +38,11 @@ def execute(job: Job, console: Console) -> Run:
     run = plan.run
     tracker: Tracker = job.build("tracker")
     engine = cache(plan.load)  # a finished run that is repeated loads nothing
-    with run.writing(plan.shard, plan.lease_timeout) as writing:
+    with sample_writer(run, plan.shard, plan.lease_timeout) as writing:
         plan.write_head()
         keys, missing = plan.keys(), plan.missing()
         writing.progress.total, writing.progress.done = len(keys), len(keys) - len(missing)
-        writing.beat()
+        writing.heartbeat()
         logger.info(_opening(plan, len(keys), len(missing)))
         if missing or not run.metrics:  # a finished run that is repeated has nothing to tell
             group = job.choices.get("experiment") or "none"
@@ -144,7 +145,7 @@ def _conclude(run: Run, console: Console, tracker: Tracker | None = None) -> Non
     """Write the metrics, tell the tracker, print the table."""
     results = Results.read(run)
     metrics = asdict(results.summary)
-    retry_while_full(lambda: run.write_metrics(metrics), run.path)
+    retry_while_full(lambda: write_metrics(run, metrics), run.path)
     if tracker is not None:
         tracker.finish(results)
     print_table(console, [results.summary])

@@ -14,19 +14,19 @@ from powerbench.run.plan import Plan
 from powerbench.run.progress import board
 from powerbench.run.scoring import Scoring
 from powerbench.run.tracking import Tracker
-from powerbench.store.run_folder import Writing
+from powerbench.store.writing import SampleWriter
 from powerbench.types import Outcome, Sample, SampleKey
 
 
 def generate(
-    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: Writing, meter: Meter
+    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: SampleWriter, meter: Meter
 ) -> Iterator[Sample | None]:
     """Make the samples of these keys, unfinished ones from where they stand; yield each after it is
     stored, None in between."""
     starts = plan.starts(keys, writing.resume)
     with closing(run_chains(starts, engine, meter, plan.speculate)) as events:  # type: ignore[type-var]
         for event in events:
-            writing.progress.decoded, writing.progress.under_way = meter.decoded, meter.under_way
+            writing.progress.decoded, writing.progress.running = meter.decoded, meter.under_way
             match event:
                 case Completed():
                     sample = _sample(plan, event)
@@ -68,7 +68,7 @@ def _generate(
     plan: Plan,
     engine: Engine,
     keys: Sequence[SampleKey],
-    writing: Writing,
+    writing: SampleWriter,
     tracker: Tracker,
     console: Console,
     scoring: Scoring,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from powerbench.errors import require
 from powerbench.models.base import Model, Tokenizer
 from powerbench.models.token_logprobs import Text
-from powerbench.store import Run, records
-from powerbench.store.lease import LEASE_TIMEOUT, leased
+from powerbench.store import Run
+from powerbench.store.writing import likelihood_writer
 from powerbench.types import Likelihood, Problem, Sample, SampleKey
 
 
@@ -22,19 +22,13 @@ def rescore(run: Run, model: Model, batch: int, device: str) -> int:
     batch: tokens of prompts and responses in one pass, padding included.
     Raises UserError for what does not fit the model's context, and if another process is at it.
     """
-    path = run.likelihoods_file(model.name)
-    path.parent.mkdir(exist_ok=True)
-    name = f"likelihoods-{path.stem}"
-    with (
-        leased(run.path, name, str(path), LEASE_TIMEOUT) as held,
-        records.appending(path, check_lease=held.require_held) as file,
-    ):
-        done = {SampleKey(each.problem, each.replicate) for each in run.likelihoods(model.name)}
+    with likelihood_writer(run, model.name) as write:
+        done = {each.key for each in run.likelihoods(model.name)}
         problems, tokenizer = run.problems(), model.tokenizer()
-        todo = [s for s in run.stream() if _key(s) not in done]
+        todo = [s for s in run.stream() if s.key not in done]
         if not todo:
             return 0
-        texts = {_key(s): _text(s, problems[s.problem], tokenizer) for s in todo}
+        texts = {s.key: _text(s, problems[s.problem], tokenizer) for s in todo}
         for key, text in texts.items():
             length = len(text.prompt) + len(text.response)
             require(
@@ -44,14 +38,10 @@ def rescore(run: Run, model: Model, batch: int, device: str) -> int:
             )
         scorer = model.scorer(device)
         for some in _batches(todo, texts, batch):
-            for sample, scored in zip(some, scorer([texts[_key(s)] for s in some]), strict=True):
-                retokenised = texts[_key(sample)].response != sample.tokens
-                file.write(Likelihood(*_key(sample), retokenised, *scored))
+            for sample, scored in zip(some, scorer([texts[s.key] for s in some]), strict=True):
+                retokenised = texts[sample.key].response != sample.tokens
+                write(Likelihood(*sample.key, retokenised, *scored))
         return len(todo)
-
-
-def _key(sample: Sample) -> SampleKey:
-    return SampleKey(sample.problem, sample.replicate)
 
 
 def _text(sample: Sample, problem: Problem, tokenizer: Tokenizer) -> Text:
@@ -66,7 +56,7 @@ def _batches(
     """Responses of like length together, so that little is padding."""
 
     def length(sample: Sample) -> int:
-        return sum(map(len, texts[_key(sample)]))
+        return sum(map(len, texts[sample.key]))
 
     some: list[Sample] = []
     for sample in sorted(samples, key=length):

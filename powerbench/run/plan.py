@@ -24,7 +24,8 @@ from powerbench.run.verifier import make_verifier
 from powerbench.samplers.common import Sampler
 from powerbench.store import Run
 from powerbench.store.provenance import digest_of, provenance
-from powerbench.store.shard import WHOLE, Shard, parse
+from powerbench.store.shard import WHOLE, Shard
+from powerbench.store.writing import create, reserve
 from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
 from powerbench.verifiers.common import Answering
 
@@ -52,7 +53,7 @@ class Plan:
     checkpoints: bool
     """Whether unfinished chains are saved at the end of every block."""
     lease_timeout: float
-    """Seconds without a beat after which a writer on another machine counts as dead."""
+    """Seconds without a heartbeat after which a writer on another machine counts as dead."""
     answer: Callable[[Problem, str], str | None] | None = None
     """The answer that a response gives, for samplers that vote."""
 
@@ -74,7 +75,7 @@ class Plan:
     def write_head(self) -> None:
         """Write the run folder's head."""
         config = yaml.safe_dump(dict(self.settings), sort_keys=False)
-        self.run.create(config, self.manifest, self.problems)
+        create(self.run, config, self.manifest, self.problems)
 
     def missing(self) -> list[SampleKey]:
         """The samples of the shard still to be made."""
@@ -119,7 +120,7 @@ def prepare(job: Job) -> Plan:
         if name != "limit" or config.limit is not None:
             require_integer(name, config[name], least)
     require_number("patience", config.lease_timeout, 0, 86400, "seconds")
-    shard = _part_of_job(parse(config.shard))
+    shard = _part_of_job(Shard.parse(config.shard))
     sampler: Sampler = job.build("sampler")
     model: Model = job.build("model")
     task = job.build("task")
@@ -167,7 +168,7 @@ def prepare(job: Job) -> Plan:
         "digest": digest,
         "identity": identity,
     }
-    run.reserve()
+    reserve(run)
     return Plan(
         settings=settings,
         manifest=manifest,

@@ -13,6 +13,7 @@ from powerbench.store import Run
 from powerbench.store.lease import LEASE_TIMEOUT
 from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE, Shard
+from powerbench.store.writing import score_writer
 from powerbench.types import Sample, SampleKey, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
 
@@ -25,7 +26,7 @@ class Response(NamedTuple):
 
     @classmethod
     def of(cls, sample: Sample) -> "Response":
-        return cls(SampleKey(sample.problem, sample.replicate), sample.text)
+        return cls(sample.key, sample.text)
 
 
 class Verdict(NamedTuple):
@@ -51,11 +52,11 @@ class Scoring:
         shard: Shard = WHOLE,
         lease_timeout: float = LEASE_TIMEOUT,
     ) -> None:
-        """lease_timeout: as for `Run.writing`."""
+        """lease_timeout: as for `sample_writer`."""
         self.run = run
         self.verifier = verifier
         self._file = partial(
-            run.score_writer, verifier.name, shard, lease_timeout, self._require_going
+            score_writer, run, verifier.name, shard, lease_timeout, self._require_going
         )
         self.submitted = 0
         self.undecided = 0

@@ -20,7 +20,7 @@ import numpy as np
 import powerbench
 from powerbench.store import records
 from powerbench.store.records import CheckLease, Damaged
-from powerbench.types import Checkpoint
+from powerbench.types import Checkpoint, Keyed
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,9 @@ _KINDS = {int: ("i8", np.dtype("<i8")), float: ("f8", np.dtype("<f8"))}
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The content of a file."""
+class CheckpointFile(Keyed):
+    """What a file holds: the checkpoint of one chain."""
 
-    problem: str
-    replicate: int
     version: str
     """Of powerbench: another one may not understand the state."""
     checkpoint: Checkpoint
@@ -65,12 +63,12 @@ class Checkpoints:
         """
         path = self.path(problem, replicate)
         packed = replace(checkpoint, state=_pack(checkpoint.state))
-        saved = Saved(problem, replicate, powerbench.__version__, packed)
+        saved = CheckpointFile(problem, replicate, powerbench.__version__, packed)
         content = records.encode(saved)
 
         def attempt() -> None:
             check_lease()
-            records.put(path, content)
+            records.write_atomic(path, content)
 
         records.retry_while_full(attempt, path)
 
@@ -96,13 +94,13 @@ class Checkpoints:
         self.path(problem, replicate).unlink(missing_ok=True)
 
 
-def read(path: Path) -> Saved:
+def read(path: Path) -> CheckpointFile:
     """The content of a checkpoint's file. Raises Damaged, FileNotFoundError."""
     content = path.read_bytes()
     if not content.endswith(b"\n") or not records.intact(content[:-1]):
         raise Damaged(str(path), "is damaged: its checksum does not fit", "remove it")
     try:
-        saved = msgspec.json.decode(content, type=Saved)
+        saved = msgspec.json.decode(content, type=CheckpointFile)
         return replace(saved, checkpoint=_unpacked(saved.checkpoint))
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(str(path), f"is damaged: {error}", "remove it") from error

@@ -14,7 +14,7 @@ import yaml
 
 from powerbench.errors import require
 from powerbench.store import Run
-from powerbench.store.records import put
+from powerbench.store.records import write_atomic
 from powerbench.types import Problem, Sample, SampleKey, Score
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ STEP = pa.struct(
     ]
 )
 
-VERDICT = pa.struct(
+SCORE = pa.struct(
     [
         ("verifier", pa.string()),
         ("value", pa.float64()),
@@ -69,10 +69,10 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("finished", pa.timestamp("ms", tz="UTC")),
         ("steps", pa.list_(STEP)),
-        ("verdicts", pa.list_(VERDICT)),
+        ("scores", pa.list_(SCORE)),
     ]
 )
-"""Columns. `value` is the verdict of the run's own verifier, null if there is none; log-likelihood and
+"""Columns. `value` is the score by the run's own verifier, null if there is none; log-likelihood and
 entropy are sums over tokens, in nats; the rest is named as in `powerbench.types`."""
 
 CARD = """
@@ -83,7 +83,7 @@ CARD = """
     from datasets import load_dataset
     responses = load_dataset("{folder}", split="train")
 
-`value` is the run's own verifier's verdict in [0, 1] (null: none, or undecided), `verdicts` has those of
+`value` is the run's own verifier's score in [0, 1] (null: none, or undecided), `scores` has those of
 all; `logp` and `entropy` are sums over the response's tokens under the base model, in nats; `decoded`
 counts rejected proposals too. The configuration and the provenance of a run are in its file's metadata,
 under the key `powerbench`.
@@ -121,13 +121,13 @@ def export(runs: Sequence[Run], out: Path) -> Path:
     }
     card = CARD.format(rows=total, runs=len(files), folder=out, notice=GATED if gated else "")
     path = out / "README.md"
-    put(path, f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{card}".encode())
+    write_atomic(path, f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{card}".encode())
     return path
 
 
 def _write(run: Run, file: Path) -> int:
     config, problems = run.config, run.problems()
-    verdicts = {name: run.scores(name) for name in run.verifiers()}
+    scores = {name: run.scores(name) for name in run.verifiers()}
     named = {
         "task": config["task"]["name"],
         "model": config["model"]["name"],
@@ -137,9 +137,7 @@ def _write(run: Run, file: Path) -> int:
     about = json.dumps({"config": config, "manifest": run.manifest})
     schema = SCHEMA.with_metadata({"powerbench": about})
     own = config["verifier"]["name"]
-    rows = (
-        named | _row(sample, problems[sample.problem], verdicts, own) for sample in run.stream()
-    )
+    rows = (named | _row(sample, problems[sample.problem], scores, own) for sample in run.stream())
     unfinished, count = file.with_suffix(".unfinished"), 0
     try:
         with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
@@ -155,13 +153,12 @@ def _write(run: Run, file: Path) -> int:
 def _row(
     sample: Sample,
     problem: Problem,
-    verdicts: Mapping[str, Mapping[SampleKey, Score]],
+    scores: Mapping[str, Mapping[SampleKey, Score]],
     verifier: str,
 ) -> dict[str, Any]:
     """verifier: the run's own."""
-    key = SampleKey(sample.problem, sample.replicate)
-    scores = {name: found[key] for name, found in verdicts.items() if key in found}
-    own = scores.get(verifier)
+    found = {name: given[sample.key] for name, given in scores.items() if sample.key in given}
+    own = found.get(verifier)
     cost = sample.cost
     return {
         "problem": sample.problem,
@@ -182,8 +179,8 @@ def _row(
         "seconds": cost.seconds,
         "finished": round(1000 * cost.finished),
         "steps": [step._asdict() for step in sample.steps],
-        "verdicts": [
+        "scores": [
             {"verifier": name, "value": score.value} | asdict(score)
-            for name, score in scores.items()
+            for name, score in found.items()
         ],
     }

@@ -4,8 +4,8 @@ Writers of one thing are counted: the n-th is who first made the file `writers/<
 highest n holds the lease. So taking over is a single exclusive creation, safe on shared file systems and
 among several who try; and a holder that was only asleep finds, before it writes anything, that there is
 a successor. A holder is dead if its process is (on the same machine), if its Slurm job was started again,
-or if its beat has not changed for PATIENCE seconds, counted by the clock of the one who waits: no two
-clocks are ever compared.
+or if its heartbeat has not changed for LEASE_TIMEOUT seconds, counted by the clock of the one who waits:
+no two clocks are ever compared.
 """
 
 import logging
@@ -32,54 +32,57 @@ from powerbench.store.owner import (
 logger = logging.getLogger(__name__)
 
 LEASE_TIMEOUT = 60.0
-"""Seconds without a beat after which a holder on another machine counts as dead."""
+"""Seconds without a heartbeat after which a holder on another machine counts as dead."""
 
-BEATS = 6
-"""How often a holder beats within that time."""
+HEARTBEATS = 6
+"""Of a living holder, within that time."""
 
 SOON = 1.0
 """Seconds of waiting that need no explanation."""
 
 
-class Lost(UserError):  # noqa: N818
+class LeaseLost(UserError):  # noqa: N818
     """Another process has taken the lease over."""
 
 
-class Held(UserError):  # noqa: N818
+class LeaseHeld(UserError):  # noqa: N818
     """Another process holds the lease."""
 
 
 class Lease:
-    """A lease that is held: to be had by `leased`."""
+    """A lease that is held. Obtained from `acquire`."""
 
     def __init__(self, folder: Path, writer: Writer, lease_timeout: float) -> None:
         self.progress = Progress(total=writer.total, done=writer.done)
-        self._folder, self._writer, self._every = folder, writer, lease_timeout / BEATS
+        self._folder, self._writer, self._every = folder, writer, lease_timeout / HEARTBEATS
         self._began = time.monotonic()
         self._over = threading.Event()
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._keep_beating, daemon=True)
+        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
         self._thread.start()
 
     def require_held(self) -> None:
-        """Raise Lost if another process holds the lease by now."""
+        """Raise LeaseLost if another process holds the lease by now."""
         name = self._writer.name
         if max(numbers(self._folder).get(name, []), default=0) != self._writer.number:
             last = latest(self._folder, name)
             who = f" ({last.who})" if last is not None else ""
-            raise Lost(
+            raise LeaseLost(
                 f"{self._folder.parent}: another process{who} has taken over, for this one was silent "
                 f"too long: stopping"
             )
 
-    def beat(self, ended: str | None = None) -> None:
+    def heartbeat(self, ended: str | None = None) -> None:
         """Tell that the holder is alive, and how far it is; or how it ended."""
-        with self._writing, suppress(Lost, OSError):  # a full disk, say: the next may get through
+        with (
+            self._writing,
+            suppress(LeaseLost, OSError),
+        ):  # a full disk, say: the next may get through
             self.require_held()
             self._writer = replace(
                 self._writer,
                 seconds=round(time.monotonic() - self._began, 3),
-                beat=self._writer.beat + 1,
+                heartbeat=self._writer.heartbeat + 1,
                 **asdict(self.progress) | {"ended": ended},
             )
             write(self._path, self._writer)
@@ -89,19 +92,19 @@ class Lease:
         self._over.set()
         self._thread.join()
         # If this fails, the holder looks as if killed, and is taken over as such.
-        self.beat(self.progress.ended or how)
+        self.heartbeat(self.progress.ended or how)
 
     @property
     def _path(self) -> Path:
         return file_of(self._folder, self._writer.name, self._writer.number)
 
-    def _keep_beating(self) -> None:
+    def _keep_alive(self) -> None:
         while not self._over.wait(self._every):
-            self.beat()
+            self.heartbeat()
 
 
 @contextmanager
-def leased(
+def acquire(
     folder: Path,
     name: str,
     what: str,
@@ -119,7 +122,7 @@ def leased(
         try:
             lease = Lease(writers, _take(writers, name, what, lease_timeout), lease_timeout)
             break
-        except Held:
+        except LeaseHeld:
             if time.monotonic() >= until:
                 raise
             time.sleep(0.05)
@@ -137,8 +140,8 @@ def leased(
     lease.end(COMPLETE)
 
 
-def dead(folder: Path, writer: Writer, what: str, lease_timeout: float = LEASE_TIMEOUT) -> bool:
-    """Whether a writer has ended or died; watches its beat where its process cannot be asked."""
+def is_dead(folder: Path, writer: Writer, what: str, lease_timeout: float = LEASE_TIMEOUT) -> bool:
+    """Whether a writer has ended or died; watches its heartbeat where its process cannot be asked."""
     alive = writer.alive()
     if alive is not None:
         return not alive
@@ -151,18 +154,18 @@ def dead(folder: Path, writer: Writer, what: str, lease_timeout: float = LEASE_T
             )
         time.sleep(min(0.2, lease_timeout / 10))
         now = latest(folder, writer.name)
-        if now is None or (now.number, now.beat) != (writer.number, writer.beat):
+        if now is None or (now.number, now.heartbeat) != (writer.number, writer.heartbeat):
             return now is not None and now.number == writer.number and now.ended is not None
     return True
 
 
-def retire(folder: Path, name: str, what: str, lease_timeout: float) -> Writer | None:
-    """Make a dead writer lose its lease, which nobody takes: should it be alive after all, it stops.
+def revoke(folder: Path, name: str, what: str, lease_timeout: float) -> Writer | None:
+    """Take a dead writer's lease from it, for nobody: should the writer be alive after all, it stops.
 
     Returns the writer that is alive, if one is.
     """
     while (last := latest(folder, name)) is not None and last.ended is None:
-        if not dead(folder, last, what, lease_timeout):
+        if not is_dead(folder, last, what, lease_timeout):
             now = latest(folder, name)
             if now is not None and now.number == last.number and now.ended is None:
                 return now
@@ -180,7 +183,7 @@ def _take(folder: Path, name: str, what: str, lease_timeout: float) -> Writer:
     folder.mkdir(exist_ok=True)
     last = latest(folder, name)
     if last is not None and last.ended is None:
-        if not dead(folder, last, what, lease_timeout):
+        if not is_dead(folder, last, what, lease_timeout):
             raise _refused(what, latest(folder, name))
         now = latest(folder, name) or last
         if now.number != last.number and now.ended is None:  # another process was quicker
@@ -204,6 +207,6 @@ def _take(folder: Path, name: str, what: str, lease_timeout: float) -> Writer:
     return writer
 
 
-def _refused(what: str, writer: Writer | None) -> Held:
+def _refused(what: str, writer: Writer | None) -> LeaseHeld:
     who = writer.who if writer is not None else "another process"
-    return Held(f"{what} is being written by {who}; wait for it, or stop it")
+    return LeaseHeld(f"{what} is being written by {who}; wait for it, or stop it")

@@ -23,6 +23,9 @@ from powerbench.store import records
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 """What file systems without links answer."""
 
+LOG = "POWERBENCH_LOG"
+"""The environment variable that names the file that a job's output goes to."""
+
 COMPLETE = "complete"
 """How a writer ends that has done all it was to do."""
 
@@ -32,10 +35,10 @@ class Writer:
     """Who holds, or held, a lease, and how far it is: what its file says."""
 
     host: str
-    boot: str
+    boot_id: str
     """Names the boot of the machine and the process namespace that `pid` belongs to."""
     pid: int
-    born: str
+    create_time: str
     """When the process was started, in the machine's own count: a number used again is another process."""
     job: str
     """The scheduler's name for the job, as in "slurm 123_4"; empty without one."""
@@ -46,8 +49,8 @@ class Writer:
     started: float
     """Seconds since 1970."""
     seconds: float = 0.0
-    """Since it started, up to its last beat."""
-    beat: int = 0
+    """Since it started, up to its last heartbeat."""
+    heartbeat: int = 0
     """Counts up while it is alive."""
     ended: str | None = None
     """How it ended; None: it is at work, or was killed."""
@@ -55,24 +58,24 @@ class Writer:
     """Samples of its shard, as asked for."""
     done: int = 0
     """Those of them that are finished."""
-    made: int = 0
+    made_here: int = 0
     """Those that it made itself."""
     decoded: int = 0
     """Tokens that it decoded."""
-    under_way: int = 0
+    running: int = 0
     """Chains at work."""
     name: str = ""
     number: int = 0
-    heard: float = 0.0
+    last_heartbeat: float = 0.0
     """When its file was last written, in seconds since 1970 by the file system's clock."""
 
     def alive(self) -> bool | None:
         """Whether the process lives; None if it is on another machine, and cannot be asked."""
         if self.ended is not None:
             return False
-        if (self.host, self.boot) == (platform.node(), _boot()):
-            return _born(self.pid) == self.born
-        here = _job()
+        if (self.host, self.boot_id) == (platform.node(), _boot_id()):
+            return _create_time(self.pid) == self.create_time
+        here = _scheduler_job()
         if self.job and here.name == self.job and here.restart > self.restart:
             return False
         return None
@@ -90,9 +93,9 @@ class Progress:
 
     total: int = 0
     done: int = 0
-    made: int = 0
+    made_here: int = 0
     decoded: int = 0
-    under_way: int = 0
+    running: int = 0
     ended: str | None = None
     """Set to say how it ended; otherwise that follows from how the context is left."""
 
@@ -108,11 +111,18 @@ def names(folder: Path) -> list[str]:
     return sorted(numbers(folder))
 
 
+def lease_of(run: Path, file: Path) -> str:
+    """The name of the lease on a file of records: `scores-math` for <run folder>/scores/math.jsonl."""
+    return "-".join(file.relative_to(run).with_suffix("").parts)
+
+
 def file_of(folder: Path, name: str, number: int) -> Path:
+    """The file of the number-th writer of a name. folder: that of the writers."""
     return folder / f"{name}.{number}.json"
 
 
 def numbers(folder: Path) -> dict[str, list[int]]:
+    """Of every name, the numbers of the writers that have a file."""
     found: dict[str, list[int]] = {}
     for file in folder.glob("*.json"):
         match = re.fullmatch(r"([^.].*)\.(\d+)\.json", file.name)
@@ -125,19 +135,19 @@ def _read(folder: Path, name: str, number: int) -> Writer | None:
     """A file that is empty or half written is that of a writer about which nothing is known yet."""
     path = file_of(folder, name, number)
     try:
-        heard, content = path.stat().st_mtime, path.read_bytes()
+        last_heartbeat, content = path.stat().st_mtime, path.read_bytes()
     except FileNotFoundError:  # a successor has removed it
         return latest(folder, name)
     try:
         writer = msgspec.json.decode(content, type=Writer)
     except msgspec.DecodeError:
-        writer = Writer("?", "?", 0, "", "", 0, "", heard)
-    return replace(writer, name=name, number=number, heard=heard)
+        writer = Writer("?", "?", 0, "", "", 0, "", last_heartbeat)
+    return replace(writer, name=name, number=number, last_heartbeat=last_heartbeat)
 
 
 def create(path: Path, writer: Writer) -> None:
     """Make a writer's file. Raises FileExistsError if another has made it: so only one can."""
-    new = path.with_name(f".{path.name}.{records.mine()}.new")
+    new = path.with_name(f".{path.name}.{records.unique_suffix()}.new")
     write(new, writer)
     try:
         os.link(new, path)  # the file appears with its content, on shared file systems too
@@ -154,11 +164,11 @@ def create(path: Path, writer: Writer) -> None:
 
 def write(path: Path, writer: Writer) -> None:
     """Write or replace a writer's file."""
-    records.put(path, records.encode(_said(writer)))
+    records.write_atomic(path, records.encode(_stored(writer)))
 
 
-def _said(writer: Writer) -> Mapping[str, Any]:
-    filled_on_reading = {"name", "number", "heard"}
+def _stored(writer: Writer) -> Mapping[str, Any]:
+    filled_on_reading = {"name", "number", "last_heartbeat"}
     return {k: v for k, v in asdict(writer).items() if k not in filled_on_reading}
 
 
@@ -166,40 +176,44 @@ def _said(writer: Writer) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class SchedulerJob:
+    """A job of Slurm's; its name is empty where there is none."""
+
     name: str
     restart: int
+    """How often it has been started again."""
 
 
-def _job() -> _Job:
+def _scheduler_job() -> SchedulerJob:
     """The scheduler's job that this process belongs to."""
     number = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
     if not number:
-        return _Job("", 0)
+        return SchedulerJob("", 0)
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     rank = os.environ.get("SLURM_PROCID", "0")
     name = (
         f"slurm {number}" + (f"_{task}" if task else "") + (f" task {rank}" if rank != "0" else "")
     )
-    return _Job(name, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+    return SchedulerJob(name, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
 
 def myself() -> Writer:
-    pid, job = os.getpid(), _job()
+    """This process, with nothing written yet."""
+    pid, job = os.getpid(), _scheduler_job()
     return Writer(
         host=platform.node(),
-        boot=_boot(),
+        boot_id=_boot_id(),
         pid=pid,
-        born=_born(pid),
+        create_time=_create_time(pid),
         job=job.name,
         restart=job.restart,
-        log=os.environ.get("POWERBENCH_LOG", ""),
+        log=os.environ.get(LOG, ""),
         started=round(time.time(), 3),
     )
 
 
 @cache
-def _boot() -> str:
+def _boot_id() -> str:
     """Containers may share a host's name, but not its process numbers."""
     parts = []
     with suppress(OSError):
@@ -208,7 +222,7 @@ def _boot() -> str:
     return " ".join(parts)
 
 
-def _born(pid: int) -> str:
+def _create_time(pid: int) -> str:
     """When a process was started; empty if there is none, or only its remains.
 
     On Linux in ticks since the boot, which no change of the clock moves.

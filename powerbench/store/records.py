@@ -13,7 +13,7 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -57,7 +57,7 @@ class Line(NamedTuple):
 
 def encode(record: Any) -> bytes:
     """A record (a dataclass, a NamedTuple, plain data) as a line, with checksum and newline."""
-    return sealed(_encoder.encode(record)) + b"\n"
+    return with_checksum(_encoder.encode(record)) + b"\n"
 
 
 def lines(path: Path) -> Iterator[Line]:
@@ -119,30 +119,21 @@ def torn(path: Path) -> int:
         return _length_of_tail(file)
 
 
-def salvage(content: bytes) -> list[bytes]:
-    """The intact lines within a damaged one: those that it was made of, if newlines between them are lost."""
-    found, starts = [], [0]
-    for match in _CRC.finditer(content):
-        pieces = (content[start : match.end()] for start in starts)
-        found += [piece for piece in pieces if intact(piece)]
-        starts = [match.end(), match.end() + 1]  # without a byte in between, or with a changed one
-    return found
-
-
-def sealed(content: bytes) -> bytes:
+def with_checksum(content: bytes) -> bytes:
     """A JSON object as a line with a checksum, without the newline."""
     body = content.rstrip()[:-1]
     return b'%b,"crc":"%08x"}' % (body, zlib.crc32(body))
 
 
 def _damaged(path: Path, line: Line, why: str) -> Damaged:
-    return Damaged(f"{path} line {line.number}", f"is damaged: {why}", set_aside(path))
+    return Damaged(f"{path} line {line.number}", f"is damaged: {why}", remedy(path))
 
 
-def set_aside(path: Path) -> str:
-    """What mends a damaged line of a file of a run."""
-    folder = path.parent.parent if path.parent.name == "scores" else path.parent
-    return f"`powerbench verify --mend {folder}` sets it aside"
+def remedy(path: Path) -> str:
+    """What to do about a damaged line of a file of a run."""
+    inside = path.parent.name in ("scores", "likelihoods")
+    folder = path.parent.parent if inside else path.parent
+    return f"`powerbench verify --repair {folder}` quarantines it"
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -223,7 +214,7 @@ def appending(
         yield Appender(path, file, wait, check_lease)
 
 
-def put(path: Path, content: bytes, durable: bool = False) -> None:
+def write_atomic(path: Path, content: bytes, durable: bool = False) -> None:
     """Write a whole file at once: a crash of the process leaves the old one or the new one.
 
     durable: so does a crash of the machine.
@@ -232,19 +223,19 @@ def put(path: Path, content: bytes, durable: bool = False) -> None:
         file.write(content)
 
 
-def rewrite(path: Path, changed: Mapping[int, Sequence[bytes]]) -> None:
-    """Put other lines, or none, in the place of some lines of a file, which are named by their numbers;
-    at once and durably, and only by the one writer of the file."""
+def drop_lines(path: Path, numbers: Container[int]) -> None:
+    """Take lines, named by their numbers, out of a file: at once and durably, and only by the one writer
+    of the file."""
     with _replacing(path, durable=True) as file:
         for line in lines(path):
-            for content in changed.get(line.number, [line.content]):
-                file.write(content + b"\n")
+            if line.number not in numbers:
+                file.write(line.content + b"\n")
 
 
 @contextmanager
 def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
     """A file that takes the place of another when it is complete."""
-    unfinished = path.with_name(f".{path.name}.{mine()}")
+    unfinished = path.with_name(f".{path.name}.{unique_suffix()}")
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -259,7 +250,7 @@ def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
         raise
 
 
-def mine() -> str:
+def unique_suffix() -> str:
     """Names what only this thread makes, among all processes of all machines."""
     return f"{platform.node()}.{os.getpid()}.{threading.get_ident()}"
 

@@ -15,6 +15,25 @@ class Shard:
     number: int
     of: int
 
+    @classmethod
+    def parse(cls, text: str | None) -> "Shard":
+        """The shard that a setting names, such as "2/8"; None is the whole. Raises UserError."""
+        if text in (None, "null"):  # the latter as it stands on a command line
+            return WHOLE
+        match = re.fullmatch(r"(\d+)/(\d+)", str(text))
+        shard = cls(int(match[1]), int(match[2])) if match else None
+        if shard is None or not 1 <= shard.number <= shard.of:
+            raise UserError(
+                f"shard must be like 2/8 (the second of eight parts) or null for the whole run, got {text}"
+            )
+        return shard
+
+    @classmethod
+    def from_suffix(cls, suffix: str) -> "Shard":
+        """The shard whose files have this suffix."""
+        match = re.fullmatch(r"-(\d+)-of-(\d+)", suffix)
+        return cls(int(match[1]), int(match[2])) if match else WHOLE
+
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
@@ -47,20 +66,7 @@ class Shard:
 WHOLE = Shard(1, 1)
 
 
-def parse(text: str | None) -> Shard:
-    """The shard that a setting names, such as "2/8"; None is the whole. Raises UserError."""
-    if text in (None, "null"):  # the latter as it stands on a command line
-        return WHOLE
-    match = re.fullmatch(r"(\d+)/(\d+)", str(text))
-    shard = Shard(int(match[1]), int(match[2])) if match else None
-    if shard is None or not 1 <= shard.number <= shard.of:
-        raise UserError(
-            f"shard must be like 2/8 (the second of eight parts) or null for the whole run, got {text}"
-        )
-    return shard
-
-
-def spread(setting: str) -> str:
+def expand(setting: str) -> str:
     """`shard=all/4` as the sweep that it stands for, `shard=1/4,2/4,3/4,4/4`; any other setting as it is."""
     match = re.fullmatch(r"shard=all/(\d+)", setting)
     if match is None:
@@ -68,9 +74,3 @@ def spread(setting: str) -> str:
     of = int(match[1])
     require(of > 0, f"{setting}: a run has at least one part")
     return "shard=" + ",".join(str(Shard(number, of)) for number in range(1, of + 1))
-
-
-def of_suffix(suffix: str) -> Shard:
-    """The shard whose files have this suffix."""
-    match = re.fullmatch(r"-(\d+)-of-(\d+)", suffix)
-    return Shard(int(match[1]), int(match[2])) if match else WHOLE

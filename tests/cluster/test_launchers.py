@@ -54,7 +54,7 @@ def test_slurm_jobs_are_killed_and_requeued(tmp_path: Path, plain: Samples) -> N
     check_killed(finish(sweep), killed, FIRST)
     second = next(w for w in requeued.writers() if w.name == writer.name)
     assert (second.job, second.restart) == (writer.job, 1)
-    assert 0 < second.made < second.done  # it went on where the first was stopped
+    assert 0 < second.made_here < second.done  # it went on where the first was stopped
     check_whole(finish(start(tmp_path, *SLURM)), tmp_path, plain)
 
 
@@ -72,7 +72,7 @@ def test_a_slurm_job_that_is_warned_of_its_end_puts_itself_back(
     assert done.code == 0, done.said
     second = next(w for w in run.writers() if w.name == writer.name)
     assert second.job == writer.job and second.restart >= 1
-    assert second.made < second.done == second.total
+    assert second.made_here < second.done == second.total
     assert samples(tmp_path).items() <= plain.items()
     assert len(samples(tmp_path)) == second.total * 2
 

@@ -20,26 +20,27 @@ from powerbench.cluster.status import Kind, line, rows, state
 from powerbench.store import Run, find_runs
 from powerbench.store.owner import Writer, file_of, myself, write
 from powerbench.store.shard import Shard
+from powerbench.store.writing import create
 from powerbench.types import Problem, Prompt
 
 NOW = 1e9
 ELSEWHERE = Writer(
     host="node7",
-    boot="b",
+    boot_id="b",
     pid=12,
-    born="1",
+    create_time="1",
     job="slurm 3_1",
     restart=0,
     log="logs/3_1.txt",
     started=NOW - 700,
     seconds=600.0,
-    beat=60,
+    heartbeat=60,
     total=50,
     done=30,
-    made=20,
+    made_here=20,
     decoded=60_000,
-    under_way=8,
-    heard=NOW - 5,
+    running=8,
+    last_heartbeat=NOW - 5,
 )
 
 
@@ -48,7 +49,7 @@ def run(tmp_path: Path) -> Run:
     """Ten problems, of each ten responses asked for."""
     run = Run(tmp_path / "task/model/power-0")
     problems = [Problem(f"p{i}", Prompt("?"), "1") for i in range(10)]
-    run.create("limit: null\nreplicates: 10\npatience: 60\n", {}, problems)
+    create(run, "limit: null\nreplicates: 10\nlease_timeout: 60\n", {}, problems)
     return run
 
 
@@ -65,14 +66,14 @@ def row(run: Run, shard: str) -> status.Row:
     ("changes", "kind", "words"),
     [
         ({}, Kind.AT_WORK, "at work on node7, slurm 3_1"),
-        ({"heard": NOW - 80}, Kind.AT_WORK, "at work on node7, slurm 3_1"),
+        ({"last_heartbeat": NOW - 80}, Kind.AT_WORK, "at work on node7, slurm 3_1"),
         (
-            {"heard": NOW - 600},
+            {"last_heartbeat": NOW - 600},
             Kind.SILENT,
             "silent for 10 min on node7, slurm 3_1: lost, or cut off",
         ),
-        ({"heard": NOW + 3600}, Kind.UNCLEAR, "clocks differ"),
-        ({"ended": "complete", "heard": NOW - 1e6}, Kind.ENDED, "complete"),
+        ({"last_heartbeat": NOW + 3600}, Kind.UNCLEAR, "clocks differ"),
+        ({"ended": "complete", "last_heartbeat": NOW - 1e6}, Kind.ENDED, "complete"),
         ({"ended": "interrupted"}, Kind.ENDED, "interrupted"),
     ],
 )
@@ -83,15 +84,18 @@ def test_what_a_writer_elsewhere_does(changes: dict[str, Any], kind: Kind, words
 
 
 def test_a_dead_process_of_this_machine_was_killed() -> None:
-    dead = replace(myself(), born="1", heard=NOW)
+    dead = replace(myself(), create_time="1", last_heartbeat=NOW)
     assert state(dead, 60.0, NOW).words == f"was killed (pid {dead.pid} on this machine)"
-    assert state(replace(myself(), heard=NOW), 60.0, NOW).words == f"at work on {platform.node()}"
+    assert (
+        state(replace(myself(), last_heartbeat=NOW), 60.0, NOW).words
+        == f"at work on {platform.node()}"
+    )
 
 
 def test_rate_and_estimated_end_follow_from_what_a_writer_made(run: Run) -> None:
     put(run, Shard(1, 2), ELSEWHERE)
     found = row(run, "1/2")
-    assert (found.done, found.total, found.under_way) == (30, 50, 8)
+    assert (found.done, found.total, found.running) == (30, 50, 8)
     assert found.per_minute == pytest.approx(2.0)  # 20 in 600 s
     assert found.tokens_per_second == pytest.approx(100.0)
     assert found.left == pytest.approx(600.0)  # 20 more
@@ -103,7 +107,7 @@ def test_rate_and_estimated_end_follow_from_what_a_writer_made(run: Run) -> None
 
 def test_the_run_is_the_sum_of_its_shards(run: Run) -> None:
     put(run, Shard(1, 3), ELSEWHERE)
-    put(run, Shard(2, 3), replace(ELSEWHERE, made=10, done=20, total=33))
+    put(run, Shard(2, 3), replace(ELSEWHERE, made_here=10, done=20, total=33))
     assert [each.shard for each in rows(run, time.time())] == ["1/3", "2/3", "3/3", "all"]
     waits, whole = row(run, "3/3"), row(run, "all")
     assert (waits.done, waits.total, waits.state.words) == (0, 33, "not started")
@@ -141,15 +145,20 @@ def test_of_a_bad_end_the_log_is_named(run: Run) -> None:
 def test_samples_are_counted_where_a_writer_came_to_no_beat(run: Run) -> None:
     """Such as one that was killed early, or that is waiting for space on a full disk."""
     run.samples_file(Shard(1, 1)).write_bytes(b"{}\n" * 41)
-    dead = replace(myself(), born="1", total=100, done=30)
-    for writer, state_ in ((dead, "was killed"), (replace(dead, born=myself().born), "at work")):
+    dead = replace(myself(), create_time="1", total=100, done=30)
+    for writer, state_ in (
+        (dead, "was killed"),
+        (replace(dead, create_time=myself().create_time), "at work"),
+    ):
         put(run, Shard(1, 1), writer)
         found = row(run, "1/1")
         assert (found.done, found.total) == (41, 100)
         assert state_ in found.state.words
 
 
-@pytest.mark.parametrize("config", [None, "", "[", "limit: three\nreplicates: x\npatience: y\n"])
+@pytest.mark.parametrize(
+    "config", [None, "", "[", "limit: three\nreplicates: x\nlease_timeout: y\n"]
+)
 def test_a_damaged_head_keeps_nothing_from_being_shown(run: Run, config: str | None) -> None:
     put(run, Shard(1, 2), ELSEWHERE)
     if config is None:

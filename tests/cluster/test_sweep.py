@@ -12,7 +12,8 @@ from powerbench.cli import main
 from powerbench.cluster import sweep
 from powerbench.errors import UserError
 from powerbench.store import Run, find_runs
-from powerbench.store.shard import Shard, spread
+from powerbench.store.shard import Shard, expand
+from powerbench.store.writing import sample_writer
 
 TOY = ("model=toy", "engine=toy", "task=math_mini", "limit=4", "max_tokens=8", "blocks=2")
 SMALL = (*TOY, "tracker=none")
@@ -70,7 +71,7 @@ def test_a_job_that_fails_stops_no_other_and_is_named(
     assert run("-m", "sampler=base", f"runs={tmp_path}") == 0
     (base,) = find_runs([tmp_path])
     again = ("-m", "sampler=base,power", "replicates=2", f"runs={tmp_path}")
-    with base.writing():
+    with sample_writer(base):
         assert run(*again) == 1
     said = capsys.readouterr().out
     assert f"FAILED {base.path}: " in said
@@ -130,7 +131,7 @@ def test_a_run_knows_the_command_that_makes_it_alone(tmp_path: Path) -> None:
 
 
 def test_all_of_a_partition_is_written_short() -> None:
-    assert spread("shard=all/3") == "shard=1/3,2/3,3/3"
-    assert spread("shard=2/3") == "shard=2/3"
+    assert expand("shard=all/3") == "shard=1/3,2/3,3/3"
+    assert expand("shard=2/3") == "shard=2/3"
     with pytest.raises(UserError):
-        spread("shard=all/0")
+        expand("shard=all/0")

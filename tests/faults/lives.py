@@ -10,7 +10,7 @@ from pathlib import Path
 
 from powerbench.cli import main
 from powerbench.store import Run, find_runs
-from powerbench.store.verify import examine
+from powerbench.store.verify import verify
 from powerbench.types import Sample, SampleKey
 
 TOY = (
@@ -69,7 +69,7 @@ def check(runs: Path, whole: Samples) -> Run | None:
     if not any(runs.rglob("manifest.json")):
         return None
     (run,) = find_runs([runs])
-    health = examine(run)
+    health = verify(run)
     assert health.damaged == 0, health.findings
     assert whole.items() >= samples(runs).items()
     return run

@@ -15,7 +15,7 @@ from lives import TOY, Samples, check, life, samples, warm_up
 
 from powerbench.cli import main
 from powerbench.store import find_runs
-from powerbench.store.verify import examine
+from powerbench.store.verify import verify
 
 pytestmark = pytest.mark.faults
 
@@ -63,7 +63,7 @@ def test_a_full_disk_pauses_the_run_and_costs_nothing(small_disk: Path, whole: S
     said = read_until(run.stdout, "paused: ")
     assert "No space left on device; free some space, and it goes on" in said
     (folder,) = find_runs([small_disk])
-    assert examine(folder).damaged == 0
+    assert verify(folder).damaged == 0
     assert whole.items() >= samples(small_disk).items()
     assert len(samples(small_disk)) < len(whole)
     time.sleep(1)
@@ -72,7 +72,7 @@ def test_a_full_disk_pauses_the_run_and_costs_nothing(small_disk: Path, whole: S
     read_until(run.stdout, "there is space again: going on")
     run.communicate()
     assert samples(small_disk) == whole
-    assert examine(folder).damaged == 0
+    assert verify(folder).damaged == 0
 
 
 def test_a_run_that_is_killed_on_a_full_disk_goes_on_when_there_is_space(

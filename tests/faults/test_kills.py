@@ -16,7 +16,7 @@ import pytest
 from lives import TOY, check, life, samples, warm_up
 
 from powerbench.store import find_runs
-from powerbench.store.verify import examine
+from powerbench.store.verify import verify
 
 pytestmark = pytest.mark.faults
 
@@ -111,7 +111,7 @@ def test_ten_kills_lose_and_double_no_key_without_deterministic_mode(tmp_path: P
     what rounding makes of them in another batch: for most samples nothing."""
     killed_and_resumed(tmp_path / "hit", 10, "replicates=10")
     (run,) = find_runs([tmp_path / "hit"])
-    assert examine(run).damaged == 0
+    assert verify(run).damaged == 0
     assert run.keys() == {(problem, r) for problem in run.problems() for r in range(10)}
     assert command(tmp_path / "whole", "replicates=10").wait() == 0
     (whole,) = find_runs([tmp_path / "whole"])

@@ -9,6 +9,7 @@ import yaml
 from powerbench.report.build import write
 from powerbench.report.summary import Results, Summary
 from powerbench.store import Run
+from powerbench.store.writing import create, sample_writer, score_writer
 from powerbench.types import Cost, FinishReason, Problem, Prompt, Sample, SampleKey, Score, Step
 
 STEPS = (
@@ -28,7 +29,7 @@ def sample(problem: str = "p0", replicate: int = 0, length: int = 4, **changes: 
         "entropy": 0.25 * length,
         "finish_reason": FinishReason.STOP,
         "prompt_tokens": 7,
-        "cost": Cost(decoded=length, prefilled=7, seconds=1.0, finished=100.0),
+        "cost": Cost(decoded=length, prefilled=7, seconds=1.0, finished=100.0, attended=70.0),
     }
     return Sample(problem, replicate, **fields | changes)
 
@@ -69,8 +70,8 @@ def write_run(
         "digest": "12345678",
         **(manifest or {}),
     }
-    run.create(yaml.safe_dump(config), made_by, shown)
-    with run.writing() as writing:
+    create(run, yaml.safe_dump(config), made_by, shown)
+    with sample_writer(run) as writing:
         for one in samples:
             writing.write(one)
     if scores is not None:
@@ -80,7 +81,7 @@ def write_run(
 
 def write_scores(run: Run, verifier: str, scores: Mapping[tuple[str, int], Score]) -> None:
     """The verdicts of one verifier."""
-    with run.score_writer(verifier) as write:
+    with score_writer(run, verifier) as write:
         for key, score in scores.items():
             write(SampleKey(*key), score)
 

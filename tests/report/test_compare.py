@@ -31,7 +31,7 @@ def run(folder: Path, name: str, decoded: int, seconds: float, best: int) -> Res
     """Two problems x four responses of 10 tokens, one right each: the `best`-th likeliest of all."""
     samples, scores = [], {}
     for i, r in product(range(2), range(4)):
-        cost = Cost(decoded, 7, seconds, 1000.0 * (4 * i + r))
+        cost = Cost(decoded, 7, seconds, 1000.0 * (4 * i + r), 0.0)
         tokens = tuple(range(10)) if r < 2 else tuple(range(100 * r, 100 * r + 10))
         one = sample(f"p{i}", r, length=10, logp=-5.0 - r, cost=cost, tokens=tokens)
         samples.append(one)

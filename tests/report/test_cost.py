@@ -12,7 +12,8 @@ from powerbench.models.flops import Size, flops
 from powerbench.report.tables.lengths import table as lengths_table
 from powerbench.report.tables.results import cost
 from powerbench.report.tables.table import text
-from powerbench.store.shard import parse
+from powerbench.store.shard import Shard
+from powerbench.store.writing import sample_writer
 from powerbench.types import Cost, Step
 
 SIZE = Size(1000, 900, 2, 8)
@@ -22,8 +23,9 @@ MADE_BY = {"model": {"size": SIZE._asdict()}, "hardware": {"accelerators": ["A"]
 def test_every_decoded_and_prefilled_token_is_counted_at_its_place(tmp_path: Path) -> None:
     """A prompt of 7 that is computed, 5 tokens drafted, and 2 proposed after 3 of the response."""
     steps = (Step(0, 3, -3.0, -4.0, 2, False), Step(0, 5, -3.0, None, 0, False))
-    one = sample(length=5, steps=steps, cost=Cost(decoded=7, prefilled=7, seconds=1, finished=9))
     contexts = sum(range(1, 8)) + sum(7 + i for i in range(1, 6)) + sum(10 + i for i in (1, 2))
+    paid = Cost(decoded=7, prefilled=7, seconds=1, finished=9, attended=contexts)
+    one = sample(length=5, steps=steps, cost=paid)
     found = summarise(write_run(tmp_path / "power-1", [one], manifest=MADE_BY))
     assert found.flops == flops(SIZE, 14, contexts)
     assert summarise(write_run(tmp_path / "power-2", [one])).flops is None
@@ -34,8 +36,8 @@ def test_gpu_hours_are_those_of_every_shard(tmp_path: Path) -> None:
     name, engine = tmp_path / "power-1", {"tensor_parallel_size": 4}
     run = write_run(name, [], manifest=MADE_BY, engine=engine, problems=["p1", "p2"])
     for i in (1, 2):
-        with run.writing(parse(f"{i}/2")) as writing:
-            writing.write(sample(f"p{i}", cost=Cost(4, 7, 1800.0, 5000.0)))
+        with sample_writer(run, Shard.parse(f"{i}/2")) as writing:
+            writing.write(sample(f"p{i}", cost=Cost(4, 7, 1800.0, 5000.0, 0.0)))
     found = summarise(run)
     assert found.seconds == pytest.approx(1800)
     assert found.gpu_hours == pytest.approx(4.0)
@@ -48,14 +50,14 @@ def test_a_cpu_has_no_gpu_hours(tmp_path: Path) -> None:
 
 
 def test_what_was_decoded_ahead_is_shown(tmp_path: Path) -> None:
-    one = sample(cost=Cost(40, 7, 1.0, 9.0, speculated=11))
+    one = sample(cost=Cost(40, 7, 1.0, 9.0, 0.0, speculated=11))
     (row,) = cost([summarise(write_run(tmp_path / "power-1", [one]))]).rows
     assert row[6:9] == (40, 11, 7)
 
 
 def test_lengths_are_set_beside_the_papers(tmp_path: Path) -> None:
     settings = {"max_tokens": 3072, "blocks": 16, "steps": 10}
-    samples = [sample(f"p{i}", length=669 + i % 21, cost=Cost(6000, 7, 1, 9)) for i in range(42)]
+    samples = [sample(f"p{i}", length=669 + i % 21, cost=Cost(6000, 7, 1, 9, 0)) for i in range(42)]
     run = write_run(tmp_path / "power-1", samples, model="qwen2.5-math-7b", settings=settings)
     (row,) = lengths_table([summarise(run)]).rows
     assert text(row[3], ",.1f").startswith("679.0 [")

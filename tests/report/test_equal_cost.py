@@ -53,7 +53,8 @@ def plain(tmp_path: Path) -> Results:
 def chain(tmp_path: Path, decoded: int) -> Results:
     """One response to each of two problems, both right."""
     samples: list[Sample] = [
-        sample(f"p{i}", length=10, steps=STEPS, cost=Cost(decoded, 7, 1.0, 9.0)) for i in range(2)
+        sample(f"p{i}", length=10, steps=STEPS, cost=Cost(decoded, 7, 1.0, 9.0, 0.0))
+        for i in range(2)
     ]
     scores = {(f"p{i}", 0): Score(correct=True) for i in range(2)}
     return Results.read(write_run(tmp_path / "power-1", samples, scores))

@@ -21,7 +21,7 @@ SIZE = {"parameters": 100, "multiplied": 100, "layers": 1, "attention": 8}
 
 
 def power(folder: Path, name: str, every: int = 2, **changed: float) -> Run:
-    samples = grid(6, 1, steps=STEPS, cost=Cost(40, 7, 1.0, 100.0))
+    samples = grid(6, 1, steps=STEPS, cost=Cost(40, 7, 1.0, 100.0, 0.0))
     return write_run(
         folder / f"power-{name}",
         samples,

@@ -13,6 +13,7 @@ from powerbench.report.summary import Summary, labels
 from powerbench.report.tables.results import results as results_table
 from powerbench.report.tables.table import markdown
 from powerbench.stats.intervals import wilson
+from powerbench.store.writing import create
 from powerbench.types import Cost, FinishReason, Score
 
 
@@ -41,11 +42,11 @@ def test_likelihood_and_confidence_are_means_over_responses_of_means_over_tokens
 
 def test_cost_counts_rejected_proposals(tmp_path: Path) -> None:
     samples = [
-        sample("p0", length=5, cost=Cost(40, 9, 1, 1), steps=STEPS),
+        sample("p0", length=5, cost=Cost(40, 9, 1, 1, 0), steps=STEPS),
         sample(
             "p1",
             length=15,
-            cost=Cost(60, 21, 1, 1),
+            cost=Cost(60, 21, 1, 1, 0),
             steps=STEPS[1:],
             finish_reason=FinishReason.LENGTH,
         ),
@@ -65,7 +66,7 @@ def test_overlapping_responses_share_their_time_and_interruptions_do_not_count(
     tmp_path: Path,
 ) -> None:
     ends = [(10, 110), (8, 109), (3, 112), (5, 1005)]  # 100..110, 101..109, 109..112; 1000..1005
-    samples = [sample(f"p{i}", cost=Cost(4, 7, s, end)) for i, (s, end) in enumerate(ends)]
+    samples = [sample(f"p{i}", cost=Cost(4, 7, s, end, 0)) for i, (s, end) in enumerate(ends)]
     assert summarise(write_run(tmp_path / "base-1", samples)).seconds == pytest.approx(12 + 5)
 
 
@@ -163,7 +164,7 @@ def test_the_length_controlled_win_rate_needs_difficulties_only(tmp_path: Path) 
         replace(p, meta={"difficulty": (i % 5) - 2.0})
         for i, p in enumerate(run.problems().values())
     ]
-    run.create((run.path / "config.yaml").read_text(), run.manifest, with_difficulty)
+    create(run, (run.path / "config.yaml").read_text(), run.manifest, with_difficulty)
     found = summarise(run).length_controlled
     assert found is not None and found.n == 30
     assert found.interval.low < found.mean < found.interval.high

@@ -17,6 +17,7 @@ from powerbench.cli import main
 from powerbench.config import compose
 from powerbench.run.plan import prepare
 from powerbench.store import Run, find_runs
+from powerbench.store.writing import score_writer
 from powerbench.types import Problem, Sample
 from powerbench.verifiers.math import MathVerifier
 
@@ -153,7 +154,7 @@ def test_scores_that_cannot_be_written_cost_no_sample_and_stop_no_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = prepare(compose([*TOY, "limit=2", f"runs={tmp_path}"])).run.path
-    with Run(folder).score_writer("math"), pytest.raises(SystemExit) as stopped:
+    with score_writer(Run(folder), "math"), pytest.raises(SystemExit) as stopped:
         main(["run", "-m", *TOY, "limit=2", "seed=0,1", f"runs={tmp_path}"])
     assert stopped.value.code == 1
     assert "scores/math.jsonl is being written by process" in capsys.readouterr().err

@@ -18,6 +18,7 @@ import pytest
 
 from powerbench.run.scoring import Response, Scoring
 from powerbench.store import Run, records
+from powerbench.store.writing import create
 from powerbench.types import Problem, Prompt, SampleKey, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore
 
@@ -26,8 +27,11 @@ DEADLINE = 30.0
 
 def make_run(path: Path, problems: int) -> Run:
     run = Run(path)
-    run.create(
-        "verifier: {name: fake}\n", {}, [Problem(str(i), Prompt("?"), "") for i in range(problems)]
+    create(
+        run,
+        "verifier: {name: fake}\n",
+        {},
+        [Problem(str(i), Prompt("?"), "") for i in range(problems)],
     )
     return run
 

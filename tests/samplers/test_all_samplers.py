@@ -97,7 +97,7 @@ def test_a_chain_goes_on_from_each_saved_state_as_if_never_stopped(name: str) ->
     whole, saved = run(name, 7)
     for each in saved:
         state = json.loads(json.dumps(dict(each.checkpoint.state)))  # as the run folder keeps it
-        checkpoint = Checkpoint(state, each.checkpoint.decoded, 0, 0, ())
+        checkpoint = Checkpoint(state, each.checkpoint.decoded, 0, 0, (), 0.0)
         again, _ = run(name, 7, {each.key: checkpoint})
         assert again[each.key].outcome == whole[each.key].outcome
         assert again[each.key].cost.decoded == whole[each.key].cost.decoded

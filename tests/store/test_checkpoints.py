@@ -24,7 +24,7 @@ STATE = {
     "steps": [[0, 1, -2.0, None, 3, False]] * 30,
     "nothing": [],
 }
-CHECKPOINT = Checkpoint(STATE, 10, 20, 30, (Span(1.0, 2.0), Span(5.0, 6.5)))
+CHECKPOINT = Checkpoint(STATE, 10, 20, 30, (Span(1.0, 2.0), Span(5.0, 6.5)), 99.0)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_state_comes_back_bit_for_bit(kept: Checkpoints) -> None:
 
 
 def test_the_last_one_counts_until_it_is_removed(kept: Checkpoints) -> None:
-    other = Checkpoint({"block": 4}, 11, 20, 30, ())
+    other = Checkpoint({"block": 4}, 11, 20, 30, (), 99.0)
     kept.save("a/b c", 1, other)
     assert kept.load("a/b c", 1) == other
     assert len(list(kept.folder.iterdir())) == 1

@@ -15,6 +15,7 @@ import pytest
 from powerbench.cli import main
 from powerbench.errors import UserError
 from powerbench.store import Run, export, find_runs
+from powerbench.store.writing import score_writer
 from powerbench.types import SampleKey, Score
 
 TOY = ("model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none")
@@ -29,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main(["run", "-m", *common, "sampler=power", "shard=all/2"])
     for run in find_runs([folder]):
         keys = sorted(run.keys())
-        with run.score_writer("strict") as write:
+        with score_writer(run, "strict") as write:
             for key in keys[1:]:
                 write(key, Score(correct=False, reason="units"))
             write(keys[1], Score(correct=True, answer="7", reason="same", by="us"))
@@ -60,10 +61,10 @@ def test_datasets_loads_what_was_stored(runs: Path, tmp_path: Path) -> None:
         assert row["finished"].timestamp() == pytest.approx(sample.cost.finished, abs=2e-3)
         assert row["steps"] == [step._asdict() for step in sample.steps]
         assert row["value"] == run.scores("math")[key].value
-        verdicts = {v.pop("verifier"): v for v in row["verdicts"]}
+        scores = {v.pop("verifier"): v for v in row["scores"]}
         for verifier in ("math", "strict"):
             score = run.scores(verifier).get(key)
-            assert verdicts.get(verifier) == (score and asdict(score) | {"value": score.value})
+            assert scores.get(verifier) == (score and asdict(score) | {"value": score.value})
 
 
 def test_a_file_tells_what_made_it(runs: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One writer at a time: living, dead, silent, beating and displaced ones.
+"""One writer at a time: living, dead, silent, heard and displaced ones.
 
 Run: pytest tests/store/test_lease.py
 """
@@ -17,14 +17,21 @@ from pathlib import Path
 import pytest
 
 from powerbench.store import lease
-from powerbench.store.lease import Held, Lease, Lost, leased
+from powerbench.store.lease import Lease, LeaseHeld, LeaseLost, acquire
 from powerbench.store.owner import Writer, file_of, latest, myself, write
 
 SHORT = 0.3
 """A lease timeout, in seconds, for writers of which nothing more is heard."""
 
 FOREIGN = Writer(
-    host="node7", boot="b", pid=12, born="1", job="", restart=0, log="", started=time.time()
+    host="node7",
+    boot_id="b",
+    pid=12,
+    create_time="1",
+    job="",
+    restart=0,
+    log="",
+    started=time.time(),
 )
 
 
@@ -34,7 +41,7 @@ def put(folder: Path, writer: Writer, number: int = 1) -> None:
 
 
 def take(folder: Path, lease_timeout: float = SHORT) -> "Iterator[Lease]":
-    return leased(folder, "samples", "the run", lease_timeout)
+    return acquire(folder, "samples", "the run", lease_timeout)
 
 
 def last(folder: Path) -> Writer:
@@ -48,7 +55,9 @@ def test_a_lease_is_held_by_one_and_given_back(
 ) -> None:
     with take(tmp_path) as held:
         assert last(tmp_path).alive() is True
-        with pytest.raises(Held, match=f"the run is being written by process {os.getpid()} on "):
+        with pytest.raises(
+            LeaseHeld, match=f"the run is being written by process {os.getpid()} on "
+        ):
             take(tmp_path).__enter__()
         held.progress.done = 3
     assert (last(tmp_path).ended, last(tmp_path).done) == ("complete", 3)
@@ -76,7 +85,7 @@ def test_how_it_ended_is_told(tmp_path: Path, error: BaseException, ended: str) 
 
 
 def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    with leased(folder, "samples", "the run"):
+    with acquire(folder, "samples", "the run"):
         ready.set()
         time.sleep(600)
 
@@ -100,7 +109,7 @@ def test_a_killed_process_loses_it_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with holder(tmp_path) as process:
-        with pytest.raises(Held, match=f"process {process.pid} on {platform.node()}"):
+        with pytest.raises(LeaseHeld, match=f"process {process.pid} on {platform.node()}"):
             take(tmp_path).__enter__()
         process.kill()
         process.join()
@@ -114,7 +123,7 @@ def test_a_killed_process_loses_it_at_once(
 def test_a_process_number_used_again_is_another_process(tmp_path: Path) -> None:
     with take(tmp_path):
         mine = last(tmp_path)
-    put(tmp_path, replace(mine, ended=None, born="1"), 2)
+    put(tmp_path, replace(mine, ended=None, create_time="1"), 2)
     with take(tmp_path, lease_timeout=3600):
         pass
 
@@ -132,13 +141,13 @@ def test_a_silent_one_elsewhere_loses_it_after_the_lease_timeout(
     ]
 
 
-def test_one_elsewhere_that_beats_keeps_it(tmp_path: Path) -> None:
+def test_one_elsewhere_with_a_heartbeat_keeps_it(tmp_path: Path) -> None:
     put(tmp_path, FOREIGN)
-    beats = threading.Timer(SHORT / 3, put, [tmp_path, replace(FOREIGN, beat=1)])
-    beats.start()
-    with pytest.raises(Held, match="process 12 on node7"):
+    heartbeats = threading.Timer(SHORT / 3, put, [tmp_path, replace(FOREIGN, heartbeat=1)])
+    heartbeats.start()
+    with pytest.raises(LeaseHeld, match="process 12 on node7"):
         take(tmp_path, lease_timeout=60).__enter__()
-    beats.join()
+    heartbeats.join()
 
 
 def test_a_job_that_is_started_again_takes_it_from_its_own_past(
@@ -156,9 +165,9 @@ def test_one_that_was_displaced_writes_no_more(tmp_path: Path) -> None:
     with take(tmp_path) as held:
         held.require_held()
         put(tmp_path, FOREIGN, number=2)
-        with pytest.raises(Lost, match=r"another process .*node7.* has taken over"):
+        with pytest.raises(LeaseLost, match=r"another process .*node7.* has taken over"):
             held.require_held()
-        held.beat()
+        held.heartbeat()
     assert last(tmp_path) == replace(last(tmp_path), host="node7", ended=None)
 
 
@@ -172,10 +181,10 @@ def test_a_file_that_was_never_finished_is_that_of_a_silent_one(tmp_path: Path) 
 def _contend(folder: Path, start: "multiprocessing.synchronize.Event", won: "object") -> None:
     start.wait()
     try:
-        with leased(folder, "samples", "the run"):
+        with acquire(folder, "samples", "the run"):
             won.put(True)  # type: ignore[attr-defined]
             time.sleep(600)
-    except Held:
+    except LeaseHeld:
         won.put(False)  # type: ignore[attr-defined]
 
 
@@ -184,7 +193,7 @@ def test_of_many_who_take_it_over_at_once_one_gets_it(tmp_path: Path) -> None:
     for i in range(5):
         folder = tmp_path / str(i)
         folder.mkdir()
-        mine = replace(myself(), born="1")  # a dead process of this machine
+        mine = replace(myself(), create_time="1")  # a dead process of this machine
         put(folder, mine)
         start, won = context.Event(), context.Queue()
         many = [context.Process(target=_contend, args=(folder, start, won)) for _ in range(8)]
@@ -202,10 +211,10 @@ def test_who_holds_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     done: list[str] = []
 
     def brief() -> None:
-        with leased(tmp_path, "samples", "the run", briefly=True):
+        with acquire(tmp_path, "samples", "the run", briefly=True):
             done.append("second")
 
-    with leased(tmp_path, "samples", "the run", briefly=True):
+    with acquire(tmp_path, "samples", "the run", briefly=True):
         thread = threading.Thread(target=brief)
         thread.start()
         done.append("first")
@@ -214,10 +223,10 @@ def test_who_holds_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_one_that_wakes_after_two_others_finds_that_it_has_lost(tmp_path: Path) -> None:
-    """Its last beat, which hung, makes its file again; the first successor's is gone by then."""
+    """Its last heartbeat, which hung, makes its file again; the first successor's is gone by then."""
     with take(tmp_path) as held:
         put(tmp_path, FOREIGN, number=3)
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             held.require_held()
 
 
@@ -229,6 +238,6 @@ def test_a_file_system_without_links_will_do(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", no_links)
-    with take(tmp_path), pytest.raises(Held):
+    with take(tmp_path), pytest.raises(LeaseHeld):
         take(tmp_path).__enter__()
     assert last(tmp_path).ended == "complete"

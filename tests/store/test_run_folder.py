@@ -1,4 +1,4 @@
-"""The run folder: shards, checkpoints, verdicts; damage, two writers, and other people's folders.
+"""The run folder: shards, checkpoints, scores; damage, two writers, and other people's folders.
 
 Run: pytest tests/store/test_run_folder.py
 """
@@ -15,6 +15,7 @@ from powerbench.errors import UserError
 from powerbench.store import Run, find_runs, lease
 from powerbench.store.owner import file_of, write
 from powerbench.store.shard import WHOLE, Shard
+from powerbench.store.writing import create, sample_writer, score_writer
 from powerbench.types import (
     Checkpoint,
     Cost,
@@ -30,7 +31,7 @@ from powerbench.types import (
 
 def sample(problem: str, replicate: int = 0) -> Sample:
     steps = (Step(0, 1, -2.0, None, 3, False), Step(0, 0, -2.0, -1.5, 4, True))
-    cost = Cost(decoded=9, prefilled=4, seconds=0.5, finished=100.0)
+    cost = Cost(decoded=9, prefilled=4, seconds=0.5, finished=100.0, attended=70.0)
     return Sample(
         problem, replicate, "é\n\u2028", (1, 2), -1.5, 3.0, FinishReason.STOP, 4, cost, steps
     )
@@ -43,39 +44,39 @@ def run(tmp_path: Path) -> Run:
         Problem("a", Prompt("A?"), "1", {"level": 2}),
         Problem("b", Prompt("B?", True), "2"),
     ]
-    run.create("seed: 0\n", {"git": None}, problems)
+    create(run, "seed: 0\n", {"git": None}, problems)
     return run
 
 
 def test_what_is_written_is_read(run: Run) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("a"))
         writing.write(sample("b", 3))
     assert run.samples() == {("a", 0): sample("a"), ("b", 3): sample("b", 3)}
     assert run.problems()["a"] == Problem("a", Prompt("A?"), "1", {"level": 2})
     assert run.config == {"seed": 0}
-    with run.score_writer("math") as verdict:
-        verdict(SampleKey("a", 0), Score(correct=True, answer="1"))
-        verdict(SampleKey("a", 0), Score(correct=False, answer="1"))
+    with score_writer(run, "math") as write:
+        write(SampleKey("a", 0), Score(correct=True, answer="1"))
+        write(SampleKey("a", 0), Score(correct=False, answer="1"))
     assert run.scores("math") == {
         ("a", 0): Score(correct=False, answer="1")
-    }  # the last verdict counts
+    }  # the last score counts
 
 
 def test_a_torn_last_line_is_ignored_and_then_cut_off(run: Run) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("a"))
     file = run.path / "samples.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + whole[: len(whole) // 2])
     assert list(run.samples()) == [("a", 0)]
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("b"))
     assert list(run.samples()) == [("a", 0), ("b", 0)]
 
 
 def test_damage_elsewhere_is_named_by_file_and_line(run: Run) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("a"))
         writing.write(sample("b"))
     file = run.path / "samples.jsonl"
@@ -89,7 +90,7 @@ def test_damage_elsewhere_is_named_by_file_and_line(run: Run) -> None:
     "name", ["samples-backup.jsonl", "samples.old.jsonl", "samples-02-of-04.jsonl"]
 )
 def test_a_copy_that_lies_beside_is_not_read(run: Run, name: str) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("a"))
     (run.path / name).write_bytes((run.path / "samples.jsonl").read_bytes())
     assert run.shards() == [WHOLE]
@@ -98,7 +99,7 @@ def test_a_copy_that_lies_beside_is_not_read(run: Run, name: str) -> None:
 
 def test_keys_of_a_shard_need_no_file_of_another(run: Run) -> None:
     for shard, one in ((Shard(1, 2), sample("a")), (Shard(2, 2), sample("b"))):
-        with run.writing(shard) as writing:
+        with sample_writer(run, shard) as writing:
             writing.write(one)
     run.samples_file(Shard(1, 2)).write_bytes(b"damaged\n")
     assert run.keys(Shard(2, 4)) == {("b", 0)}
@@ -124,11 +125,11 @@ def test_a_shard_whose_writer_is_lost_is_taken_from_it_for_good(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was only asleep must not write beside its successor of another partition."""
-    with run.writing(Shard(1, 2)) as asleep:
-        monkeypatch.setattr(lease, "dead", lambda *given: True)
-        with run.writing() as writing:
+    with sample_writer(run, Shard(1, 2)) as asleep:
+        monkeypatch.setattr(lease, "is_dead", lambda *given: True)
+        with sample_writer(run) as writing:
             writing.write(sample("a"))
-        with pytest.raises(lease.Lost, match="another process"):
+        with pytest.raises(lease.LeaseLost, match="another process"):
             asleep.write(sample("a"))
     assert run.keys() == {("a", 0)}
     lost = next(w for w in run.writers() if w.name == "samples-1-of-2")
@@ -139,13 +140,13 @@ def test_several_may_find_at_once_that_a_writer_is_lost(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the shards of a sweep do after a whole run whose node died."""
-    with run.writing():
+    with sample_writer(run):
         lost = next(iter(run.writers()))
     write(file_of(run.path / "writers", "samples", 1), replace(lost, ended=None, host="node7"))
     with ThreadPoolExecutor(3) as pool:
 
         def work(number: int) -> None:
-            with run.writing(Shard(number, 3), lease_timeout=0.3) as writing:
+            with sample_writer(run, Shard(number, 3), lease_timeout=0.3) as writing:
                 writing.write(sample(str(number)))
 
         list(pool.map(work, [1, 2, 3]))
@@ -154,13 +155,13 @@ def test_several_may_find_at_once_that_a_writer_is_lost(
 
 
 def test_a_session_that_ends_early_leaves_the_count_as_it_was(run: Run) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.progress.total = 5
         writing.write(sample("a"))
-    with pytest.raises(KeyboardInterrupt), run.writing():
+    with pytest.raises(KeyboardInterrupt), sample_writer(run):
         raise KeyboardInterrupt
     (last,) = run.writers()
-    assert (last.ended, last.total, last.done, last.made) == ("interrupted", 5, 1, 0)
+    assert (last.ended, last.total, last.done, last.made_here) == ("interrupted", 5, 1, 0)
 
 
 def test_a_full_disk_for_the_writers_file_stops_no_sample(
@@ -169,17 +170,17 @@ def test_a_full_disk_for_the_writers_file_stops_no_sample(
     def full(*given: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         monkeypatch.setattr(lease, "write", full)
         writing.write(sample("a"))
-        writing.beat()
+        writing.heartbeat()
         monkeypatch.undo()
     assert run.keys() == {("a", 0)}
 
 
 def test_a_second_writer_is_refused(run: Run) -> None:
-    with run.writing(), pytest.raises(UserError, match="being written by process"):
-        run.writing().__enter__()
+    with sample_writer(run), pytest.raises(UserError, match="being written by process"):
+        sample_writer(run).__enter__()
 
 
 def test_shards_are_merged_by_reading(run: Run) -> None:
@@ -188,7 +189,7 @@ def test_shards_are_merged_by_reading(run: Run) -> None:
         (Shard(2, 2), sample("b")),
         (WHOLE, sample("c")),
     ):
-        with run.writing(shard) as writing:
+        with sample_writer(run, shard) as writing:
             writing.write(one)
     assert sorted(run.shards()) == [WHOLE, Shard(1, 2), Shard(2, 2)]
     assert run.keys() == {("a", 0), ("b", 0), ("c", 0)} == set(run.samples())
@@ -200,20 +201,20 @@ def test_shards_are_merged_by_reading(run: Run) -> None:
 
 
 def test_shards_that_share_samples_are_not_written_at_once(run: Run) -> None:
-    with run.writing(Shard(1, 2)):
+    with sample_writer(run, Shard(1, 2)):
         for other in (Shard(2, 2), Shard(2, 4)):
-            with run.writing(other):
+            with sample_writer(run, other):
                 pass
         for other in (WHOLE, Shard(1, 4), Shard(3, 4)):
             with pytest.raises(UserError, match=rf"shard {other} overlaps with shard 1/2, which"):
-                run.writing(other).__enter__()
-    with run.writing(Shard(1, 4)):
+                sample_writer(run, other).__enter__()
+    with sample_writer(run, Shard(1, 4)):
         pass
 
 
 def test_a_sample_that_is_there_twice_is_named(run: Run) -> None:
     for shard in (Shard(1, 2), Shard(2, 2)):
-        with run.writing(shard) as writing:
+        with sample_writer(run, shard) as writing:
             writing.write(sample("a"))
     named = r"samples-2-of-2\.jsonl line 1 repeats samples-1-of-2\.jsonl line 1 \(problem 'a', rep"
     for read in (run.keys, run.samples):
@@ -222,23 +223,23 @@ def test_a_sample_that_is_there_twice_is_named(run: Run) -> None:
 
 
 def test_a_checkpoint_lasts_until_its_sample_is_stored(run: Run) -> None:
-    key, checkpoint = SampleKey("a", 0), Checkpoint({"block": 1}, 1, 2, 3, ())
-    with run.writing(Shard(1, 2)) as writing:
+    key, checkpoint = SampleKey("a", 0), Checkpoint({"block": 1}, 1, 2, 3, (), 9.0)
+    with sample_writer(run, Shard(1, 2)) as writing:
         writing.save(key, checkpoint)
-    with run.writing() as writing:  # another partition goes on from it
+    with sample_writer(run) as writing:  # another partition goes on from it
         assert writing.resume(key) == checkpoint
         writing.write(sample("a"))
         assert writing.resume(key) is None
 
 
-def test_verdicts_on_the_whole_run_come_after_those_beside_its_shards(run: Run) -> None:
+def test_scores_of_the_whole_run_come_after_those_beside_its_shards(run: Run) -> None:
     key, right, wrong = SampleKey("a", 0), Score(correct=True), Score(correct=False)
-    with run.score_writer("math") as verdict:
-        verdict(key, right)
-    with run.score_writer("math", Shard(2, 2)) as verdict:
-        verdict(key, wrong)
-    with run.score_writer("math-2", Shard(2, 2)) as verdict:
-        verdict(key, wrong)
+    with score_writer(run, "math") as write:
+        write(key, right)
+    with score_writer(run, "math", Shard(2, 2)) as write:
+        write(key, wrong)
+    with score_writer(run, "math-2", Shard(2, 2)) as write:
+        write(key, wrong)
     assert run.scores("math") == {key: right}
     assert run.verifiers() == ["math", "math-2"]
 
@@ -248,10 +249,10 @@ def test_what_another_configuration_made_is_not_mixed_with_it(run: Run) -> None:
     identity = {"seed": 0, "sampler": {"name": "power", "steps": 10}, "model": {"id": "m"}}
     other = {"seed": 0, "sampler": {"name": "power", "steps": 4}, "deterministic": True}
     again = Run(run.path.parent / "power-11111111")
-    again.create("", {"digest": "1", "identity": identity}, [])
-    again.create("", {"digest": "1", "identity": identity}, [])
+    create(again, "", {"digest": "1", "identity": identity}, [])
+    create(again, "", {"digest": "1", "identity": identity}, [])
     with pytest.raises(UserError) as refused:
-        again.create("", {"digest": "2", "identity": other}, [])
+        create(again, "", {"digest": "2", "identity": other}, [])
     said = "sampler.steps: 10 there, 4 asked for; model: {'id': 'm'} there, None asked for; "
     assert said + "deterministic: None there, True asked for" in str(refused.value)
 
@@ -261,7 +262,7 @@ def test_what_another_configuration_made_is_not_mixed_with_it(run: Run) -> None:
     [("manifest.json", "restore it from a copy"), ("config.yaml", "repeat the run's command")],
 )
 def test_a_head_that_is_missing_is_named(run: Run, name: str, remedy: str) -> None:
-    with run.writing() as writing:
+    with sample_writer(run) as writing:
         writing.write(sample("a"))
     (run.path / name).unlink()
     (found,) = find_runs([run.path])
@@ -269,11 +270,12 @@ def test_a_head_that_is_missing_is_named(run: Run, name: str, remedy: str) -> No
         print(found.manifest, found.config)
     if name == "manifest.json":
         with pytest.raises(UserError, match=r"holds samples but no manifest\.json"):
-            run.create("", {}, [])
+            create(run, "", {}, [])
 
 
-def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run) -> None:
-    run.create(
+def test_creating_again_adds_problems_corrects_answers_and_notes_sessions(run: Run) -> None:
+    create(
+        run,
         "seed: 1\n",
         {"git": "other"},
         [
@@ -285,8 +287,8 @@ def test_creating_again_adds_problems_mends_answers_and_notes_sessions(run: Run)
     assert list(run.problems()) == ["a", "b", "c"]
     assert run.manifest["git"] is None
     assert [session["git"] for session in run.manifest["later_sessions"]] == ["other"]
-    run.create("seed: 1\n", {"git": "other"}, [Problem("a", Prompt("A?"), "mended")])
-    assert run.problems()["a"].gold == "mended"
+    create(run, "seed: 1\n", {"git": "other"}, [Problem("a", Prompt("A?"), "corrected")])
+    assert run.problems()["a"].gold == "corrected"
     assert list(run.problems()) == ["a", "b", "c"]
     assert len(run.manifest["later_sessions"]) == 1
 
@@ -299,7 +301,7 @@ def test_a_problem_that_was_lost_comes_back_to_its_place(run: Run) -> None:
         UserError, match=r"problems\.jsonl lacks problem 'a', of which there are samp"
     ):
         run.problems()["a"]
-    run.create("seed: 0\n", {"git": None}, [Problem(p, Prompt("?"), "1") for p in "ab"])
+    create(run, "seed: 0\n", {"git": None}, [Problem(p, Prompt("?"), "1") for p in "ab"])
     assert list(run.problems()) == ["a", "b"]
 
 
@@ -308,15 +310,15 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
         find_runs([tmp_path])
 
 
-def test_an_undecided_verdict_takes_no_decided_ones_place(run: Run) -> None:
+def test_an_undecided_score_takes_no_decided_ones_place(run: Run) -> None:
     """Such as that of a verifier that missed its time limit when it scored once more."""
     right, undecided, wrong = Score(correct=True), Score(reason="timed out"), Score(correct=False)
     key, other = SampleKey("a", 0), SampleKey("b", 0)
-    with run.score_writer("math") as verdict:
+    with score_writer(run, "math") as write:
         for score in (undecided, right, undecided):
-            verdict(key, score)
-        verdict(other, undecided)
+            write(key, score)
+        write(other, undecided)
     assert run.scores("math") == {key: right, other: undecided}
-    with run.score_writer("math") as verdict:
-        verdict(key, wrong)
+    with score_writer(run, "math") as write:
+        write(key, wrong)
     assert run.scores("math")[key] == wrong

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from powerbench.errors import UserError
-from powerbench.store.shard import WHOLE, Shard, of_suffix, parse
+from powerbench.store.shard import WHOLE, Shard
 
 KEYS = list(product(range(24), range(5)))
 
@@ -38,14 +38,14 @@ def test_parts_overlap_if_they_share_a_sample() -> None:
 
 
 def test_a_shard_is_read_as_it_is_written() -> None:
-    assert parse(None) == parse("1/1") == WHOLE
-    assert parse("2/8") == Shard(2, 8)
+    assert Shard.parse(None) == Shard.parse("1/1") == WHOLE
+    assert Shard.parse("2/8") == Shard(2, 8)
     assert str(Shard(2, 8)) == "2/8"
-    assert of_suffix(Shard(2, 8).suffix) == Shard(2, 8)
-    assert of_suffix(WHOLE.suffix) == WHOLE
+    assert Shard.from_suffix(Shard(2, 8).suffix) == Shard(2, 8)
+    assert Shard.from_suffix(WHOLE.suffix) == WHOLE
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "1/0", "a/b", "1/2/3", "-1/2", "all/4"])
 def test_what_is_no_shard_is_named(text: str) -> None:
     with pytest.raises(UserError, match=f"shard must be like 2/8 .*, got {text}"):
-        parse(text)
+        Shard.parse(text)

@@ -1,9 +1,8 @@
-"""Damage of every kind: named by `powerbench verify`, refused by runs, mended, and made up for.
+"""Damage of every kind: named by `powerbench verify`, refused by runs, repaired, and made up for.
 
 Run: pytest tests/store/test_verify.py
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +13,10 @@ import pytest
 from powerbench.cli import main
 from powerbench.store import Run, find_runs, records
 from powerbench.store.checkpoints import Checkpoints
-from powerbench.store.repair import mend
+from powerbench.store.repair import repair
 from powerbench.store.shard import Shard
-from powerbench.store.verify import examine
+from powerbench.store.verify import verify as verify_run
+from powerbench.store.writing import sample_writer
 from powerbench.types import Checkpoint, Sample
 
 TOY = ("model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none")
@@ -76,9 +76,9 @@ def test_a_run_that_nothing_happened_to_is_sound(
 ) -> None:
     code, said = verify(run, capsys)
     assert code == 0
-    assert said == f"{run.path}: 6 samples, 6 verdicts: sound\n"
+    assert said == f"{run.path}: 6 samples, 6 scores: sound\n"
     before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
-    assert verify(run, capsys, "--mend") == (0, said)
+    assert verify(run, capsys, "--repair") == (0, said)
     assert before == {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
 
 
@@ -97,6 +97,11 @@ def emptied(run: Run) -> None:
     write(run, [all_[0], b"\n", *all_[1:]])
 
 
+def joined(run: Run) -> None:
+    all_ = lines(run)
+    write(run, [all_[0], all_[1][:-1] + b" " + all_[2], *all_[3:]])
+
+
 def another_record(run: Run) -> None:
     write(run, [*lines(run), records.encode({"problem": "p", "replicate": 0, "text": 1})])
 
@@ -105,6 +110,7 @@ def another_record(run: Run) -> None:
     ("damage", "said", "lost"),
     [
         (flipped, "samples.jsonl line 2 is damaged: its checksum does not fit", 1),
+        (joined, "samples.jsonl line 2 is damaged: its checksum does not fit", 2),
         (doubled, "samples.jsonl line 3 repeats samples.jsonl line 1 (problem ", 0),
         (emptied, "samples.jsonl line 2 is damaged: it ends with no checksum", 0),
         (another_record, "samples.jsonl line 7 is damaged: Expected `str`, got `int`", 0),
@@ -122,91 +128,53 @@ def test_damage_is_named_stops_a_run_and_is_made_up_for(
     code, told = verify(run, capsys)
     assert code == 1
     assert f"DAMAGED {said}" in told
-    assert f"verify --mend {run.path}` sets damaged lines aside" in told
+    assert f"verify --repair {run.path}` quarantines damaged lines" in told
     damaged = (run.path / "samples.jsonl").read_bytes()
     with pytest.raises(SystemExit) as stopped:
         repeat(runs)
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
     assert (run.path / "samples.jsonl").read_bytes() == damaged
-    code, told = verify(run, capsys, "--mend")
+    code, told = verify(run, capsys, "--repair")
     assert code == 0
-    assert "set aside" in told and "samples.jsonl.damaged" in told
+    assert "quarantined" in told and "samples.jsonl.damaged" in told
     assert whole.items() >= content(run).items()
     assert len(content(run)) == len(whole) - lost
-    aside = lines(run, "samples.jsonl.damaged")
-    assert len(aside) == 1 and aside[0] in damaged
+    quarantined = lines(run, "samples.jsonl.damaged")
+    assert len(quarantined) == 1 and quarantined[0] in damaged
     assert content(repeat(runs)) == whole
     assert verify(run, capsys)[0] == 0
 
 
-def test_two_lines_that_became_one_are_two_again(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = run.samples()
-    all_ = lines(run)
-    for lost in (b"\x0b", b" ", b"}", b""):  # a flipped byte of the newline, or none
-        write(run, [all_[0], all_[1][:-1] + lost + all_[2], *all_[3:]])
-        assert "line 2 is damaged" in verify(run, capsys)[1]
-        assert "holds 2 whole records, which stay" in verify(run, capsys, "--mend")[1]
-        assert run.samples() == before
-    assert not (run.path / "samples.jsonl.damaged").exists()
-
-
-def test_what_lies_beside_a_whole_record_is_set_aside(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole, all_ = content(run), lines(run)
-    write(run, [all_[0], all_[1][:-1] + b" " + flip(all_[2]), *all_[3:]])
-    said = verify(run, capsys, "--mend")[1]
-    assert "holds 1 whole records, which stay, set aside" in said
-    assert len(run.samples()) == len(whole) - 1
-    assert flip(all_[2]) in lines(run, "samples.jsonl.damaged")[0]
-    assert content(repeat(run.path.parents[2])) == whole
-
-
 @pytest.mark.parametrize("name", ["samples.jsonl", "scores/math.jsonl", "problems.jsonl"])
-def test_a_last_line_without_its_end_survives_mending(
+def test_a_last_line_without_its_end_survives_a_repair(
     run: Run, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     first, *others, last = lines(run, name)
     write(run, [flip(first), *others, last[:-1]], name)
     leftover = (run.path / name).with_name(f".{Path(name).name}.node.123")
-    leftover.write_bytes(b"of a mending that was killed")
-    verify(run, capsys, "--mend")
+    leftover.write_bytes(b"of a repair that was killed")
+    verify(run, capsys, "--repair")
     assert lines(run, name) == [*others, last]
     assert not leftover.exists()
 
 
-def test_a_problem_that_is_there_twice_is_named_and_mended(
+def test_a_problem_that_is_there_twice_is_named_and_repaired(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problems = run.problems()
     write(run, [*lines(run, "problems.jsonl"), lines(run, "problems.jsonl")[0]], "problems.jsonl")
     assert "DAMAGED problems.jsonl line 4 repeats problems.jsonl line 1" in verify(run, capsys)[1]
-    assert verify(run, capsys, "--mend")[0] == 0
+    assert verify(run, capsys, "--repair")[0] == 0
     assert list(run.problems().items()) == list(problems.items())
 
 
-def test_lines_of_an_earlier_version_are_given_checksums(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = run.samples()
-    plain = [json.loads(line) for line in lines(run)]
-    for line in plain:
-        del line["crc"]
-    write(run, [json.dumps(line).encode() + b"\n" for line in plain])
-    assert "line 1 is damaged: it ends with no checksum" in verify(run, capsys)[1]
-    assert verify(run, capsys, "--mend")[0] == 0
-    assert run.samples() == before
-
-
 def test_a_line_with_a_wrong_checksum_is_never_given_a_right_one(run: Run) -> None:
-    """Every byte of a line, changed: mending leaves the sample as it was, or sets it aside."""
+    """Every byte of a line, changed: a repair leaves the other samples as they were, and quarantines it."""
     before, all_ = run.samples(), lines(run)
     for at in range(len(all_[1]) - 1):
         write(run, [all_[0], flip(all_[1], at), *all_[2:]])
-        mend(run, 1.0)
+        repair(run, 1.0)
         after = run.samples()
         assert before.items() >= after.items()
         assert len(after) == len(before) - 1
@@ -297,7 +265,7 @@ def test_one_damaged_run_keeps_no_other_from_being_scored(
     assert len(other.scores("math")) == 6
 
 
-def test_damaged_verdicts_and_problems_are_made_again(
+def test_damaged_scores_and_problems_are_made_again(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores = run.scores("math")
@@ -309,7 +277,7 @@ def test_damaged_verdicts_and_problems_are_made_again(
     assert "DAMAGED scores/math.jsonl line 1" in said
     assert "DAMAGED problems.jsonl line 1" in said
     assert "of which there are 2 samples; the run's command adds it" in said
-    verify(run, capsys, "--mend")
+    verify(run, capsys, "--repair")
     repeat(run.path.parents[2])
     assert verify(run, capsys)[0] == 0
     assert run.scores("math") == scores
@@ -319,7 +287,7 @@ def test_checkpoints_that_serve_no_more_are_named_and_removed(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chains = Checkpoints(run.path / "chains")
-    checkpoint = Checkpoint({"block": 1, "tokens": list(range(40))}, 1, 2, 3, ())
+    checkpoint = Checkpoint({"block": 1, "tokens": list(range(40))}, 1, 2, 3, (), 9.0)
     problem = next(iter(run.problems()))
     for replicate in (0, 7, 8):
         chains.save(problem, replicate, checkpoint)
@@ -330,7 +298,7 @@ def test_checkpoints_that_serve_no_more_are_named_and_removed(
     assert "1 unfinished chains" in said
     assert "is left over: its sample is finished" in said
     assert f"DAMAGED chains/{torn.name} is damaged: its checksum does not fit: its chain" in said
-    code, said = verify(run, capsys, "--mend")
+    code, said = verify(run, capsys, "--repair")
     assert (code, said.count("; removed")) == (0, 2)
     assert [file.name for file in chains.folder.iterdir()] == [chains.path(problem, 7).name]
 
@@ -352,12 +320,12 @@ def test_a_clock_that_was_set_back_is_named_and_loses_nothing(
 def test_a_copy_that_lies_beside_is_a_note_and_is_left_alone(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Made before mending, as is natural."""
+    """Made before a repair, as is natural."""
     copy = run.path / "samples-backup.jsonl"
     shutil.copy(run.path / "samples.jsonl", copy)
     samples = run.samples()
     flipped(run)
-    code, said = verify(run, capsys, "--mend")
+    code, said = verify(run, capsys, "--repair")
     assert code == 0
     assert "note    samples-backup.jsonl is no shard's: it is not read" in said
     assert len(run.samples()) == len(samples) - 1
@@ -371,11 +339,13 @@ def test_a_shard_under_another_name_is_a_note(run: Run, capsys: pytest.CaptureFi
     assert "samples-1-of-2.jsonl holds 3 samples of other shards than 1/2" in said
 
 
-def test_what_is_being_written_is_not_mended(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_being_written_is_not_repaired(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     flipped(run)
     damaged = (run.path / "samples.jsonl").read_bytes()
-    with run.writing():
-        code, _ = verify(run, capsys, "--mend")
+    with sample_writer(run):
+        code, _ = verify(run, capsys, "--repair")
         assert code == 2
     assert (run.path / "samples.jsonl").read_bytes() == damaged
 
@@ -386,16 +356,16 @@ def test_one_damaged_run_keeps_no_other_from_being_checked(
     other = Run(run.path.with_name("zz-other"))
     shutil.copytree(run.path, other.path)
     flipped(run)
-    assert examine(other).damaged == 0
+    assert verify_run(other).damaged == 0
     with pytest.raises(SystemExit) as stopped:
         main(["verify", str(run.path.parents[2])])
     assert stopped.value.code == 1
     said = capsys.readouterr().out
     assert "1 DAMAGED" in said
-    assert "zz-other: 6 samples, 6 verdicts: sound" in said
+    assert "zz-other: 6 samples, 6 scores: sound" in said
 
 
-def test_damaged_likelihoods_are_named_set_aside_and_made_again(
+def test_damaged_likelihoods_are_named_quarantined_and_made_again(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["rescore-likelihood", str(run.path), "model=toy", "model.seed=3", "model.name=other"]
@@ -407,6 +377,9 @@ def test_damaged_likelihoods_are_named_set_aside_and_made_again(
     assert code == 1
     assert "6 samples" in said and "5 likelihoods" in said
     assert "DAMAGED likelihoods/other.jsonl line 1" in said
-    assert verify(run, capsys, "--mend")[0] == 0
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"`powerbench verify --repair {run.path}` quarantines it" in capsys.readouterr().err
+    assert verify(run, capsys, "--repair")[0] == 0
     main(command)
     assert sorted(file.read_bytes().splitlines()) == sorted(whole.splitlines())
