@@ -34,7 +34,7 @@ def test_a_step_reads_weights_once_and_every_chains_cache() -> None:
 def test_the_run_folder_that_is_made_up_is_sound(tmp_path: Path) -> None:
     run = storing.fabricate(tmp_path / "run", samples=700, tokens=20)
     health = verify(run)
-    assert (health.samples, health.scores, health.findings) == (700, 700, ())
+    assert (health.samples, health.scores, health.found) == (700, 700, ())
     assert len(run.keys()) == 700
     assert storing.opening(run) > 0 and storing.plain_read(run) > 0
 
