@@ -25,7 +25,7 @@ from powerbench.types import Checkpoint, Keyed
 logger = logging.getLogger(__name__)
 
 PACKED = 16
-"""Rows of at least so many numbers are packed."""
+"""Rows of at least this many numbers are packed."""
 
 _KINDS = {int: ("i8", np.dtype("<i8")), float: ("f8", np.dtype("<f8"))}
 
