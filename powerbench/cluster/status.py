@@ -23,8 +23,7 @@ from rich.table import Table
 
 from powerbench.errors import UserError
 from powerbench.store import Run, find_runs, records
-from powerbench.store.lease import LEASE_TIMEOUT
-from powerbench.store.owner import COMPLETE, Writer
+from powerbench.store.owner import COMPLETE, LEASE_TIMEOUT, Writer
 from powerbench.store.run_folder import SAMPLES
 from powerbench.store.shard import WHOLE, Shard
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from powerbench.store import Run
-from powerbench.store.lease import LEASE_TIMEOUT
+from powerbench.store.owner import LEASE_TIMEOUT
 from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import score_writer

@@ -19,6 +19,7 @@ from pathlib import Path
 from powerbench.errors import UserError, one_line
 from powerbench.store.owner import (
     COMPLETE,
+    LEASE_TIMEOUT,
     Progress,
     Writer,
     create,
@@ -30,9 +31,6 @@ from powerbench.store.owner import (
 )
 
 logger = logging.getLogger(__name__)
-
-LEASE_TIMEOUT = 60.0
-"""Seconds without a heartbeat after which a holder on another machine counts as dead."""
 
 HEARTBEATS = 6
 """Of a living holder, within that time."""

@@ -26,6 +26,9 @@ NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EN
 LOG = "POWERBENCH_LOG"
 """The environment variable that names the file that a job's output goes to."""
 
+LEASE_TIMEOUT = 60.0
+"""Seconds without a heartbeat after which a holder on another machine counts as dead."""
+
 COMPLETE = "complete"
 """How a writer ends that has done all it was to do."""
 

@@ -12,8 +12,8 @@ from typing import Any
 from powerbench.errors import UserError, require
 from powerbench.store import records
 from powerbench.store.checkpoints import Checkpoints
-from powerbench.store.lease import LEASE_TIMEOUT, Lease, acquire, revoke
-from powerbench.store.owner import Progress, lease_of
+from powerbench.store.lease import Lease, acquire, revoke
+from powerbench.store.owner import LEASE_TIMEOUT, Progress, lease_of
 from powerbench.store.provenance import difference, with_session
 from powerbench.store.records import Appender
 from powerbench.store.run_folder import SAMPLES, Run
