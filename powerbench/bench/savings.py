@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from powerbench.chains.runner import Completed, Meter, Start, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.models import HubModel
 from powerbench.rng import Stream
@@ -76,7 +76,7 @@ def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
             deterministic=deterministic,
         )
         starts = [
-            Start(
+            ChainSpec(
                 SampleKey(str(i), 0),
                 prompts[i],
                 partial(sampler.chain, Context(prompts[i], tokenizer.eos, tokenizer.stop_tokens)),

@@ -1,10 +1,10 @@
-"""One chain at work: its requests answered in order, and the next ones started ahead of their turn.
+"""One running chain: its requests are answered in order, and the next ones may be started speculatively.
 
-A chain that waits for a proposal can be asked what it would want next if the proposal were rejected: a
-twin of it, brought to the same point, is told so. What the twin asks for is started at once. If the
-chain then asks for the very same, the answer is under way or there already; if not (the proposal was
-accepted), it is withdrawn. The chain itself only ever sees answers to its own requests, and what is
-drawn depends on a request and its key alone: so it is the same with any degree of speculation.
+While a chain waits for a proposal, a shadow of it, a second generator brought to the same point, is told
+that the proposal was rejected. What the shadow requests next is started at once. If the chain then makes
+the same request, its answer is already running or finished; if not (the proposal was accepted), the
+speculative request is withdrawn. The chain only ever sees answers to its own requests, and a draw depends
+on its request and key alone: so a chain is the same with any degree of speculation.
 """
 
 from collections.abc import Mapping
@@ -35,52 +35,53 @@ from powerbench.types import (
 D = TypeVar("D", Draw, tuple[Draw, ...])
 
 REJECTED = Draw((), (), (), (), FinishReason.FLOOR)
-"""What a twin is told of a proposal that is still being decoded."""
+"""The shadow's answer to a proposal that is still being decoded."""
 
 
-class Begin(Protocol):
+class ChainFactory(Protocol):
     """Makes the chain, from its start or from a saved state."""
 
     def __call__(self, state: Mapping[str, Any] | None = None, /) -> Chain: ...
 
 
 @dataclass
-class _Ahead:
+class _Speculative:
     """A request made before its turn."""
 
     request: Extend
     draw: Draw | None = None
 
 
-class Live:
-    """A chain, its requests to the engine, and what they have cost."""
+class RunningChain:
+    """A chain, its requests to the engine, and their cost so far."""
 
     def __init__(
         self,
         number: int,
-        begin: Begin,
+        factory: ChainFactory,
         prompt: Tokens,
         stream: Stream,
         engine: Engine,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.number, self.begin, self.prompt = number, begin, prompt
+        self.number, self.factory, self.prompt = number, factory, prompt
         self.stream, self.engine = stream, engine
         self.decoded = checkpoint.decoded if checkpoint else 0
         self.prefilled = checkpoint.prefilled if checkpoint else 0
         self.speculated = checkpoint.speculated if checkpoint else 0
         self.attended = checkpoint.attended if checkpoint else 0.0
-        self.ahead: dict[Key, _Ahead] = {}  # in the order in which they would be asked for
+        self.speculative: dict[Key, _Speculative] = {}
+        """Requests made ahead, in the order in which the chain would make them."""
         self.spans = checkpoint.spans if checkpoint else ()
         """When it was worked on before."""
         self._state = checkpoint.state if checkpoint else None
-        self._chain = self._begun()
+        self._chain = self._new_generator()
         self._saved: Checkpoint | None = None
         self._answers: list[Draw | tuple[Draw, ...]] = []  # received since that state
         self._waits: Extend | Together | None = None
         self._arrived: dict[Key, Draw] = {}  # of those waited for together
-        self._passed: list[Key] = []
-        self._twin: Chain | None = None
+        self._superseded: list[Key] = []
+        self._shadow: Chain | None = None
 
     def start(self) -> Outcome | None:
         """Run up to the first request to the engine, or to the end."""
@@ -90,22 +91,22 @@ class Live:
     def busy(self) -> int:
         """Requests that the engine is at, or has been, for what the chain waits for and what may follow."""
         waits = len(self._waits.requests) if isinstance(self._waits, Together) else 1
-        return waits + len(self.ahead)
+        return waits + len(self.speculative)
 
     def waits_for(self, key: Key) -> bool:
-        """Whether this is the draw that the chain itself waits for, not one made ahead."""
-        return key not in self.ahead
+        """Whether this is the draw that the chain itself waits for, not a speculative one."""
+        return key not in self.speculative
 
     def receive(self, key: Key, draw: Draw) -> Outcome | None:
         """Take a finished draw; the outcome, if the chain comes to its end.
 
         Of several at once, those made ahead come first: the chain may need them, or drop them.
         """
-        if key in self.ahead:
-            self.ahead[key].draw = draw
+        if key in self.speculative:
+            self.speculative[key].draw = draw
             return None
         if isinstance(self._waits, Together):
-            self._withdraw_passed()  # those that go on from it have it by now
+            self._withdraw_superseded()  # those that go on from it have it by now
             self._arrived[key] = draw
             if len(self._arrived) < len(self._waits.requests):
                 return None
@@ -113,16 +114,17 @@ class Live:
             return self._advance(self._take(draws))
         return self._advance(self._take(draw))
 
-    def look_ahead(self) -> bool:
+    def speculate(self) -> bool:
         """Start one more request ahead of its turn; False if none can be foretold."""
-        last = next(reversed(self.ahead.values())).request if self.ahead else self._waits
+        ahead = list(self.speculative.values())
+        last = ahead[-1].request if ahead else self._waits
         if not isinstance(last, Extend) or not last.proposal:
             return False
-        self._twin = self._twin or self._replay()
-        request = self._next(self._twin, REJECTED)
+        self._shadow = self._shadow or self._replay()
+        request = self._speculative_request(self._shadow, REJECTED)
         if request is None:
             return False
-        self.ahead[request.key] = _Ahead(request)
+        self.speculative[request.key] = _Speculative(request)
         self._submit(request)
         return True
 
@@ -133,7 +135,7 @@ class Live:
 
     def withdraw(self) -> None:
         """Leave the engine: nothing of this chain stays there."""
-        self._forget_ahead()
+        self._drop_speculative()
         self.engine.withdraw(self.number)
 
     def _advance(self, answer: Answer) -> Outcome | None:
@@ -162,22 +164,22 @@ class Live:
                         self.attended,
                     )
                 case _:
-                    answer = self._number(request)
+                    answer = self._random(request)
 
-    def _begun(self) -> Chain:
-        return self.begin() if self._state is None else self.begin(self._state)
+    def _new_generator(self) -> Chain:
+        return self.factory() if self._state is None else self.factory(self._state)
 
     def _ask(self, request: Extend) -> Draw | None:
         """The answer, if it was foretold and is there; otherwise the engine is at it."""
         self._waits = request
-        first = next(iter(self.ahead.values()), None)
+        first = next(iter(self.speculative.values()), None)
         if first is not None and first.request == request:
-            draw = self.ahead.pop(request.key).draw
+            draw = self.speculative.pop(request.key).draw
         else:
             draw = None
-            self._forget_ahead()
+            self._drop_speculative()
             self._submit(request)
-        self._withdraw_passed()
+        self._withdraw_superseded()
         return draw
 
     def _ask_together(self, request: Together) -> None:
@@ -186,15 +188,15 @@ class Live:
             f"requests together need keys of their own: {keys}"
         )
         self._waits = request
-        self._forget_ahead()
+        self._drop_speculative()
         for each in request.requests:
             self._submit(each)
 
-    def _withdraw_passed(self) -> None:
+    def _withdraw_superseded(self) -> None:
         """The engine has seen by now what the chain goes on from."""
-        for key in self._passed:
+        for key in self._superseded:
             self.engine.withdraw(self.number, key)
-        self._passed = []
+        self._superseded = []
 
     def _take(self, answer: D) -> D:
         """Note what an answer cost; draws that do not wait for each other are one answer."""
@@ -204,7 +206,7 @@ class Live:
         self._answers.append(answer)
         assert self._waits is not None
         of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
-        self._passed = [each.key for each in of]
+        self._superseded = [each.key for each in of]
         for each, draw in zip(of, draws, strict=True):
             known = len(self.prompt) + each.keep
             self.attended += contexts(known, len(draw.tokens))
@@ -215,36 +217,36 @@ class Live:
         uniforms = self.stream.uniforms(request.key, request.until)
         self.engine.submit(self.number, self.prompt, request, uniforms)
 
-    def _forget_ahead(self) -> None:
-        for key, each in self.ahead.items():
+    def _drop_speculative(self) -> None:
+        for key, each in self.speculative.items():
             self.speculated += len(each.draw.tokens) if each.draw else 0
             self.speculated += self.engine.withdraw(self.number, key)
-        self.ahead.clear()
-        self._twin = None
+        self.speculative.clear()
+        self._shadow = None
 
     def _replay(self) -> Chain:
         """A second generator, at the request that this chain waits for."""
-        twin = self._begun()
-        request = self._upto(twin, None)
+        shadow = self._new_generator()
+        request = self._next_engine_request(shadow, None)
         for answer in self._answers:
-            request = self._upto(twin, answer)
+            request = self._next_engine_request(shadow, answer)
         assert request == self._waits
-        return twin
+        return shadow
 
-    def _next(self, twin: Chain, answer: Answer) -> Extend | None:
-        """What the twin asks the engine for next; None at its end, or where it asks for several at once,
+    def _speculative_request(self, shadow: Chain, answer: Answer) -> Extend | None:
+        """What the shadow asks the engine for next; None at its end, or where it asks for several at once,
         which ends it."""
-        request = self._upto(twin, answer)
+        request = self._next_engine_request(shadow, answer)
         if isinstance(request, Together):
-            twin.close()
+            shadow.close()
             return None
         return request
 
-    def _upto(self, twin: Chain, answer: Answer) -> Extend | Together | None:
-        """The next request of the twin that is the engine's; None at its end."""
+    def _next_engine_request(self, shadow: Chain, answer: Answer) -> Extend | Together | None:
+        """The next request of the shadow that is the engine's; None at its end."""
         while True:
             try:
-                request = twin.send(answer)
+                request = shadow.send(answer)
             except StopIteration:
                 return None
             match request:
@@ -253,9 +255,9 @@ class Live:
                 case Save():
                     answer = None
                 case _:
-                    answer = self._number(request)
+                    answer = self._random(request)
 
-    def _number(self, request: LogUniform | Choose) -> float | int:
+    def _random(self, request: LogUniform | Choose) -> float | int:
         if isinstance(request, LogUniform):
             return float(np.log1p(-self.stream.uniforms(request.key, 1)[0]))
         source = self.stream.shared() if request.shared else self.stream

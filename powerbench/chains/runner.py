@@ -1,29 +1,29 @@
-"""The only loop: chains ask, the engine answers, outcomes leave as they are finished."""
+"""The only loop: chains make requests, the engine answers them, outcomes are yielded as chains finish."""
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from powerbench.chains.chain import Begin, Live
+from powerbench.chains.chain import ChainFactory, RunningChain
 from powerbench.engines.base import Engine
 from powerbench.rng import Stream
 from powerbench.types import Checkpoint, Cost, Outcome, SampleKey, Span, Tokens
 
 
-class Start(NamedTuple):
-    """A chain about to run."""
+class ChainSpec(NamedTuple):
+    """A chain to run: its identity, its prompt, and how it is made."""
 
     key: SampleKey
     prompt: Tokens
-    begin: Begin
+    factory: ChainFactory
     stream: Stream
     checkpoint: Checkpoint | None = None
     """Where it goes on from; None: from the beginning."""
 
 
-class Saved(NamedTuple):
-    """A chain that has come to the end of a block."""
+class AtBlockEnd(NamedTuple):
+    """A chain has come to the end of a block, and can be started again from there."""
 
     key: SampleKey
     checkpoint: Checkpoint
@@ -61,7 +61,7 @@ class _Clock:
 class _Running(NamedTuple):
     key: SampleKey
     began: float
-    chain: Live
+    chain: RunningChain
 
     def until(self, now: float) -> tuple[Span, ...]:
         """When it was worked on, up to now."""
@@ -69,13 +69,13 @@ class _Running(NamedTuple):
 
 
 def run_chains(
-    starts: Iterable[Start], engine: Engine, meter: Meter, speculate: int = 0
-) -> Iterator[Completed | Saved | None]:
+    starts: Iterable[ChainSpec], engine: Engine, meter: Meter, speculate: int = 0
+) -> Iterator[Completed | AtBlockEnd | None]:
     """Run chains in the order given, as many as have `engine.max_num_seqs` requests at once; yield each as it
     completes, and where it stands whenever it comes to the end of a block.
 
-    speculate: start up to so many requests of a chain ahead of their turn while fewer than
-        `engine.efficient_width` rows are busy. No chain's outcome depends on it.
+    speculate: how many requests of a chain may be started ahead of their turn, while fewer than
+        `engine.efficient_num_seqs` rows are busy. No chain's outcome depends on it.
 
     Yields None after a step that did neither, so that a caller can show progress. Closing the
     iterator withdraws what is unfinished.
@@ -83,7 +83,7 @@ def run_chains(
     queue, clock = iter(starts), _Clock()
     live: dict[int, _Running] = {}
     number = 0
-    events: list[Completed | Saved] = []
+    events: list[Completed | AtBlockEnd] = []
 
     def settle(number: int, outcome: Outcome | None) -> None:
         running = live[number]
@@ -92,7 +92,7 @@ def run_chains(
             events.append(_complete(live.pop(number), outcome, meter, clock.now()))
         elif (saved := running.chain.saved()) is not None:
             spans = running.until(clock.now())
-            events.append(Saved(running.key, replace(saved, spans=spans)))
+            events.append(AtBlockEnd(running.key, replace(saved, spans=spans)))
 
     try:
         while True:
@@ -101,8 +101,8 @@ def run_chains(
                 sum(each.chain.busy for each in live.values()) < engine.max_num_seqs
                 and (start := next(queue, None)) is not None
             ):
-                chain = Live(
-                    number, start.begin, start.prompt, start.stream, engine, start.checkpoint
+                chain = RunningChain(
+                    number, start.factory, start.prompt, start.stream, engine, start.checkpoint
                 )
                 live[number] = _Running(start.key, clock.now(), chain)
                 settle(number, chain.start())
@@ -123,22 +123,22 @@ def run_chains(
             running.chain.withdraw()
 
 
-def run_one(begin: Begin, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
+def run_one(factory: ChainFactory, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
     """Run a single chain to its end."""
-    start = Start(SampleKey(stream.problem, stream.replicate), prompt, begin, stream)
+    start = ChainSpec(SampleKey(stream.problem, stream.replicate), prompt, factory, stream)
     events = run_chains([start], engine, Meter())
     return next(event.outcome for event in events if isinstance(event, Completed))
 
 
-def _speculate(chains: list[Live], engine: Engine, most: int) -> None:
-    """Fill the rows that cost next to nothing, the chains that look least far ahead first."""
+def _speculate(chains: list[RunningChain], engine: Engine, most: int) -> None:
+    """Fill the rows that cost next to nothing, the chains with the fewest speculative requests first."""
     room = min(engine.efficient_num_seqs, engine.max_num_seqs)
     room -= sum(chain.busy for chain in chains)
     for depth in range(most):
         for chain in chains:
             if room <= 0:
                 return
-            if len(chain.ahead) == depth and chain.look_ahead():
+            if len(chain.speculative) == depth and chain.speculate():
                 room -= 1
 
 

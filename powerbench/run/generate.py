@@ -7,7 +7,7 @@ from contextlib import closing
 
 from rich.console import Console
 
-from powerbench.chains.runner import Completed, Meter, Saved, run_chains
+from powerbench.chains.runner import AtBlockEnd, Completed, Meter, run_chains
 from powerbench.engines.base import Engine
 from powerbench.errors import require
 from powerbench.run.plan import Plan
@@ -32,7 +32,7 @@ def generate(
                     sample = _sample(plan, event)
                     writing.write(sample)
                     yield sample
-                case Saved() if plan.checkpoints:
+                case AtBlockEnd() if plan.checkpoints:
                     writing.save(event.key, event.checkpoint)
                 case _:
                     yield None

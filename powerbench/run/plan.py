@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from powerbench.chains.runner import Start
+from powerbench.chains.runner import ChainSpec
 from powerbench.config import Job
 from powerbench.engines.base import Engine
 from powerbench.errors import require, require_integer, require_number
@@ -90,7 +90,7 @@ class Plan:
 
     def starts(
         self, keys: Sequence[SampleKey], resume: Callable[[SampleKey], Checkpoint | None]
-    ) -> Iterator[Start]:
+    ) -> Iterator[ChainSpec]:
         """The chains for these keys, made as they are asked for.
 
         resume: gives the checkpoint that a chain goes on from.
@@ -106,7 +106,7 @@ class Plan:
             )
             stream = Stream(self.seed, task, key.problem, key.replicate)
             begin = partial(self.sampler.chain, context)
-            yield Start(key, prompt, begin, stream, resume(key))
+            yield ChainSpec(key, prompt, begin, stream, resume(key))
 
     def _answer(self, problem: Problem, tokens: Tokens) -> str | None:
         assert self.answer is not None

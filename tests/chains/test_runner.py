@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from powerbench.chains.law import context_of, law
-from powerbench.chains.runner import Completed, Meter, Saved, Start, run_chains, run_one
+from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, Meter, run_chains, run_one
 from powerbench.engines.base import Finished
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
@@ -41,11 +41,13 @@ ENDLESS = Context((), eos=99, stop_tokens=(99,))
 """Nothing stops: every response has the full length."""
 
 
-def starts(count: int, sampler: Power = POWER, context: Context | None = None) -> Iterator[Start]:
+def starts(
+    count: int, sampler: Power = POWER, context: Context | None = None
+) -> Iterator[ChainSpec]:
     context = context or context_of(MODEL)
     for i in range(count):
         stream = Stream(0, "task", f"p{i}", 0)
-        yield Start(SampleKey(f"p{i}", 0), (), partial(sampler.chain, context), stream)
+        yield ChainSpec(SampleKey(f"p{i}", 0), (), partial(sampler.chain, context), stream)
 
 
 def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
@@ -196,7 +198,8 @@ def test_draws_follow_the_enumerated_law() -> None:
         expected[outcome.tokens] = expected.get(outcome.tokens, 0.0) + probability
     counts = dict.fromkeys(expected, 0)
     begin = (
-        Start(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0)) for i in range(4000)
+        ChainSpec(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0))
+        for i in range(4000)
     )
     for done in run_chains(begin, ToyEngine(model, max_num_seqs=64), Meter()):
         if isinstance(done, Completed):
@@ -246,13 +249,13 @@ def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
     """The first run is dropped after so many checkpoints; the second has what it saved, and nothing else."""
     sampler = kind(max_tokens=12, blocks=4, steps=3)
 
-    def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | Saved | None]:
+    def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | AtBlockEnd | None]:
         resumed = (s._replace(checkpoint=saved.get(s.key)) for s in starts(9, sampler, ENDLESS))
         return run_chains(resumed, ToyEngine(MODEL, max_num_seqs=4), Meter(), speculate=3)
 
     whole = {e.key: e for e in events({}) if isinstance(e, Completed)}
     first = events({})
-    some = list(islice((e for e in first if isinstance(e, Saved)), seen))
+    some = list(islice((e for e in first if isinstance(e, AtBlockEnd)), seen))
     first.close()  # type: ignore[attr-defined]
     saved = {each.key: each.checkpoint for each in some}
     again = {e.key: e for e in events(saved) if isinstance(e, Completed)}
@@ -277,7 +280,7 @@ def test_checkpoints_spare_what_was_done() -> None:
     saved = [
         event.checkpoint
         for event in run_chains(starts(1, sampler, ENDLESS), ToyEngine(MODEL), Meter())
-        if isinstance(event, Saved)
+        if isinstance(event, AtBlockEnd)
     ]
     assert len(saved) == 3  # the fourth block's end is the chain's
     spared = [decoded(None) - decoded(checkpoint) for checkpoint in saved]
@@ -306,14 +309,12 @@ def several(context: Context, together: bool, further: int = 4) -> Chain:
 
 @pytest.mark.parametrize("speculate", [0, 8])
 @pytest.mark.parametrize("width", [1, 2, 8, 50])
-def test_what_is_asked_for_together_is_what_is_asked_for_by_turns(
-    width: int, speculate: int
-) -> None:
+def test_together_gives_the_same_draws_as_one_by_one(width: int, speculate: int) -> None:
     def run(together: bool) -> tuple[dict[SampleKey, tuple[Outcome, int]], int]:
         engine = Counting(MODEL, max_num_seqs=width)
         begin = partial(several, ENDLESS, together)
         them = [
-            Start(
+            ChainSpec(
                 SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0)
             )
             for i in range(5)
@@ -341,7 +342,9 @@ def test_chains_with_many_requests_share_the_rows() -> None:
 
     begin = partial(several, ENDLESS, True, 0)
     them = [
-        Start(SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0))
+        ChainSpec(
+            SampleKey(f"p{i}", 0), (), lambda state=None: begin(), Stream(0, "task", f"p{i}", 0)
+        )
         for i in range(9)
     ]
     list(run_chains(them, Watched(MODEL, max_num_seqs=8), Meter()))
@@ -358,7 +361,7 @@ def test_every_token_is_counted_with_what_it_attends_to() -> None:
         x = x.then(draws[0])
         return x.then((yield suffix(x, 3, 5, ("c",), ENDLESS, tau=1.0)), keep=3).outcome()
 
-    start = Start(SampleKey("p", 0), (1, 2, 3), chain, Stream(0, "t", "p", 0))
+    start = ChainSpec(SampleKey("p", 0), (1, 2, 3), chain, Stream(0, "t", "p", 0))
     events = run_chains([start], ToyEngine(MODEL), Meter())
     (cost,) = (event.cost for event in events if isinstance(event, Completed))
     drafts, rest = 2 * (4 + 5 + 6 + 7), 7 + 8

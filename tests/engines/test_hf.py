@@ -16,7 +16,7 @@ import torch
 from tiny import SWITCH, TinyModel, models, plain_logp, run
 from transformers import PreTrainedModel
 
-from powerbench.chains.runner import Completed, Meter, Start, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
 from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
@@ -286,7 +286,7 @@ def completed(
         prompt = (5, 6, 7, *range(chain // 2))
         begin = partial(sampler.chain, Context(prompt, 7, (7,)))
         stream = Stream(0, "task", str(chain // 2), chain % 2)
-        starts.append(Start(SampleKey(str(chain), 0), prompt, begin, stream))
+        starts.append(ChainSpec(SampleKey(str(chain), 0), prompt, begin, stream))
     done = run_chains(starts, engine, Meter(), speculate)
     return {int(each.key.problem): each for each in done if isinstance(each, Completed)}
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from tiny import TinyModel
 
-from powerbench.chains.runner import Completed, Meter, Start, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.rng import Stream
 from powerbench.samplers.power_smc import PowerSMC
@@ -39,7 +39,7 @@ def test_resampling_computes_nothing_again_and_copies_duplicates_alone(
     monkeypatch.setattr(engine.cache, "copy", counted)
     begin = partial(SMC.chain, Context(PROMPT, 0, stop_tokens))
     starts = [
-        Start(SampleKey(str(i), 0), PROMPT, begin, Stream(0, "task", str(i), 0))
+        ChainSpec(SampleKey(str(i), 0), PROMPT, begin, Stream(0, "task", str(i), 0))
         for i in range(chains)
     ]
     done = [e for e in run_chains(starts, engine, Meter()) if isinstance(e, Completed)]

@@ -277,7 +277,7 @@ def test_a_vote_counts_the_answers_that_the_tasks_verifier_reads(
         assert len(votes.weights) == 9 and sum(votes.weights) == pytest.approx(1, abs=0.01)
     plan = prepare(compose([*TOY, *overrides, f"runs={tmp_path}"]))
     (start, *_) = plan.starts(plan.keys(), lambda key: None)
-    answer = start.begin.args[0].answer  # type: ignore[attr-defined]
+    answer = start.factory.args[0].answer  # type: ignore[attr-defined]
     assert (answer((1, 2, 0)), answer((2,)), answer((0,))) == ("a", "b", None)
 
 

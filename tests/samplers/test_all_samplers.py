@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from powerbench.chains.law import context_of
-from powerbench.chains.runner import Completed, Meter, Saved, Start, run_chains
+from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, Meter, run_chains
 from powerbench.config import compose, conf_dir, options
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
@@ -54,21 +54,23 @@ def small(name: str) -> Any:
 
 def run(
     name: str, width: int, checkpoints: dict[SampleKey, Checkpoint] | None = None
-) -> tuple[dict[SampleKey, Completed], list[Saved]]:
+) -> tuple[dict[SampleKey, Completed], list[AtBlockEnd]]:
     """Six chains: what they return, and where they could have been started again."""
     context = context_of(MODEL)
     sampler = small(name)
     if getattr(sampler, "votes", False):
         context = replace(context, answer=lambda tokens: str(tokens[0]) if tokens else None)
     starts = [
-        Start(key, (), partial(sampler.chain, context), Stream(0, "t", key.problem, 0), checkpoint)
+        ChainSpec(
+            key, (), partial(sampler.chain, context), Stream(0, "t", key.problem, 0), checkpoint
+        )
         for i in range(6)
         for key in [SampleKey(f"p{i}", 0)]
         for checkpoint in [(checkpoints or {}).get(key)]
     ]
     events = [e for e in run_chains(starts, ToyEngine(MODEL, max_num_seqs=width), Meter()) if e]
     done = {e.key: e for e in events if isinstance(e, Completed)}
-    return done, [e for e in events if isinstance(e, Saved)]
+    return done, [e for e in events if isinstance(e, AtBlockEnd)]
 
 
 def outcomes(done: dict[SampleKey, Completed]) -> dict[SampleKey, tuple[Outcome, int]]:

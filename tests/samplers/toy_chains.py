@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from powerbench.chains.law import context_of, law, responses
-from powerbench.chains.runner import Completed, Meter, Start, run_chains, run_one
+from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains, run_one
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
@@ -99,10 +99,10 @@ def completed(
 ) -> dict[SampleKey, Completed]:
     """What so many chains return and cost, on the toy engine."""
 
-    def starts() -> Iterator[Start]:
+    def starts() -> Iterator[ChainSpec]:
         begin = partial(sampler.chain, context or context_of(model))
         for i in range(count):
-            yield Start(SampleKey(f"p{i}", 0), (), begin, Stream(0, "task", f"p{i}", 0))
+            yield ChainSpec(SampleKey(f"p{i}", 0), (), begin, Stream(0, "task", f"p{i}", 0))
 
     done = run_chains(starts(), ToyEngine(model, max_num_seqs=width), Meter(), speculate)
     return {each.key: each for each in done if isinstance(each, Completed)}

@@ -12,7 +12,7 @@ import pytest
 from tiny import run
 from vllm_subjects import engine, held, logp, saved
 
-from powerbench.chains.runner import Completed, Meter, Start, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.vllm import VLLMEngine
@@ -33,7 +33,7 @@ def uniforms(seed: int) -> np.ndarray:
 def chains(engine: Engine, sampler: Power = POWER, speculate: int = 0) -> list[Completed]:
     """Six chains of power sampling, in order."""
     starts = (
-        Start(
+        ChainSpec(
             SampleKey(f"p{i}", 0),
             PROMPT[: 5 + i],
             partial(sampler.chain, Context(PROMPT[: 5 + i], 0, (0,))),
