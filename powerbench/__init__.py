@@ -13,6 +13,7 @@ The rooms, each row importing only from the rows above it (a test holds this):
     chains
     run
     cluster bench
+    commands
     cli
 
 Reproduces "Reasoning with Sampling" (Karan & Du, arXiv 2510.14901).

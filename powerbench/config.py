@@ -31,7 +31,7 @@ GROUPS = (
     "tracker",
 )
 LAUNCHER = "hydra/launcher"
-# Our presets have the names that people know: those of the plugins' own, which are their schema.
+# Our presets bear the names of the plugins' own, which serve as their schema.
 warnings.filterwarnings(
     "ignore", r"\s*'hydra/launcher/(joblib|ray)' is validated against", UserWarning
 )
@@ -39,27 +39,28 @@ NAMED_BY_CHOICE = ("sampler", "engine", "verifier")
 """Groups whose objects have no name of their own: the yaml's name is theirs."""
 
 FILLED_LATER = ("verifier.ask",)
-"""Settings that have no value in a yaml because the program gives it."""
+"""Settings without a value in their yaml, which the program supplies."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One composed configuration, and the name chosen in each of its groups."""
+class RunConfig:
+    """The composed configuration of one run."""
 
-    config: DictConfig
+    values: DictConfig
     choices: Mapping[str, str]
+    """The name chosen in each group."""
     overrides: Sequence[str] = ()
-    """The settings that were asked for: of a sweep's job, its own."""
+    """The settings of the command, without Hydra's own; in a sweep, those of this run."""
 
     @property
     def command(self) -> str:
-        """What runs this job alone."""
+        """The command that makes this run alone."""
         return shlex.join(["powerbench", "run", *self.overrides])
 
     def build(self, group: str, **given: Any) -> Any:
         """The object that a group's yaml describes. Raises UserError for an impossible setting."""
         try:
-            return instantiate(self.config[group], **given)
+            return instantiate(self.values[group], **given)
         except InstantiationException as error:
             raise self._explained(group, error) from error
         except OmegaConfBaseException as error:
@@ -76,15 +77,15 @@ class Job:
         )
 
     @classmethod
-    def of_settings(cls, settings: Mapping[str, Any]) -> "Job":
-        """The job whose `settings()` a run folder holds."""
-        config = OmegaConf.create(dict(settings))
-        choices = {group: config[group].pop("name") for group in NAMED_BY_CHOICE}
-        return cls(config, choices)
+    def of_settings(cls, settings: Mapping[str, Any]) -> "RunConfig":
+        """The inverse of `settings`, for what a run folder holds."""
+        values = OmegaConf.create(dict(settings))
+        choices = {group: values[group].pop("name") for group in NAMED_BY_CHOICE}
+        return cls(values, choices)
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain data, with the names of the chosen sampler, engine and verifier."""
-        plain: Any = OmegaConf.to_container(self.config, resolve=True)
+        plain: Any = OmegaConf.to_container(self.values, resolve=True)
         plain.pop("hydra", None)
         for group in NAMED_BY_CHOICE:
             plain[group] = {"name": self.choices[group], **plain[group]}
@@ -114,16 +115,17 @@ def options(group: str) -> dict[str, str]:
     return found
 
 
-def compose(overrides: Sequence[str]) -> Job:
-    """Compose one job. Raises UserError that names the wrong value and what is known."""
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose the configuration of one run. Raises UserError, naming the wrong value and the known ones."""
     for override in _parsed(overrides):
         _check_choice(override)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            config = hydra_compose("config", list(overrides), return_hydra_config=True)
-            job = Job(config, dict(config.hydra.runtime.choices), tuple(overrides))
-            job.settings()  # resolves every interpolation
-            missing = [k for k in OmegaConf.missing_keys(config) if k not in FILLED_LATER]
+            values = hydra_compose("config", list(overrides), return_hydra_config=True)
+            hydra = values.hydra
+            config = RunConfig(values, dict(hydra.runtime.choices), tuple(hydra.overrides.task))
+            config.settings()  # resolves every interpolation
+            missing = [k for k in OmegaConf.missing_keys(values) if k not in FILLED_LATER]
         except HydraException as error:
             raise _unknown_key(overrides, error) from error
         except OmegaConfBaseException as error:
@@ -131,35 +133,35 @@ def compose(overrides: Sequence[str]) -> Job:
     for key in missing:
         if not key.startswith("hydra."):
             raise UserError(f"{key} has no value: add {key}=... to the command")
-    return job
+    return config
 
 
-class Jobs(NamedTuple):
-    """What one command is to run."""
+class Expansion(NamedTuple):
+    """The runs that one command stands for."""
 
-    overrides: list[list[str]]
-    """Those of each job."""
+    runs: list[list[str]]
+    """The settings of each run."""
     swept: bool
-    """Whether it is a sweep, which a launcher runs; a sweep may be of one job."""
+    """Whether it is a sweep, which a launcher runs; a sweep may be of one run."""
 
 
-def expand(overrides: Sequence[str], multirun: bool) -> Jobs:
-    """The jobs of a command.
+def expand(overrides: Sequence[str], multirun: bool) -> Expansion:
+    """The runs of a command.
 
     Raises UserError for a sweep (`sampler=base,power`) without `-m`.
     """
     swept = [o for o in _parsed(overrides) if o.is_sweep_override()]
     fixed = [o.input_line for o in _parsed(overrides) if not o.is_sweep_override()]
     first = [f"{o.key_or_group}={next(o.sweep_string_iterator())}" for o in swept]
-    hydra = compose([*fixed, *first]).config.hydra
+    hydra = compose([*fixed, *first]).values.hydra
     if not multirun and str(hydra.mode) != "RunMode.MULTIRUN":
         if swept:
             raise UserError(f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...)")
-        return Jobs([fixed], swept=False)
+        return Expansion([fixed], swept=False)
     own = {o.key_or_group for o in _parsed(overrides)}
     params = [f"{k}={v}" for k, v in (hydra.sweeper.params or {}).items() if k not in own]
     batches = BasicSweeper.split_arguments(_parsed([*params, *overrides]), None)
-    return Jobs([list(job) for batch in batches for job in batch], swept=True)
+    return Expansion([list(run) for batch in batches for run in batch], swept=True)
 
 
 def quoted(path: Path) -> str:
@@ -190,7 +192,7 @@ def _check_choice(override: Override) -> None:
 
 
 def _unknown_key(overrides: Sequence[str], error: HydraException) -> UserError:
-    """Name the setting that is not there, and its siblings."""
+    """The error for a setting that does not exist: names it and its siblings."""
     for override in _parsed(overrides):
         key = override.key_or_group
         if key == LAUNCHER and f"'{LAUNCHER}/{override.value()}'" in str(error):

@@ -283,6 +283,26 @@ class Cost:
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
 
 
+@dataclass
+class Progress:
+    """How far a shard is: counted while it is worked on, recorded by its writer, shown by displays."""
+
+    total: int = 0
+    """Samples of the shard, as asked for."""
+    done: int = 0
+    """Those of them that are finished."""
+    made_here: int = 0
+    """Those that this process made."""
+    decoded: int = 0
+    """Tokens that this process decoded."""
+    proposals: int = 0
+    """Metropolis-Hastings proposals decoded, at least in part, in the chains that this process completed."""
+    accepted: int = 0
+    """Those of them that were accepted."""
+    running: int = 0
+    """Chains at work, now."""
+
+
 @dataclass(frozen=True)
 class Sample(Keyed):
     """One finished response: a line of samples.jsonl, keyed by (problem, replicate)."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from powerbench.cli import EXIT_BAD_INPUT, main
+from powerbench.cli import main
 from powerbench.config import GROUPS, compose, conf_dir, expand, options
+from powerbench.console import EXIT_BAD_INPUT
 from powerbench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -36,12 +37,12 @@ def test_every_yaml_composes_and_instantiates(
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_job_of_every_experiment_composes(name: str) -> None:
-    jobs = expand([f"experiment={name}"], multirun=False).overrides
+    jobs = expand([f"experiment={name}"], multirun=False).runs
     edition = name.partition("/")[2].partition("_")[0]
     for overrides in jobs:
         job = compose(overrides)
         job.build("sampler")
-        assert job.config.runs == f"runs/{edition}"
+        assert job.values.runs == f"runs/{edition}"
     assert options("experiment")[name]
 
 
@@ -56,25 +57,24 @@ def test_every_artefact_has_two_editions_and_a_target(folder: Path) -> None:
 
 
 def test_the_paper_edition_has_the_papers_settings() -> None:
-    for overrides in expand(["experiment=table1/paper"], multirun=False).overrides:
-        config = compose(overrides).config
+    for overrides in expand(["experiment=table1/paper"], multirun=False).runs:
+        config = compose(overrides).values
         assert (config.max_tokens, config.blocks, config.steps, config.alpha) == (3072, 16, 10, 4.0)
         assert (config.limit, config.replicates) == (None, 1)
-    humaneval = compose(["experiment=fig7_9/paper", "task=humaneval"]).config
+    humaneval = compose(["experiment=fig7_9/paper", "task=humaneval"]).values
     assert (humaneval.alpha, humaneval.replicates) == (1.67, 16)
-    assert compose(["experiment=fig7_9/paper", "task=gpqa_diamond"]).config.alpha == 4.0
+    assert compose(["experiment=fig7_9/paper", "task=gpqa_diamond"]).values.alpha == 4.0
 
 
 def test_a_sweep_may_set_what_only_its_values_have() -> None:
-    jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True).overrides
+    jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True).runs
     assert [sorted(job) for job in jobs] == [
         ["sampler.alpha=2", "sampler=low_temp"],
         ["sampler.alpha=2", "sampler=power"],
     ]
-    assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True).overrides) == 2
+    assert len(expand(["model=hf", "model.id=a/b,c/d"], multirun=True).runs) == 2
     assert (
-        "task=math500"
-        in expand(["experiment=table1/mini", "task=math500"], multirun=False).overrides[0]
+        "task=math500" in expand(["experiment=table1/mini", "task=math500"], multirun=False).runs[0]
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import powerbench.samplers
-from powerbench import cli, config
+from powerbench import commands, config
 from powerbench.cli import main
 from powerbench.cluster import sweep
 from powerbench.store import find_runs
@@ -45,7 +45,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         powerbench.samplers, "__path__", [*powerbench.samplers.__path__, str(module)]
     )
-    for each in (config, sweep, cli):
+    for each in (config, sweep, commands):
         monkeypatch.setattr(each, "conf_dir", lambda: conf)
     yield tmp_path
     sys.modules.pop("powerbench.samplers.fresh_start", None)

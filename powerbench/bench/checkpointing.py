@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-from powerbench.chains.runner import Meter
 from powerbench.config import compose
 from powerbench.run.generate import generate
 from powerbench.run.plan import prepare
@@ -54,7 +53,7 @@ def time_checkpoints(model: str, repeats: int) -> Overhead:
 
 def _run(settings: list[str]) -> tuple[int, float]:
     plan = prepare(compose(settings))
-    engine = plan.load()
+    engine = plan.engine
     spent: list[float] = []
     inner = SampleWriter.save
 
@@ -65,7 +64,7 @@ def _run(settings: list[str]) -> tuple[int, float]:
 
     with patch.object(SampleWriter, "save", timed), sample_writer(plan.run) as writing:
         began = time.perf_counter()
-        for _ in generate(plan, engine, plan.missing(), writing, Meter()):
+        for _ in generate(plan, engine, plan.missing(), writing):
             pass
         whole = time.perf_counter() - began
     return len(spent), sum(spent) / whole

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.models import HubModel
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
-from powerbench.types import Context, Prompt, SampleKey, Tokens
+from powerbench.types import Context, Progress, Prompt, SampleKey, Tokens
 
 QUESTIONS = (
     "Why is the sky blue?",
@@ -85,7 +85,7 @@ def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
             for i in which
         ]
         began = time.perf_counter()
-        events = run_chains(starts, engine, Meter(), speculate)
+        events = run_chains(starts, engine, Progress(), speculate)
         done = [each for each in events if isinstance(each, Completed)]
         return _timing(name, done, time.perf_counter() - began)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from powerbench.chains.chain import ChainFactory, RunningChain
 from powerbench.engines.base import Engine
 from powerbench.rng import Stream
-from powerbench.types import Checkpoint, Cost, Outcome, SampleKey, Span, Tokens
+from powerbench.types import Checkpoint, Cost, Outcome, Progress, SampleKey, Span, Tokens
 
 
 class ChainSpec(NamedTuple):
@@ -38,17 +38,6 @@ class Completed(NamedTuple):
 
 
 @dataclass
-class Meter:
-    """What a run has done so far, for the progress display: counts since the loop began."""
-
-    decoded: int = 0
-    proposals: int = 0
-    accepted: int = 0
-    under_way: int = 0
-    """Chains at work, now."""
-
-
-@dataclass
 class _Clock:
     """Seconds since 1970 that never run backwards: the wall clock is read once."""
 
@@ -69,11 +58,12 @@ class _Running(NamedTuple):
 
 
 def run_chains(
-    starts: Iterable[ChainSpec], engine: Engine, meter: Meter, speculate: int = 0
+    starts: Iterable[ChainSpec], engine: Engine, progress: Progress, speculate: int = 0
 ) -> Iterator[Completed | AtBlockEnd | None]:
     """Run chains in the order given, as many as have `engine.max_num_seqs` requests at once; yield each as it
     completes, and where it stands whenever it comes to the end of a block.
 
+    progress: where decoded tokens, proposals and running chains are counted.
     speculate: how many requests of a chain may be started ahead of their turn, while fewer than
         `engine.efficient_num_seqs` rows are busy. No chain's outcome depends on it.
 
@@ -89,7 +79,7 @@ def run_chains(
         running = live[number]
         if outcome is not None:
             running.chain.withdraw()
-            events.append(_complete(live.pop(number), outcome, meter, clock.now()))
+            events.append(_complete(live.pop(number), outcome, progress, clock.now()))
         elif (saved := running.chain.saved()) is not None:
             spans = running.until(clock.now())
             events.append(AtBlockEnd(running.key, replace(saved, spans=spans)))
@@ -107,13 +97,13 @@ def run_chains(
                 live[number] = _Running(start.key, clock.now(), chain)
                 settle(number, chain.start())
                 number += 1
-            meter.under_way = len(live)
+            progress.running = len(live)
             _speculate([each.chain for each in live.values()], engine, speculate)
             finished = engine.step() if live else []
             for each, key, draw in sorted(
                 finished, key=lambda f: live[f.chain].chain.waits_for(f.key)
             ):
-                meter.decoded += len(draw.tokens)
+                progress.decoded += len(draw.tokens)
                 settle(each, live[each].chain.receive(key, draw))
             yield from tuple(events) or (None,)
             if not live and not events:
@@ -126,7 +116,7 @@ def run_chains(
 def run_one(factory: ChainFactory, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:
     """Run a single chain to its end."""
     start = ChainSpec(SampleKey(stream.problem, stream.replicate), prompt, factory, stream)
-    events = run_chains([start], engine, Meter())
+    events = run_chains([start], engine, Progress())
     return next(event.outcome for event in events if isinstance(event, Completed))
 
 
@@ -142,10 +132,10 @@ def _speculate(chains: list[RunningChain], engine: Engine, most: int) -> None:
                 room -= 1
 
 
-def _complete(running: _Running, outcome: Outcome, meter: Meter, now: float) -> Completed:
+def _complete(running: _Running, outcome: Outcome, progress: Progress, now: float) -> Completed:
     proposals = [step for step in outcome.steps if step.decoded]
-    meter.proposals += len(proposals)
-    meter.accepted += sum(step.accepted for step in proposals)
+    progress.proposals += len(proposals)
+    progress.accepted += sum(step.accepted for step in proposals)
     cost = Cost(
         decoded=running.chain.decoded,
         prefilled=running.chain.prefilled,

@@ -1,4 +1,4 @@
-"""Waiting for Slurm: until each job of a sweep has left the queue, however it ended."""
+"""Waits until each job of a sweep has left Slurm's queue, however it ended."""
 
 import logging
 import subprocess
@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 logger = logging.getLogger(__name__)
 
-OVER = frozenset(
+FINAL_STATES = frozenset(
     [
         "BOOT_FAIL",
         "CANCELLED",
@@ -26,22 +26,24 @@ OVER = frozenset(
         "TIMEOUT",
     ]
 )
-"""States that a job does not leave by itself. One that is preempted or put back is PENDING again."""
+"""States that a job does not leave by itself. One that is preempted or requeued is PENDING again."""
 
-USUAL = frozenset(["None", "Resources", "Priority", "BeginTime", "JobArrayTaskLimit"])
-"""Reasons for waiting that pass."""
+TRANSIENT_REASONS = frozenset(["None", "Resources", "Priority", "BeginTime", "JobArrayTaskLimit"])
+"""Reasons for waiting that go away by themselves."""
 
-FIRST, LONGEST = 1.0, 30.0
-"""Seconds between two looks at the queue: they grow, so that the scheduler is not kept busy."""
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+"""Seconds between two queries of the queue: they grow, so that the scheduler is not kept busy."""
 
 
 @dataclass(frozen=True)
 class JobEnd:
-    """A job that is no longer in the queue."""
+    """How a job ended."""
 
-    state: str
-    """Slurm's word for it; empty where it is forgotten already."""
-    log: Path
+    state: str | None
+    """Slurm's word for it; empty where there is none; None where the job is not known to be over."""
+    log: Path | None
+    """Where its output is; None: where all launchers' jobs have it."""
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def waiting() -> Iterator[list[JobEnd]]:
 
     submitit asks `sacct`, which sites without a database for accounting do not have, and looks for a
     job's result, which a killed one never writes. Instead the queue is asked: `squeue` is wherever
-    `sbatch` is. Yields what is known of the jobs that are over, in the order of the sweep.
+    `sbatch` is. Yields the list of the jobs that are over, in the order of the sweep.
     """
     from submitit.slurm.slurm import SlurmJob
 
@@ -73,7 +75,7 @@ def waiting() -> Iterator[list[JobEnd]]:
 
 def _wait(job: str) -> str:
     """The state in which a job has ended, once it has."""
-    pause, logged = FIRST, ""
+    pause, reported = FIRST_PAUSE, ""
     while True:
         asked = subprocess.run(
             ["squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%T %r"],
@@ -82,15 +84,15 @@ def _wait(job: str) -> str:
         )
         state, _, reason = asked.stdout.strip().partition(" ")
         forgotten = "Invalid job id" in asked.stderr or not (asked.returncode or state)
-        if forgotten or state in OVER:
+        if forgotten or state in FINAL_STATES:
             return state
-        news = ""
+        message = ""
         if asked.returncode:
-            news = f"Slurm does not answer ({asked.stderr.strip()}); asking again"
-        elif state == "PENDING" and reason not in USUAL:
-            news = f"Slurm job {job} waits, and says why: {reason}"
-        if news not in ("", logged):
-            logged = news
-            logger.info(news)
+            message = f"Slurm does not answer ({asked.stderr.strip()}); asking again"
+        elif state == "PENDING" and reason not in TRANSIENT_REASONS:
+            message = f"Slurm job {job} waits, and says why: {reason}"
+        if message not in ("", reported):
+            reported = message
+            logger.info(message)
         time.sleep(pause)
-        pause = min(pause * 1.5, LONGEST)
+        pause = min(pause * 1.5, LONGEST_PAUSE)

@@ -1,17 +1,15 @@
-"""How far runs are: done, rate and estimated end of every shard, as its last writer told.
+"""How far runs are: done, rate and estimated end of every shard, as its last writer recorded.
 
-Everything is read from the run folders, so that it is the same for jobs on other machines; nobody is
-asked, no scheduler and no process elsewhere.
+Everything is read from the run folders, so that it is the same for jobs on other machines: neither a
+scheduler nor a process elsewhere is asked.
 """
 
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +19,16 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from powerbench.cluster.outcome import Kind, State, duration, writer_state
 from powerbench.errors import UserError
 from powerbench.store import Run, find_runs, records
 from powerbench.store.owner import COMPLETE, LEASE_TIMEOUT, Writer
 from powerbench.store.run_folder import SAMPLES
 from powerbench.store.shard import WHOLE, Shard
 
-SILENT = 1.5
-"""A writer on another machine that has been silent for so many times the run's lease timeout is lost."""
-
-
-class Kind(StrEnum):
-    """What a shard's last writer does, in one word."""
-
-    AT_WORK = "at work"
-    ENDED = "ended"
-    """It has said how it ended."""
-    KILLED = "killed"
-    SILENT = "silent"
-    UNCLEAR = "unclear"
-    """Its file is from the future, so that clocks cannot tell."""
-    NO_WRITER = "no writer"
-
 
 @dataclass(frozen=True)
-class State:
-    """What a writer does, or how it ended."""
-
-    kind: Kind
-    words: str
-
-
-@dataclass(frozen=True)
-class Row:
+class StatusRow:
     """One shard of a run; or, where `shard` is "all", a run of several shards."""
 
     run: str
@@ -74,46 +49,16 @@ class Row:
     writer: Writer | None = None
 
 
-def state(writer: Writer, lease_timeout: float, now: float) -> State:
-    """What a writer does. lease_timeout: as the run was configured; now: seconds since 1970."""
-    if writer.ended is not None:
-        return State(Kind.ENDED, writer.ended)
-    alive, where = writer.alive(), ", ".join(x for x in (writer.host, writer.job) if x)
-    age = now - writer.last_heartbeat
-    if alive is False:
-        here = writer.host == platform.node()
-        return State(
-            Kind.KILLED,
-            f"was killed (pid {writer.pid} on {'this machine' if here else writer.host})",
-        )
-    if alive is None and age < -lease_timeout:
-        return State(
-            Kind.UNCLEAR,
-            f"on {where}: last heard of {duration(-age)} from now, for clocks differ: at work or lost",
-        )
-    if alive is None and age > SILENT * lease_timeout:
-        return State(Kind.SILENT, f"silent for {duration(age)} on {where}: lost, or cut off")
-    return State(Kind.AT_WORK, f"at work on {where}")
-
-
 def lease_timeout(settings: Mapping[str, Any]) -> float:
     """How long a writer of a run so configured may be silent, in seconds."""
     found = settings.get("lease_timeout")
     return float(found) if isinstance(found, int | float) else LEASE_TIMEOUT
 
 
-def duration(seconds: float) -> str:
-    """A stretch of time in one unit."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+# -- rows -----------------------------------------------------------------------------------------
 
 
-# -- what there is --------------------------------------------------------------------------------
-
-
-def rows(run: Run, now: float) -> list[Row]:
+def rows(run: Run, now: float) -> list[StatusRow]:
     """Every shard that has been worked on, all of the partition that was last, and that one's sum."""
     writers = {Shard.from_suffix(w.name.removeprefix(SAMPLES)): w for w in run.writers()}
     known = {*writers, *run.shards()} or {WHOLE}
@@ -128,50 +73,53 @@ def rows(run: Run, now: float) -> list[Row]:
         if writer is None:
             found[part] = _unwritten(run, part, asked.get(part))
         else:
-            found[part] = _row(run, part, asked.get(part), state(writer, silence, now), writer)
+            found[part] = _row(
+                run, part, asked.get(part), writer_state(writer, silence, now), writer
+            )
     whole = [row for part, row in found.items() if part.of == last.of]
     return [*found.values(), *([_sum(whole)] if len(whole) > 1 else [])]
 
 
-def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer) -> Row:
-    done = writer.done
-    if writer.ended is None:  # its last heartbeat may be old, or it never came to one
+def _row(run: Run, shard: Shard, asked: int | None, how: State, writer: Writer) -> StatusRow:
+    done = writer.progress.done
+    if writer.ended is None:  # its last heartbeat may be old, or it never had one
         done = max(done, sum(1 for _ in records.lines(run.samples_file(shard))))
-    if how.words == COMPLETE and asked is not None and asked > writer.total:
+    if how.words == COMPLETE and asked is not None and asked > writer.progress.total:
         how = State(Kind.ENDED, "was complete; more is asked for by now")
     at_work = how.kind is Kind.AT_WORK
-    rate = writer.made_here / writer.seconds if writer.made_here and writer.seconds else None
-    return Row(
+    made = writer.progress.made_here
+    rate = made / writer.seconds if made and writer.seconds else None
+    return StatusRow(
         run=str(run.path),
         shard=str(shard),
         done=done,
-        total=max(writer.total, asked or 0),
+        total=max(writer.progress.total, asked or 0),
         state=how,
         per_minute=60 * rate if rate else None,
-        tokens_per_second=writer.decoded / writer.seconds if rate else None,
-        left=(writer.total - done) / rate if at_work and rate else None,
-        running=writer.running if at_work else 0,
+        tokens_per_second=writer.progress.decoded / writer.seconds if rate else None,
+        left=(writer.progress.total - done) / rate if at_work and rate else None,
+        running=writer.progress.running if at_work else 0,
         writer=writer,
     )
 
 
-def _unwritten(run: Run, shard: Shard, asked: int | None) -> Row:
-    """Of a shard without a writer: not begun, or copied without writers/."""
+def _unwritten(run: Run, shard: Shard, asked: int | None) -> StatusRow:
+    """A shard without a writer: not begun, or copied without writers/."""
     file = run.samples_file(shard)
     done = sum(1 for _ in records.lines(file))
     words = "not started"
     if file.exists():
         words = COMPLETE if done == asked else "not known: its writers/ is not here"
-    return Row(str(run.path), str(shard), done, asked, State(Kind.NO_WRITER, words))
+    return StatusRow(str(run.path), str(shard), done, asked, State(Kind.NO_WRITER, words))
 
 
-def _sum(shards: Sequence[Row]) -> Row:
+def _sum(shards: Sequence[StatusRow]) -> StatusRow:
     totals = [row.total for row in shards]
     at_work = [row for row in shards if row.state.kind is Kind.AT_WORK]
     others = [row for row in shards if row not in at_work and row.done != row.total]
     ends = [row.left for row in at_work]
     words = ", ".join(f"{n} {what}" for what, n in Counter(map(_short, shards)).items())
-    return Row(
+    return StatusRow(
         run=shards[0].run,
         shard="all",
         done=sum(row.done for row in shards),
@@ -184,7 +132,7 @@ def _sum(shards: Sequence[Row]) -> Row:
     )
 
 
-def _short(row: Row) -> str:
+def _short(row: StatusRow) -> str:
     own_words = row.state.kind in (Kind.ENDED, Kind.NO_WRITER)
     return row.state.words.partition(":")[0] if own_words else str(row.state.kind)
 
@@ -198,7 +146,7 @@ def settings_of(run: Run) -> Mapping[str, Any]:
 
 
 def _asked(run: Run, parts: Sequence[Shard], settings: Mapping[str, Any]) -> dict[Shard, int]:
-    """How many samples of each part the configuration asks for; nothing where that cannot be read."""
+    """How many samples of each part the configuration asks for; empty where that cannot be read."""
     problems, replicates = settings.get("limit"), settings.get("replicates")
     there = sum(1 for _ in records.lines(run.path / "problems.jsonl"))
     if not isinstance(replicates, int) or not there:
@@ -224,8 +172,8 @@ def show(paths: Sequence[Path], console: Console) -> None:
         console.print(line(row), highlight=False, markup=False, soft_wrap=True)
 
 
-def watch(paths: Sequence[Path], console: Console, every: float) -> None:
-    """Show the state of some runs again and again, every so many seconds, until Ctrl-C."""
+def show_again(paths: Sequence[Path], console: Console, every: float) -> None:
+    """Show the state of some runs every `every` seconds, until Ctrl-C."""
     try:
         if not console.is_terminal:
             while True:
@@ -240,7 +188,7 @@ def watch(paths: Sequence[Path], console: Console, every: float) -> None:
 
 
 def _look(paths: Sequence[Path], table: bool = False) -> Table | str:
-    """What there is; or that there is nothing yet, such as before the first job of a sweep has begun."""
+    """The state of some runs; or that there are none yet, as before the first job of a sweep has begun."""
     try:
         return _table(_all(paths)) if table else "\n".join(map(line, _all(paths)))
     except UserError as error:
@@ -252,7 +200,7 @@ def as_json(paths: Sequence[Path]) -> str:
     return json.dumps([asdict(row) for row in _all(paths)], indent=2)
 
 
-def line(row: Row) -> str:
+def line(row: StatusRow) -> str:
     """One shard in one plain line."""
     words = [f"{_count(row)} samples", row.state.words, *_rates(row), _left(row)]
     words += [f"{row.running} chains running"] if row.running else []
@@ -260,7 +208,7 @@ def line(row: Row) -> str:
     return f"{row.run}{shard}: {', '.join(word for word in words if word)}{_log(row)}"
 
 
-def _table(shown: Iterator[Row]) -> Table:
+def _table(shown: Iterator[StatusRow]) -> Table:
     table = Table(box=SIMPLE)
     for heading in ("run", "shard"):
         table.add_column(heading, overflow="fold")
@@ -277,16 +225,16 @@ def _table(shown: Iterator[Row]) -> Table:
     return table
 
 
-def _all(paths: Sequence[Path]) -> Iterator[Row]:
+def _all(paths: Sequence[Path]) -> Iterator[StatusRow]:
     for run in find_runs(paths):
         yield from rows(run, time.time())
 
 
-def _count(row: Row) -> str:
+def _count(row: StatusRow) -> str:
     return f"{row.done:,}/{'?' if row.total is None else f'{row.total:,}'}"
 
 
-def _rates(row: Row) -> list[str]:
+def _rates(row: StatusRow) -> list[str]:
     if row.per_minute is None or row.tokens_per_second is None:
         return []
     few = row.per_minute < 100
@@ -294,7 +242,7 @@ def _rates(row: Row) -> list[str]:
     return [f"{rate} responses/min", f"{row.tokens_per_second:,.0f} tokens/s"]
 
 
-def _left(row: Row) -> str:
+def _left(row: StatusRow) -> str:
     """Time left, and when that will be by the local clock."""
     if not row.left:
         return ""
@@ -304,8 +252,8 @@ def _left(row: Row) -> str:
     return f"{duration(row.left)} left ({end:{day}})"
 
 
-def _log(row: Row) -> str:
-    """Where to read more, of a writer that came to no good end."""
+def _log(row: StatusRow) -> str:
+    """Where to read more about a writer that failed."""
     if row.writer is None or not row.writer.log or row.state.kind is Kind.AT_WORK:
         return ""
     return "" if row.state.words == COMPLETE else f" (log: {row.writer.log})"

@@ -42,99 +42,99 @@ SECRETS = {"OPENAI_API_KEY": "verifier=judge", "HF_TOKEN": "gated data: task=gpq
 BUNDLED_TASKS = ("math_mini", "instructions_mini", "humaneval")
 
 
-class Finding(NamedTuple):
-    """One line of the examination."""
+class Check(NamedTuple):
+    """The result of one check."""
 
     subject: str
     ok: bool
     what: str
 
 
-def examine() -> Iterator[Finding]:
+def diagnose() -> Iterator[Check]:
     """Device, memory, packages, hub access, bundled assets and models."""
     machine = hardware()
     cuda = machine["accelerators"]
     device = (
         ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
     )
-    yield Finding("device", True, device)
+    yield Check("device", True, device)
     free = psutil.virtual_memory().available
-    yield Finding("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
+    yield Check("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
     for i, name in enumerate(cuda):
         left, whole = torch.cuda.mem_get_info(i)
         what = f"{left / 2**30:.1f} GiB free of {whole / 2**30:.1f}, {name}"
-        yield Finding(f"memory of GPU {i}", left > 2**31, what)
+        yield Check(f"memory of GPU {i}", left > 2**31, what)
     disk = shutil.disk_usage(Path.cwd()).free
-    yield Finding("disk", disk > 2**31, f"{disk / 2**30:.1f} GiB free here")
+    yield Check("disk", disk > 2**31, f"{disk / 2**30:.1f} GiB free here")
     missing = [name for name, version in packages().items() if version == "not installed"]
-    yield Finding(
+    yield Check(
         "packages", not missing, f"missing: {', '.join(missing)}" if missing else "complete"
     )
     for extra, module in EXTRAS.items():
         here = find_spec(module) is not None
         remedy = "installed" if here else f"not installed: pip install 'powerbench[{extra}]'"
-        yield Finding(f"extra {extra}", here, remedy)
+        yield Check(f"extra {extra}", here, remedy)
     for module, purpose in WITHOUT_DEPENDENCIES.items():
         here, package = find_spec(module) is not None, module.replace("_", "-")
         remedy = "installed" if here else f"not installed: pip install --no-deps {package}"
-        yield Finding(package, here, f"{remedy} ({purpose})")
+        yield Check(package, here, f"{remedy} ({purpose})")
     yield _slurm()
     yield _sandbox()
     for variable, purpose in SECRETS.items():
         here = bool(os.environ.get(variable))
-        yield Finding(variable, here, f"{'set' if here else 'not set'} ({purpose})")
-    yield Finding("conf/", True, str(conf_dir()))
+        yield Check(variable, here, f"{'set' if here else 'not set'} ({purpose})")
+    yield Check("conf/", True, str(conf_dir()))
     for name in BUNDLED_TASKS:
         count = len(compose([f"task={name}"]).build("task").problems("base"))
-        yield Finding(f"task {name}", count > 0, f"{count} problems, no hub needed")
+        yield Check(f"task {name}", count > 0, f"{count} problems, no hub needed")
     yield _writable(cache_folder())
     yield _hub()
     for name in options("model"):
-        if (finding := _model(name)) is not None:
-            yield finding
+        if (check := _model(name)) is not None:
+            yield check
 
 
-def _slurm() -> Finding:
+def _slurm() -> Check:
     here = shutil.which("sbatch") is not None
     absent = "no sbatch here: sweeps start on a cluster's login node, or with hydra/launcher=joblib"
-    return Finding("slurm", here, "hydra/launcher=slurm can submit" if here else absent)
+    return Check("slurm", here, "hydra/launcher=slurm can submit" if here else absent)
 
 
-def _sandbox() -> Finding:
+def _sandbox() -> Check:
     """The mode in which programs are run, and why not in a stronger one."""
     best, obstacles = sandbox.best_mode(), sandbox.available()
     stronger = sandbox.MODES[: sandbox.MODES.index(best)]
     why = "".join(f"; {mode} does not work: {obstacles[mode]}" for mode in stronger)
-    return Finding("sandbox", not stronger, f"{best}{why}")
+    return Check("sandbox", not stronger, f"{best}{why}")
 
 
-def _writable(folder: Path) -> Finding:
+def _writable(folder: Path) -> Check:
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     ok = os.access(existing, os.W_OK)
     remedy = "" if ok else " cannot be written: set POWERBENCH_CACHE"
-    return Finding("model cache", ok, f"{folder}{remedy}")
+    return Check("model cache", ok, f"{folder}{remedy}")
 
 
-def _hub() -> Finding:
+def _hub() -> Check:
     from huggingface_hub import HfApi
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return Finding("hub", False, "offline by HF_HUB_OFFLINE: only cached and local models")
+        return Check("hub", False, "offline by HF_HUB_OFFLINE: only cached and local models")
     try:
         HfApi().model_info("Qwen/Qwen2.5-Math-7B", timeout=HUB_TIMEOUT)
     except Exception as error:
-        return Finding(
+        return Check(
             "hub", False, f"no access ({type(error).__name__}): only cached and local models"
         )
-    return Finding("hub", True, "reachable")
+    return Check("hub", True, "reachable")
 
 
-def _model(name: str) -> Finding | None:
+def _model(name: str) -> Check | None:
     """Whether a configured model is here; None for one that names no checkpoint."""
     try:
         model: Model = compose([f"model={name}"]).build("model")
-        return Finding(f"model {name}", *model.available())
+        return Check(f"model {name}", *model.available())
     except UserError as error:
         if "has no value" in str(error):
             return None
-        return Finding(f"model {name}", False, str(error))
+        return Check(f"model {name}", False, str(error))

@@ -2,31 +2,31 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
-from rich.console import Console
-
-from powerbench.chains.runner import AtBlockEnd, Completed, Meter, run_chains
+from powerbench.chains.runner import AtBlockEnd, Completed, run_chains
 from powerbench.engines.base import Engine
 from powerbench.errors import require
 from powerbench.run.plan import Plan
-from powerbench.run.progress import board
-from powerbench.run.scoring import Scoring
+from powerbench.run.progress import progress_display
 from powerbench.run.tracking import Tracker
 from powerbench.store.writing import SampleWriter
 from powerbench.types import Outcome, Sample, SampleKey
 
+TRACKER_INTERVAL = 10.0
+"""Seconds between live metrics sent to the tracker."""
+
 
 def generate(
-    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: SampleWriter, meter: Meter
+    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: SampleWriter
 ) -> Iterator[Sample | None]:
     """Make the samples of these keys, unfinished ones from where they stand; yield each after it is
     stored, None in between."""
-    starts = plan.starts(keys, writing.resume)
-    with closing(run_chains(starts, engine, meter, plan.speculate)) as events:  # type: ignore[type-var]
+    specs = plan.starts(keys, writing.resume)
+    events = run_chains(specs, engine, writing.progress, plan.speculate)
+    with closing(events):  # type: ignore[type-var]
         for event in events:
-            writing.progress.decoded, writing.progress.running = meter.decoded, meter.under_way
             match event:
                 case Completed():
                     sample = _sample(plan, event)
@@ -60,26 +60,25 @@ def _sample(plan: Plan, done: Completed) -> Sample:
     )
 
 
-LOG_EVERY = 10.0
-"""Seconds between live metrics sent to the tracker."""
-
-
-def _generate(
+def generate_shown(
     plan: Plan,
-    engine: Engine,
     keys: Sequence[SampleKey],
     writing: SampleWriter,
     tracker: Tracker,
-    console: Console,
-    scoring: Scoring,
+    concurrent: Callable[[], str],
 ) -> Iterator[Sample]:
-    """Make the samples of these keys, yield each when it is stored, and show how it goes."""
-    meter, logged = Meter(), time.monotonic()
-    with board(console, plan.title, len(keys), meter, scoring.progress) as shown:
-        for sample in generate(plan, engine, keys, writing, meter):
-            shown.update(finished=sample is not None)
+    """Make the samples of these keys, and yield each when it is stored; show the progress, and send it to the
+    tracker.
+
+    concurrent: as for `ProgressDisplay`.
+    """
+    engine = plan.engine  # loaded before the display's clock starts
+    sent = time.monotonic()
+    with progress_display(plan.title, writing.progress, concurrent) as display:
+        for sample in generate(plan, engine, keys, writing):
+            display.update()
             if sample is not None:
                 yield sample
-            if time.monotonic() - logged >= LOG_EVERY:
-                logged = time.monotonic()
-                tracker.log(shown.metrics())
+            if time.monotonic() - sent >= TRACKER_INTERVAL:
+                sent = time.monotonic()
+                tracker.log(display.metrics())

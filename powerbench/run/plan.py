@@ -1,21 +1,18 @@
-"""One run from its configuration to its samples: prepare, generate.
-
-`prepare` does everything that can fail for a reason the user can mend, before any model is loaded.
-"""
+"""One run, planned: its parts built, its settings checked, its folder named, before any model is loaded."""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from powerbench.chains.runner import ChainSpec
-from powerbench.config import Job
+from powerbench.config import RunConfig
 from powerbench.engines.base import Engine
 from powerbench.errors import require, require_integer, require_number
 from powerbench.models.base import Model, Tokenizer
@@ -26,42 +23,111 @@ from powerbench.store import Run
 from powerbench.store.provenance import digest_of, provenance
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
+from powerbench.tasks.common import Task
 from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
-from powerbench.verifiers.common import Answering
+from powerbench.verifiers.common import Answering, Verifier
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can start: everything is checked, nothing heavy is loaded."""
+    """A run that can start: made by `prepare`. The engine and the verifier are built when first used."""
 
-    run: Run
-    settings: Mapping[str, Any]
-    """The composed configuration, as the run folder keeps it."""
-    manifest: Mapping[str, Any]
-    job: Job
+    config: RunConfig
     sampler: Sampler
     model: Model
     tokenizer: Tokenizer
+    task: Task
     task_stop_tokens: Tokens
     """What ends a response in this task, beside the model's own stop tokens."""
-    problems: Sequence[Problem]
+    task_problems: Sequence[Problem]
+    """All of the task's, whatever the limit."""
     prompts: Mapping[str, Tokens]
-    seed: int
-    replicates: int
-    speculate: int
+    """Of each problem of the run, by its id."""
     shard: Shard
+    replicates: int
+    seed: int
+    speculate: int
     checkpoints: bool
     """Whether unfinished chains are saved at the end of every block."""
     lease_timeout: float
     """Seconds without a heartbeat after which a writer on another machine counts as dead."""
-    answer: Callable[[Problem, str], str | None] | None = None
-    """The answer that a response gives, for samplers that vote."""
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model loaded into an engine: the first heavy step."""
+        longest = max(len(prompt) for prompt in self.prompts.values())
+        factory = self.config.build("engine")
+        return factory(self.model, max_prompt=longest, max_tokens=self.sampler.max_tokens)
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """The configured verifier; one that asks the run's own model loads the engine when it first asks."""
+        return make_verifier(self.config, self.model, lambda: self.engine)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The composed configuration, as the run folder keeps it: that of all shards."""
+        settings = self.config.settings()
+        del settings["shard"]
+        settings["model"]["name"] = self.model.name
+        settings["verifier"]["name"] = self.verifier.name
+        return settings
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Exactly what changes generations."""
+        model = {**self.model.identity(), "stops": list(self.stop_tokens)}
+        identity = _identity(self.settings, model, self.task_problems)
+        if self.votes:  # the answers, and so what is returned, are as the verifier reads them
+            identity["verifier"] = self.verifier.name
+        return identity
+
+    @cached_property
+    def run(self) -> Run:
+        """The run's folder, <runs>/<task>/<model>/<sampler>-<hash of the identity>."""
+        name = f"{self.config.choices['sampler']}-{digest_of(self.identity)[:8]}"
+        return Run(Path(self.config.values.runs) / self.task.name / self.model.name / name)
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What makes the run's samples: code, packages, hardware, model, data."""
+        size = self.model.size()
+        return provenance(self.config.command) | {
+            "model": {
+                **self.model.identity(),
+                "stop_tokens": list(self.stop_tokens),
+                "size": None if size is None else size._asdict(),
+            },
+            "data": dict(self.task.source()),
+            "digest": digest_of(self.identity),
+            "identity": self.identity,
+        }
+
+    @property
+    def votes(self) -> bool:
+        """Whether the sampler reads the answers of responses."""
+        return getattr(self.sampler, "votes", False)
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Those of the run: the task's first ones, up to the limit."""
+        return self.task_problems[: self.config.values.limit]
+
+    @property
+    def stop_tokens(self) -> Tokens:
+        """All tokens that end a response: the model's and the task's."""
+        return (*self.tokenizer.stop_tokens, *self.task_stop_tokens)
 
     @property
     def title(self) -> str:
         """task, model and sampler, and which shard: what the display shows."""
         shard = f" {self.shard}" if self.shard != WHOLE else ""
-        return f"{self.job.config.task.name} {self.model.name} {self.job.choices['sampler']}{shard}"
+        return f"{self.task.name} {self.model.name} {self.config.choices['sampler']}{shard}"
+
+    @property
+    def label(self) -> str:
+        """The run folder, and which shard of it: what messages name."""
+        return f"{self.run.path}" + (f" (shard {self.shard})" if self.shard != WHOLE else "")
 
     def keys(self) -> list[SampleKey]:
         """Every sample of the shard, replicates of one problem side by side."""
@@ -72,21 +138,15 @@ class Plan:
             if self.shard.holds(i, replicate)
         ]
 
-    def write_head(self) -> None:
-        """Write the run folder's head."""
-        config = yaml.safe_dump(dict(self.settings), sort_keys=False)
-        create(self.run, config, self.manifest, self.problems)
-
     def missing(self) -> list[SampleKey]:
         """The samples of the shard still to be made."""
         done = self.run.keys(self.shard)
         return [key for key in self.keys() if key not in done]
 
-    def load(self) -> Engine:
-        """Load the model into an engine: the first heavy step."""
-        longest = max(len(prompt) for prompt in self.prompts.values())
-        factory = self.job.build("engine")
-        return factory(self.model, max_prompt=longest, max_tokens=self.sampler.max_tokens)
+    def write_head(self) -> None:
+        """Write the run folder's head."""
+        config = yaml.safe_dump(dict(self.settings), sort_keys=False)
+        create(self.run, config, self.manifest, self.problems)
 
     def starts(
         self, keys: Sequence[SampleKey], resume: Callable[[SampleKey], Checkpoint | None]
@@ -95,108 +155,95 @@ class Plan:
 
         resume: gives the checkpoint that a chain goes on from.
         """
-        task = self.job.config.task.name
-        stop_tokens = (*self.tokenizer.stop_tokens, *self.task_stop_tokens)
         problems = {problem.id: problem for problem in self.problems}
         for key in keys:
-            prompt = self.prompts[key.problem]
-            answer = partial(self._answer, problems[key.problem]) if self.answer else None
             context = Context(
-                prompt, self.tokenizer.eos, stop_tokens, self.task_stop_tokens, answer
+                prompt=self.prompts[key.problem],
+                eos=self.tokenizer.eos,
+                stop_tokens=self.stop_tokens,
+                task_stop_tokens=self.task_stop_tokens,
+                answer=self._reader(problems[key.problem]),
             )
-            stream = Stream(self.seed, task, key.problem, key.replicate)
-            begin = partial(self.sampler.chain, context)
-            yield ChainSpec(key, prompt, begin, stream, resume(key))
+            stream = Stream(self.seed, self.task.name, key.problem, key.replicate)
+            factory = partial(self.sampler.chain, context)
+            yield ChainSpec(key, context.prompt, factory, stream, resume(key))
 
-    def _answer(self, problem: Problem, tokens: Tokens) -> str | None:
-        assert self.answer is not None
-        return self.answer(problem, self.tokenizer.decode(tokens))
+    def _reader(self, problem: Problem) -> Callable[[Tokens], str | None] | None:
+        """What reads the answers of a problem's responses, for a sampler that votes."""
+        verifier = self.verifier
+        if not (self.votes and isinstance(verifier, Answering)):
+            return None
+        return lambda tokens: verifier.answer(problem, self.tokenizer.decode(tokens))
 
 
-def prepare(job: Job) -> Plan:
-    """Check a configuration and reserve its run folder. Raises UserError for what cannot work."""
-    config = job.config
-    for name, least in (("limit", 1), ("replicates", 1), ("seed", 0), ("speculate", 0)):
-        if name != "limit" or config.limit is not None:
-            require_integer(name, config[name], least)
-    require_number("patience", config.lease_timeout, 0, 86400, "seconds")
-    shard = _part_of_job(Shard.parse(config.shard))
-    sampler: Sampler = job.build("sampler")
-    model: Model = job.build("model")
-    task = job.build("task")
+def prepare(config: RunConfig) -> Plan:
+    """Plan a run and reserve its folder: does everything that can fail for a reason that the user can fix.
+
+    Raises UserError for what cannot work.
+    """
+    _check_numbers(config)
+    shard = _part_of_job(Shard.parse(config.values.shard))
+    sampler: Sampler = config.build("sampler")
+    model: Model = config.build("model")
+    task: Task = config.build("task")
     require(
-        model.driven_by(job.choices["engine"]),
+        model.driven_by(config.choices["engine"]),
         "model=toy and engine=toy go together: set both, or neither",
     )
-    verifier = make_verifier(job, model, _no_engine)
-    votes = getattr(sampler, "votes", False)
-    answers = verifier if votes and isinstance(verifier, Answering) else None
-    require(
-        answers is not None or not votes,
-        f"sampler={job.choices['sampler']} votes on answers, which verifier={job.choices['verifier']} "
-        f"cannot tell of task {task.name!r}; use it with a task of mathematics or multiple choice",
-    )
-    everything: list[Problem] = task.problems(model.kind)
-    require(bool(everything), f"task {task.name!r} has no problems")
+    problems = task.problems(model.kind)
+    require(bool(problems), f"task {task.name!r} has no problems")
     tokenizer = model.tokenizer()
-    task_stop_tokens = tuple(tokenizer.token(text) for text in task.stop_tokens)
-    stop_tokens = (*tokenizer.stop_tokens, *task_stop_tokens)
-    problems = everything[: config.limit]
-    prompts = {problem.id: tokenizer.encode(problem.prompt) for problem in problems}
-    for problem in problems:
-        require(bool(prompts[problem.id]), f"problem {problem.id!r} has an empty prompt")
-        needed = len(prompts[problem.id]) + sampler.max_tokens
-        require(
-            needed <= model.context_length,
-            f"problem {problem.id!r} needs {needed} tokens (prompt {len(prompts[problem.id])} + "
-            f"max_tokens {sampler.max_tokens}), but {model.name} has a context of "
-            f"{model.context_length}; set a smaller max_tokens",
-        )
-    settings = job.settings()
-    del settings["shard"]  # the folder is that of all shards
-    settings["model"]["name"] = model.name
-    settings["verifier"]["name"] = verifier.name
-    identity = _identity(settings, {**model.identity(), "stops": list(stop_tokens)}, everything)
-    if votes:  # the answers, and so what is returned, are as the verifier reads them
-        identity["verifier"] = verifier.name
-    digest = digest_of(identity)
-    name = f"{settings['sampler']['name']}-{digest[:8]}"
-    run = Run(Path(config.runs) / task.name / str(model.name) / name)
-    manifest = provenance(job.command) | {
-        "model": {**model.identity(), "stop_tokens": list(stop_tokens), "size": _sized(model)},
-        "data": dict(task.source()),
-        "digest": digest,
-        "identity": identity,
-    }
-    reserve(run)
-    return Plan(
-        settings=settings,
-        manifest=manifest,
-        run=run,
-        job=job,
+    some = problems[: config.values.limit]
+    plan = Plan(
+        config=config,
         sampler=sampler,
         model=model,
         tokenizer=tokenizer,
-        task_stop_tokens=task_stop_tokens,
-        problems=problems,
-        prompts=prompts,
-        seed=int(config.seed),
-        replicates=int(config.replicates),
-        speculate=int(config.speculate),
+        task=task,
+        task_stop_tokens=tuple(tokenizer.token(text) for text in task.stop_tokens),
+        task_problems=problems,
+        prompts={problem.id: tokenizer.encode(problem.prompt) for problem in some},
         shard=shard,
-        checkpoints=bool(config.checkpoints),
-        lease_timeout=float(config.lease_timeout),
-        answer=answers.answer if answers else None,
+        replicates=int(config.values.replicates),
+        seed=int(config.values.seed),
+        speculate=int(config.values.speculate),
+        checkpoints=bool(config.values.checkpoints),
+        lease_timeout=float(config.values.lease_timeout),
+    )
+    _check_votes(plan)
+    _check_prompts(plan)
+    reserve(plan.run)
+    return plan
+
+
+def _check_numbers(config: RunConfig) -> None:
+    for name, least in (("limit", 1), ("replicates", 1), ("seed", 0), ("speculate", 0)):
+        if name != "limit" or config.values.limit is not None:
+            require_integer(name, config.values[name], least)
+    require_number("lease_timeout", config.values.lease_timeout, 0, 86400, "seconds")
+
+
+def _check_votes(plan: Plan) -> None:
+    """A sampler that votes needs a verifier that can read answers."""
+    choices = plan.config.choices
+    require(
+        isinstance(plan.verifier, Answering) or not plan.votes,
+        f"sampler={choices['sampler']} votes on answers, which verifier={choices['verifier']} "
+        f"cannot tell of task {plan.task.name!r}; use it with a task of mathematics or multiple choice",
     )
 
 
-def _sized(model: Model) -> dict[str, int] | None:
-    size = model.size()
-    return None if size is None else size._asdict()
-
-
-def _no_engine() -> Engine:
-    raise AssertionError("nothing is asked before the run has an engine")
+def _check_prompts(plan: Plan) -> None:
+    """No prompt is empty, and each leaves room for the longest response."""
+    for problem, prompt in plan.prompts.items():
+        require(bool(prompt), f"problem {problem!r} has an empty prompt")
+        needed = len(prompt) + plan.sampler.max_tokens
+        require(
+            needed <= plan.model.context_length,
+            f"problem {problem!r} needs {needed} tokens (prompt {len(prompt)} + max_tokens "
+            f"{plan.sampler.max_tokens}), but {plan.model.name} has a context of "
+            f"{plan.model.context_length}; set a smaller max_tokens",
+        )
 
 
 def _part_of_job(shard: Shard) -> Shard:

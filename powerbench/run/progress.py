@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a live line on a terminal, plain lines elsewhere."""
+"""What a command shows: the progress, live on a terminal and in plain lines elsewhere; and tables."""
 
 import logging
 import time
@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
-from powerbench.chains.runner import Meter
+from powerbench.console import console
 from powerbench.report.summary import Summary
 from powerbench.report.tables.results import results
 from powerbench.report.tables.table import Table as TableOfValues
+from powerbench.types import Progress
 
 logger = logging.getLogger(__name__)
 
-PLAIN_EVERY = 15.0
+LINE_INTERVAL = 15.0
 """Seconds between plain lines."""
 
 TERMINAL_COLUMNS = (
@@ -36,70 +37,64 @@ TERMINAL_COLUMNS = (
 
 
 @dataclass
-class Board:
+class ProgressDisplay:
     """Shows how many responses are done, the rate, the acceptance and the time left."""
 
-    console: Console
     title: str
-    total: int
-    meter: Meter | None = None
-    """What the engine does; None where no engine is at work."""
-    beside: Callable[[], str] = str
-    """Tells of other work that goes on; an empty string where there is nothing to tell."""
-    done: int = 0
+    progress: Progress
+    """Counted elsewhere."""
+    concurrent: Callable[[], str] = str
+    """Describes work that goes on at the same time; returns an empty string for nothing."""
     _began: float = field(default_factory=time.monotonic)
     _shown: float = field(default_factory=time.monotonic)
-    _bar: Progress | None = None
+    _bar: Bar | None = None
 
     def metrics(self) -> dict[str, float]:
-        """The state as numbers: responses, tokens decoded, tokens/s, acceptance."""
-        state: dict[str, float] = {"responses": self.done}
-        if self.meter is not None:
+        """The progress as numbers: responses, tokens decoded, tokens/s, acceptance."""
+        progress = self.progress
+        numbers: dict[str, float] = {"responses": progress.done}
+        if progress.decoded:
             elapsed = max(time.monotonic() - self._began, 1e-9)
-            state["tokens decoded"] = self.meter.decoded
-            state["tokens/s"] = self.meter.decoded / elapsed
-            if self.meter.proposals:
-                state["acceptance"] = self.meter.accepted / self.meter.proposals
-        return state
+            numbers["tokens decoded"] = progress.decoded
+            numbers["tokens/s"] = progress.decoded / elapsed
+        if progress.proposals:
+            numbers["acceptance"] = progress.accepted / progress.proposals
+        return numbers
 
-    def update(self, finished: int = 0) -> None:
-        """Count finished responses, and show the state now and then."""
-        self.done += finished
-        now = time.monotonic()
+    def update(self) -> None:
+        """Show the progress: on a terminal now, elsewhere every LINE_INTERVAL seconds."""
+        now, progress = time.monotonic(), self.progress
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, status=self._status())
-        elif now - self._shown >= PLAIN_EVERY and self.done < self.total:
+            self._bar.update(self._bar.task_ids[0], completed=progress.done, status=self._status())
+        elif now - self._shown >= LINE_INTERVAL and progress.done < progress.total:
             self._shown = now
             logger.info(self.line())
 
     def line(self) -> str:
-        """The state in one plain line."""
-        elapsed = time.monotonic() - self._began
-        ahead = self.total - self.done
-        left = f"{elapsed / self.done * ahead:.0f} s left" if self.done and ahead else ""
-        words = [f"{self.done}/{self.total} responses", self._status(), left]
+        """The progress in one plain line."""
+        progress, left = self.progress, ""
+        if progress.made_here and progress.done < progress.total:
+            each = (time.monotonic() - self._began) / progress.made_here
+            left = f"{each * (progress.total - progress.done):.0f} s left"
+        words = [f"{progress.done}/{progress.total} responses", self._status(), left]
         return f"{self.title}: {', '.join(word for word in words if word)}"
 
     def _status(self) -> str:
-        state = self.metrics()
-        words = [f"{state['tokens/s']:.0f} tokens/s"] if "tokens/s" in state else []
-        words += [f"acceptance {state['acceptance']:.2f}"] if "acceptance" in state else []
-        return ", ".join(word for word in (*words, self.beside()) if word)
+        numbers = self.metrics()
+        words = [f"{numbers['tokens/s']:.0f} tokens/s"] if "tokens/s" in numbers else []
+        words += [f"acceptance {numbers['acceptance']:.2f}"] if "acceptance" in numbers else []
+        return ", ".join(word for word in (*words, self.concurrent()) if word)
 
 
 @contextmanager
-def board(
-    console: Console,
-    title: str,
-    total: int,
-    meter: Meter | None = None,
-    beside: Callable[[], str] = str,
-) -> Iterator[Board]:
-    """A board for one run, live where the console is a terminal."""
-    shown = Board(console, title, total, meter, beside)
-    if not console.is_terminal:
-        yield shown
-        logger.info(shown.line())
+def progress_display(
+    title: str, progress: Progress, concurrent: Callable[[], str] = str
+) -> Iterator[ProgressDisplay]:
+    """A display of the progress: live where the console is a terminal, plain lines elsewhere."""
+    display = ProgressDisplay(title, progress, concurrent)
+    if not console().is_terminal:
+        yield display
+        logger.info(display.line())
         return
     columns = (
         TextColumn("{task.description}"),
@@ -108,17 +103,17 @@ def board(
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as shown._bar:
-        shown._bar.add_task(title, total=total, status="")
-        yield shown
+    with Bar(*columns, console=console()) as display._bar:
+        display._bar.add_task(title, total=progress.total, completed=progress.done, status="")
+        yield display
 
 
-def print_table(console: Console, summaries: Sequence[Summary]) -> None:
+def print_table(summaries: Sequence[Summary]) -> None:
     """The table of runs, one block for each task and model: the report has more columns."""
-    print_any(console, results(summaries), TERMINAL_COLUMNS)
+    print_any(results(summaries), TERMINAL_COLUMNS)
 
 
-def print_any(console: Console, found: TableOfValues, only: Collection[str] = ()) -> None:
+def print_any(found: TableOfValues, only: Collection[str] = ()) -> None:
     """A table, one block for each of its groups. only: the columns to show beside the names; all, if empty."""
     heads = found.heads()
     for group in found.groups():
@@ -135,4 +130,4 @@ def print_any(console: Console, found: TableOfValues, only: Collection[str] = ()
             )
         for row in group.rows:
             table.add_row(*(row[i] for i in shown))
-        console.print(table)
+        console().print(table)

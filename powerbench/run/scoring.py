@@ -1,4 +1,4 @@
-"""Scores finished samples beside whatever else runs, several at once, and stores verdicts as they come."""
+"""Scores finished samples concurrently with generation, and stores each score when it is made."""
 
 import queue
 import threading
@@ -18,31 +18,31 @@ from powerbench.types import Sample, SampleKey, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
 
 
-class Response(NamedTuple):
-    """What is judged of a sample."""
+class ToScore(NamedTuple):
+    """A response to be scored."""
 
     key: SampleKey
     text: str
 
     @classmethod
-    def of(cls, sample: Sample) -> "Response":
+    def of(cls, sample: Sample) -> "ToScore":
         return cls(sample.key, sample.text)
 
 
-class Verdict(NamedTuple):
-    """What came of one sample."""
+class Scored(NamedTuple):
+    """What became of one response."""
 
     key: SampleKey
     score: Score | None
-    """None: scoring had stopped before its turn came."""
+    """None: scoring had stopped before this response was scored."""
 
 
 class Scoring:
-    """A verifier at work on one run; to be used as a context, whose end closes the verifier.
+    """A verifier scoring one run's responses; a context manager, whose exit closes the verifier.
 
-    `submit` returns at once, and neither a verdict nor an error ever holds up the one who submits.
-    Before `verdicts` is called, other work is taken to go on beside, which may starve a verifier: a
-    response that misses its time limit then is scored once more, when all is quiet.
+    `submit` never blocks and never raises. Until `results` is called, other work is taken to run at the
+    same time, which may starve a verifier: a response that exceeds its time limit until then is scored
+    once more afterwards.
     """
 
     def __init__(
@@ -63,43 +63,43 @@ class Scoring:
         self._problems = run.problems()
         self._pool = ThreadPoolExecutor(verifier.workers, "scoring")
         self._returned = 0
-        self._done: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Scored] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # may be held for long, while the disk is full
         self._write: Callable[[SampleKey, Score], None] | None = None
         self._quiet = False
-        self._late: list[Response] = []
+        self._late: list[ToScore] = []
         self._stopped: BaseException | None = None
         self._resources = ExitStack()
 
-    def submit(self, *responses: Response) -> None:
+    def submit(self, *responses: ToScore) -> None:
         """Have responses scored."""
         for response in responses:
             self.submitted += 1
             self._pool.submit(self._score, response)
 
-    def verdicts(self) -> Iterator[Verdict]:
-        """The verdicts in the order in which they come, until all that was submitted has its own.
+    def results(self) -> Iterator[Scored]:
+        """One result for each response submitted, in the order in which they are made.
 
-        Raises, after the last of them, what stopped the scoring: UserError, if the user can mend it.
+        Raises, after the last, what stopped the scoring: UserError where the user can fix it.
         """
         with self._lock:
             self._quiet, late = True, self._late
         for response in late:
             self._pool.submit(self._score, response)
         while self._returned < self.submitted:
-            verdict = self._done.get()
+            scored = self._done.get()
             self._returned += 1
-            self.undecided += verdict.score is not None and verdict.score.value is None
-            yield verdict
+            self.undecided += scored.score is not None and scored.score.value is None
+            yield scored
         if self._stopped is not None:
             raise self._stopped
 
     def progress(self) -> str:
-        """How far it is, for a display; with what the verifier itself has to tell."""
+        """The responses waiting, and what the verifier itself reports: for a display."""
         waiting = self.submitted - self._returned - self._done.qsize()
-        told = self.verifier.progress() if hasattr(self.verifier, "progress") else ""
-        return ", ".join(x for x in (f"{waiting} to score" if waiting else "", told) if x)
+        words = (f"{waiting} to score" if waiting else "", self.verifier.progress())
+        return ", ".join(word for word in words if word)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +110,7 @@ class Scoring:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._lock:  # a verdict of a verifier that is being closed means nothing
+        with self._lock:  # a score from a verifier that is being closed means nothing
             self._stopped = self._stopped or error or RuntimeError("scoring has ended")
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.verifier.close()
@@ -118,7 +118,7 @@ class Scoring:
         self.verifier.close()  # a thread may have been on its way when it was closed
         self._resources.close()
 
-    def _score(self, response: Response) -> None:
+    def _score(self, response: ToScore) -> None:
         key, score, quiet = response.key, None, self._quiet
         try:
             if self._stopped is None:
@@ -127,12 +127,12 @@ class Scoring:
                     self._put_off(response)
                     return
                 self._store(key, score)
-        except BaseException as error:  # `verdicts` raises it
+        except BaseException as error:  # `results` raises it
             with self._lock:
                 self._stopped = self._stopped or error
-        self._done.put(Verdict(key, score))
+        self._done.put(Scored(key, score))
 
-    def _put_off(self, response: Response) -> None:
+    def _put_off(self, response: ToScore) -> None:
         with self._lock:
             if not self._quiet:
                 self._late.append(response)
@@ -153,6 +153,3 @@ class Scoring:
     def _require_going(self) -> None:
         if self._stopped is not None:
             raise CannotScore("scoring has ended")
-
-
-# -- the configured verifier ----------------------------------------------------------------------

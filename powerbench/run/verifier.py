@@ -7,28 +7,28 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from powerbench.chains.runner import run_one
-from powerbench.config import Job
+from powerbench.config import RunConfig
 from powerbench.engines.base import Engine
 from powerbench.errors import require
 from powerbench.models.base import Model
 from powerbench.rng import Stream
-from powerbench.samplers.common import Response as Drawn
+from powerbench.samplers.common import Response
 from powerbench.types import Chain, Extend, Prompt
 from powerbench.verifiers.common import Verifier
 
 
-def asks_model(job: Job) -> bool:
+def asks_model(config: RunConfig) -> bool:
     """Whether the configured verifier needs a language model of its own: its yaml says `ask: ???`."""
-    return OmegaConf.is_missing(job.config.verifier, "ask")
+    return OmegaConf.is_missing(config.values.verifier, "ask")
 
 
-def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verifier:
+def make_verifier(config: RunConfig, model: Model, engine: Callable[[], Engine]) -> Verifier:
     """The configured verifier; one that asks a model asks the run's own.
 
-    engine: gives the engine, loading it if need be; called only when a question is asked.
+    engine: returns the engine, loading it if necessary; called only when a question is asked.
     """
-    if not asks_model(job):
-        return job.build("verifier")
+    if not asks_model(config):
+        return config.build("verifier")
     tokenizer = model.tokenizer()
 
     def ask(text: str, options: Sequence[str]) -> Sequence[float]:
@@ -46,11 +46,11 @@ def make_verifier(job: Job, model: Model, engine: Callable[[], Engine]) -> Verif
         mass = np.exp(logp - logp.max())
         return (mass / mass.sum()).tolist()
 
-    return job.build("verifier", ask=ask)
+    return config.build("verifier", ask=ask)
 
 
 def _next_token(token: int) -> Chain:
     """Its log-likelihood is that of this very token."""
     support = (token,)
     draw = yield Extend(("ask",), response=(), keep=0, until=1, stop_tokens=(), support=support)
-    return Drawn().then(draw).outcome()
+    return Response().then(draw).outcome()

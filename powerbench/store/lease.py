@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from powerbench.errors import UserError, one_line
 from powerbench.store.owner import (
     COMPLETE,
     LEASE_TIMEOUT,
-    Progress,
     Writer,
     create,
     file_of,
@@ -29,6 +28,7 @@ from powerbench.store.owner import (
     numbers,
     write,
 )
+from powerbench.types import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ class Lease:
     """A lease that is held. Obtained from `acquire`."""
 
     def __init__(self, folder: Path, writer: Writer, lease_timeout: float) -> None:
-        self.progress = Progress(total=writer.total, done=writer.done)
+        self.progress = replace(writer.progress)
+        self.ended: str | None = None
+        """Set to say how the holder ended; otherwise that follows from how the context is left."""
         self._folder, self._writer, self._every = folder, writer, lease_timeout / HEARTBEATS
         self._began = time.monotonic()
         self._over = threading.Event()
@@ -71,7 +73,7 @@ class Lease:
             )
 
     def heartbeat(self, ended: str | None = None) -> None:
-        """Tell that the holder is alive, and how far it is; or how it ended."""
+        """Record that the holder is alive, and how far it is; or how it ended."""
         with (
             self._writing,
             suppress(LeaseLost, OSError),
@@ -81,7 +83,8 @@ class Lease:
                 self._writer,
                 seconds=round(time.monotonic() - self._began, 3),
                 heartbeat=self._writer.heartbeat + 1,
-                **asdict(self.progress) | {"ended": ended},
+                progress=replace(self.progress),
+                ended=ended,
             )
             write(self._path, self._writer)
 
@@ -90,7 +93,7 @@ class Lease:
         self._over.set()
         self._thread.join()
         # If this fails, the holder looks as if killed, and is taken over as such.
-        self.heartbeat(self.progress.ended or how)
+        self.heartbeat(self.ended or how)
 
     @property
     def _path(self) -> Path:
@@ -192,7 +195,8 @@ def _take(folder: Path, name: str, what: str, lease_timeout: float) -> Writer:
     number = last.number + 1 if last is not None else 1
     writer = replace(myself(), name=name, number=number)
     if last is not None:
-        writer = replace(writer, total=last.total, done=last.done)
+        before = last.progress
+        writer = replace(writer, progress=Progress(total=before.total, done=before.done))
     try:
         create(file_of(folder, name, number), writer)
     except FileExistsError:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 import psutil
 
 from powerbench.store import records
+from powerbench.types import Progress
 
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 """What file systems without links answer."""
@@ -57,16 +58,8 @@ class Writer:
     """Counts up while it is alive."""
     ended: str | None = None
     """How it ended; None: it is at work, or was killed."""
-    total: int = 0
-    """Samples of its shard, as asked for."""
-    done: int = 0
-    """Those of them that are finished."""
-    made_here: int = 0
-    """Those that it made itself."""
-    decoded: int = 0
-    """Tokens that it decoded."""
-    running: int = 0
-    """Chains at work."""
+    progress: Progress = field(default_factory=Progress)
+    """How far it is, at its last heartbeat."""
     name: str = ""
     number: int = 0
     last_heartbeat: float = 0.0
@@ -88,19 +81,6 @@ class Writer:
         """The process, in words."""
         job = f", {self.job}" if self.job else ""
         return f"process {self.pid} on {self.host}{job}"
-
-
-@dataclass
-class Progress:
-    """What a holder tells of its work; shown to whoever asks for the status."""
-
-    total: int = 0
-    done: int = 0
-    made_here: int = 0
-    decoded: int = 0
-    running: int = 0
-    ended: str | None = None
-    """Set to say how it ended; otherwise that follows from how the context is left."""
 
 
 def latest(folder: Path, name: str) -> Writer | None:

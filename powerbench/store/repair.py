@@ -69,7 +69,7 @@ def _writing(run: Run, file: Records, lease_timeout: float) -> Iterator[None]:
     with sample_writer(run, shard, lease_timeout) as writer:
         yield
         writer.progress.done = sum(1 for _ in records.lines(file.path))
-        writer.progress.ended = REPAIRED
+        writer.end_as(REPAIRED)
 
 
 def _quarantine(file: Records, seen: Places) -> None:

@@ -13,12 +13,12 @@ from powerbench.errors import UserError, require
 from powerbench.store import records
 from powerbench.store.checkpoints import Checkpoints
 from powerbench.store.lease import Lease, acquire, revoke
-from powerbench.store.owner import LEASE_TIMEOUT, Progress, lease_of
+from powerbench.store.owner import LEASE_TIMEOUT, lease_of
 from powerbench.store.provenance import difference, with_session
 from powerbench.store.records import Appender
 from powerbench.store.run_folder import SAMPLES, Run
 from powerbench.store.shard import WHOLE, Shard
-from powerbench.types import Checkpoint, Likelihood, Problem, Sample, SampleKey, Score
+from powerbench.types import Checkpoint, Likelihood, Problem, Progress, Sample, SampleKey, Score
 
 HEAD = "head"
 """The name of the lease on problems.jsonl, config.yaml and manifest.json."""
@@ -51,6 +51,10 @@ class SampleWriter:
     def resume(self, key: SampleKey) -> Checkpoint | None:
         """Where an unfinished chain stands; None if it has to start from the beginning."""
         return self._chains.load(*key)
+
+    def end_as(self, how: str) -> None:
+        """Record how this writer ended, where leaving the context would say that it is complete."""
+        self._lease.ended = how
 
     def heartbeat(self) -> None:
         """Show the progress now, rather than at the next heartbeat."""

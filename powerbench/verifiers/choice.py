@@ -50,6 +50,9 @@ class ChoiceVerifier:
         boxed = last_boxed(text)
         return None if boxed is None else named(boxed, problem.meta.get("options", ()))
 
+    def progress(self) -> str:
+        return ""
+
     def close(self) -> None:
         """Nothing is held between calls."""
 

@@ -44,6 +44,10 @@ class Verifier(Protocol):
         """
         ...
 
+    def progress(self) -> str:
+        """What a display adds on the verifier's own work, such as the money spent; empty for nothing."""
+        ...
+
     def close(self) -> None:
         """Release what `score` holds: processes, connections. Scoring again is allowed."""
         ...

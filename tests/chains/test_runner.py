@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from powerbench.chains.law import context_of, law
-from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, Meter, run_chains, run_one
+from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, run_chains, run_one
 from powerbench.engines.base import Finished
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
@@ -28,6 +28,7 @@ from powerbench.types import (
     Extend,
     FinishReason,
     Outcome,
+    Progress,
     SampleKey,
     Save,
     Together,
@@ -51,7 +52,7 @@ def starts(
 
 
 def outcomes(count: int, width: int, sampler: Power = POWER) -> dict[SampleKey, Outcome]:
-    done = run_chains(starts(count, sampler), ToyEngine(MODEL, max_num_seqs=width), Meter())
+    done = run_chains(starts(count, sampler), ToyEngine(MODEL, max_num_seqs=width), Progress())
     return {each.key: each.outcome for each in done if isinstance(each, Completed)}
 
 
@@ -64,10 +65,10 @@ def test_early_rejection_makes_the_same_chains_with_fewer_tokens() -> None:
     late = Power(max_tokens=12, blocks=3, steps=4, early_rejection=False)
 
     def decoded(sampler: Power) -> int:
-        meter = Meter()
-        for _ in run_chains(starts(40, sampler), ToyEngine(MODEL), meter):
+        progress = Progress()
+        for _ in run_chains(starts(40, sampler), ToyEngine(MODEL), progress):
             pass
-        return meter.decoded
+        return progress.decoded
 
     ours, theirs = outcomes(40, 8), outcomes(40, 8, late)
     assert {k: (o.tokens, o.logp) for k, o in ours.items()} == {
@@ -91,7 +92,7 @@ def speculated(
 ) -> tuple[dict[SampleKey, Completed], int]:
     """What chains return and cost (but for time), and how many steps the engine took."""
     engine = Counting(MODEL, max_num_seqs=width)
-    done = run_chains(starts(count, sampler, ENDLESS), engine, Meter(), speculate)
+    done = run_chains(starts(count, sampler, ENDLESS), engine, Progress(), speculate)
     completed = {each.key: each for each in done if isinstance(each, Completed)}
     assert engine.step() == []
     return completed, engine.steps
@@ -146,13 +147,13 @@ def test_a_chain_goes_on_from_a_saved_state_as_if_never_stopped(
 
 
 def test_cost_counts_rejected_proposals() -> None:
-    meter = Meter()
-    for done in run_chains(starts(10), ToyEngine(MODEL), meter):
+    progress = Progress()
+    for done in run_chains(starts(10), ToyEngine(MODEL), progress):
         if isinstance(done, Completed):
             extended = done.cost.decoded - sum(step.decoded for step in done.outcome.steps)
             assert 1 <= extended <= POWER.max_tokens
             assert done.cost.seconds >= 0
-    assert meter.proposals >= meter.accepted > 0
+    assert progress.proposals >= progress.accepted > 0
 
 
 def test_seeds_problems_and_replicates_have_streams_of_their_own() -> None:
@@ -201,7 +202,7 @@ def test_draws_follow_the_enumerated_law() -> None:
         ChainSpec(SampleKey(str(i), 0), (), program, Stream(0, "law", str(i), 0))
         for i in range(4000)
     )
-    for done in run_chains(begin, ToyEngine(model, max_num_seqs=64), Meter()):
+    for done in run_chains(begin, ToyEngine(model, max_num_seqs=64), Progress()):
         if isinstance(done, Completed):
             counts[done.outcome.tokens] += 1
     likely = [x for x in expected if 4000 * expected[x] > 5]
@@ -212,7 +213,7 @@ def test_draws_follow_the_enumerated_law() -> None:
 
 def test_closing_the_loop_withdraws_what_is_unfinished() -> None:
     engine = ToyEngine(MODEL, max_num_seqs=4)
-    loop = run_chains(starts(20), engine, Meter())
+    loop = run_chains(starts(20), engine, Progress())
     next(loop)
     loop.close()
     assert engine.step() == []
@@ -251,7 +252,7 @@ def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
 
     def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | AtBlockEnd | None]:
         resumed = (s._replace(checkpoint=saved.get(s.key)) for s in starts(9, sampler, ENDLESS))
-        return run_chains(resumed, ToyEngine(MODEL, max_num_seqs=4), Meter(), speculate=3)
+        return run_chains(resumed, ToyEngine(MODEL, max_num_seqs=4), Progress(), speculate=3)
 
     whole = {e.key: e for e in events({}) if isinstance(e, Completed)}
     first = events({})
@@ -271,15 +272,15 @@ def test_checkpoints_spare_what_was_done() -> None:
     sampler = Power(max_tokens=12, blocks=4, steps=3)
 
     def decoded(checkpoint: Checkpoint | None) -> int:
-        meter = Meter()
+        progress = Progress()
         (start,) = starts(1, sampler, ENDLESS)
-        for _ in run_chains([start._replace(checkpoint=checkpoint)], ToyEngine(MODEL), meter):
+        for _ in run_chains([start._replace(checkpoint=checkpoint)], ToyEngine(MODEL), progress):
             pass
-        return meter.decoded
+        return progress.decoded
 
     saved = [
         event.checkpoint
-        for event in run_chains(starts(1, sampler, ENDLESS), ToyEngine(MODEL), Meter())
+        for event in run_chains(starts(1, sampler, ENDLESS), ToyEngine(MODEL), Progress())
         if isinstance(event, AtBlockEnd)
     ]
     assert len(saved) == 3  # the fourth block's end is the chain's
@@ -319,7 +320,7 @@ def test_together_gives_the_same_draws_as_one_by_one(width: int, speculate: int)
             )
             for i in range(5)
         ]
-        done = run_chains(them, engine, Meter(), speculate)
+        done = run_chains(them, engine, Progress(), speculate)
         found = {e.key: (e.outcome, e.cost.decoded) for e in done if isinstance(e, Completed)}
         assert engine.step() == []
         return found, engine.steps
@@ -347,7 +348,7 @@ def test_chains_with_many_requests_share_the_rows() -> None:
         )
         for i in range(9)
     ]
-    list(run_chains(them, Watched(MODEL, max_num_seqs=8), Meter()))
+    list(run_chains(them, Watched(MODEL, max_num_seqs=8), Progress()))
     assert most == 3
 
 
@@ -362,7 +363,7 @@ def test_every_token_is_counted_with_what_it_attends_to() -> None:
         return x.then((yield suffix(x, 3, 5, ("c",), ENDLESS, tau=1.0)), keep=3).outcome()
 
     start = ChainSpec(SampleKey("p", 0), (1, 2, 3), chain, Stream(0, "t", "p", 0))
-    events = run_chains([start], ToyEngine(MODEL), Meter())
+    events = run_chains([start], ToyEngine(MODEL), Progress())
     (cost,) = (event.cost for event in events if isinstance(event, Completed))
     drafts, rest = 2 * (4 + 5 + 6 + 7), 7 + 8
     prefilled = 2 * (1 + 2 + 3) + sum(range(1, 7))  # the toy engine keeps nothing

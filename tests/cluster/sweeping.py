@@ -70,7 +70,7 @@ def at_work(runs: Path, shard: Shard) -> tuple[Run, Writer]:
         for file in runs.glob(f"*/*/power-*/samples{shard.suffix}.jsonl"):
             run, made = Run(file.parent), file.read_bytes().count(b"\n")
             writer = next((w for w in run.writers() if w.name == file.stem), None)
-            if writer is not None and writer.alive() and 5 <= made < writer.total / 2:
+            if writer is not None and writer.alive() and 5 <= made < writer.progress.total / 2:
                 return run, writer
         time.sleep(0.02)
     raise TimeoutError("no job of the sweep came to work")

@@ -54,7 +54,9 @@ def test_slurm_jobs_are_killed_and_requeued(tmp_path: Path, plain: Samples) -> N
     check_killed(finish(sweep), killed, FIRST)
     second = next(w for w in requeued.writers() if w.name == writer.name)
     assert (second.job, second.restart) == (writer.job, 1)
-    assert 0 < second.made_here < second.done  # it went on where the first was stopped
+    assert (
+        0 < second.progress.made_here < second.progress.done
+    )  # it went on where the first was stopped
     check_whole(finish(start(tmp_path, *SLURM)), tmp_path, plain)
 
 
@@ -72,9 +74,9 @@ def test_a_slurm_job_that_is_warned_of_its_end_puts_itself_back(
     assert done.code == 0, done.said
     second = next(w for w in run.writers() if w.name == writer.name)
     assert second.job == writer.job and second.restart >= 1
-    assert second.made_here < second.done == second.total
+    assert second.progress.made_here < second.progress.done == second.progress.total
     assert samples(tmp_path).items() <= plain.items()
-    assert len(samples(tmp_path)) == second.total * 2
+    assert len(samples(tmp_path)) == second.progress.total * 2
 
 
 @pytest.mark.usefixtures("slurm")

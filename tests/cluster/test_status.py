@@ -16,12 +16,13 @@ from rich.console import Console
 
 from powerbench.cli import main
 from powerbench.cluster import status
-from powerbench.cluster.status import Kind, line, rows, state
+from powerbench.cluster.outcome import Kind, writer_state
+from powerbench.cluster.status import line, rows
 from powerbench.store import Run, find_runs
 from powerbench.store.owner import Writer, file_of, myself, write
 from powerbench.store.shard import Shard
 from powerbench.store.writing import create
-from powerbench.types import Problem, Prompt
+from powerbench.types import Problem, Progress, Prompt
 
 NOW = 1e9
 ELSEWHERE = Writer(
@@ -35,13 +36,10 @@ ELSEWHERE = Writer(
     started=NOW - 700,
     seconds=600.0,
     heartbeat=60,
-    total=50,
-    done=30,
-    made_here=20,
-    decoded=60_000,
-    running=8,
+    progress=Progress(total=50, done=30, made_here=20, decoded=60_000, running=8),
     last_heartbeat=NOW - 5,
 )
+FAR = ELSEWHERE.progress
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def put(run: Run, shard: Shard, writer: Writer) -> None:
     write(file_of(run.path / "writers", f"samples{shard.suffix}", 1), writer)
 
 
-def row(run: Run, shard: str) -> status.Row:
+def row(run: Run, shard: str) -> status.StatusRow:
     return next(each for each in rows(run, time.time()) if each.shard == shard)
 
 
@@ -78,16 +76,16 @@ def row(run: Run, shard: str) -> status.Row:
     ],
 )
 def test_what_a_writer_elsewhere_does(changes: dict[str, Any], kind: Kind, words: str) -> None:
-    found = state(replace(ELSEWHERE, **changes), 60.0, NOW)
+    found = writer_state(replace(ELSEWHERE, **changes), 60.0, NOW)
     assert found.kind is kind
     assert words in found.words
 
 
 def test_a_dead_process_of_this_machine_was_killed() -> None:
     dead = replace(myself(), create_time="1", last_heartbeat=NOW)
-    assert state(dead, 60.0, NOW).words == f"was killed (pid {dead.pid} on this machine)"
+    assert writer_state(dead, 60.0, NOW).words == f"killed (pid {dead.pid} on this machine)"
     assert (
-        state(replace(myself(), last_heartbeat=NOW), 60.0, NOW).words
+        writer_state(replace(myself(), last_heartbeat=NOW), 60.0, NOW).words
         == f"at work on {platform.node()}"
     )
 
@@ -107,7 +105,9 @@ def test_rate_and_estimated_end_follow_from_what_a_writer_made(run: Run) -> None
 
 def test_the_run_is_the_sum_of_its_shards(run: Run) -> None:
     put(run, Shard(1, 3), ELSEWHERE)
-    put(run, Shard(2, 3), replace(ELSEWHERE, made_here=10, done=20, total=33))
+    put(
+        run, Shard(2, 3), replace(ELSEWHERE, progress=replace(FAR, made_here=10, done=20, total=33))
+    )
     assert [each.shard for each in rows(run, time.time())] == ["1/3", "2/3", "3/3", "all"]
     waits, whole = row(run, "3/3"), row(run, "all")
     assert (waits.done, waits.total, waits.state.words) == (0, 33, "not started")
@@ -115,7 +115,11 @@ def test_the_run_is_the_sum_of_its_shards(run: Run) -> None:
     assert whole.per_minute == pytest.approx(3.0)
     assert whole.left is None  # when the third begins is not known
     assert whole.state.words == "2 at work, 1 not started"
-    put(run, Shard(3, 3), replace(ELSEWHERE, ended="complete", total=33, done=33))
+    put(
+        run,
+        Shard(3, 3),
+        replace(ELSEWHERE, ended="complete", progress=replace(FAR, total=33, done=33)),
+    )
     assert row(run, "all").left == pytest.approx(13 / 10 * 600)  # the slowest's
 
 
@@ -127,7 +131,11 @@ def test_a_copy_without_writers_is_counted(run: Run) -> None:
 
 
 def test_what_was_asked_for_later_is_counted(run: Run) -> None:
-    put(run, Shard(1, 1), replace(ELSEWHERE, ended="complete", total=50, done=50))
+    put(
+        run,
+        Shard(1, 1),
+        replace(ELSEWHERE, ended="complete", progress=replace(FAR, total=50, done=50)),
+    )
     found = row(run, "1/1")
     assert (found.done, found.total) == (50, 100)
     assert found.state.words == "was complete; more is asked for by now"
@@ -138,16 +146,20 @@ def test_of_a_bad_end_the_log_is_named(run: Run) -> None:
     assert line(row(run, "1/1")).endswith(
         "failed: no such model, 2 responses/min, 100 tokens/s (log: logs/3_1.txt)"
     )
-    put(run, Shard(1, 1), replace(ELSEWHERE, ended="complete", total=100, done=100))
+    put(
+        run,
+        Shard(1, 1),
+        replace(ELSEWHERE, ended="complete", progress=replace(FAR, total=100, done=100)),
+    )
     assert "log:" not in line(row(run, "1/1"))
 
 
 def test_samples_are_counted_where_a_writer_came_to_no_beat(run: Run) -> None:
     """Such as one that was killed early, or that is waiting for space on a full disk."""
     run.samples_file(Shard(1, 1)).write_bytes(b"{}\n" * 41)
-    dead = replace(myself(), create_time="1", total=100, done=30)
+    dead = replace(myself(), create_time="1", progress=Progress(total=100, done=30))
     for writer, state_ in (
-        (dead, "was killed"),
+        (dead, "killed"),
         (replace(dead, create_time=myself().create_time), "at work"),
     ):
         put(run, Shard(1, 1), writer)

@@ -16,13 +16,22 @@ import torch
 from tiny import SWITCH, TinyModel, models, plain_logp, run
 from transformers import PreTrainedModel
 
-from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
-from powerbench.types import Context, Extend, FinishReason, Key, Outcome, SampleKey, Tokens
+from powerbench.types import (
+    Context,
+    Extend,
+    FinishReason,
+    Key,
+    Outcome,
+    Progress,
+    SampleKey,
+    Tokens,
+)
 
 ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
 
@@ -287,7 +296,7 @@ def completed(
         begin = partial(sampler.chain, Context(prompt, 7, (7,)))
         stream = Stream(0, "task", str(chain // 2), chain % 2)
         starts.append(ChainSpec(SampleKey(str(chain), 0), prompt, begin, stream))
-    done = run_chains(starts, engine, Meter(), speculate)
+    done = run_chains(starts, engine, Progress(), speculate)
     return {int(each.key.problem): each for each in done if isinstance(each, Completed)}
 
 

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from tiny import TinyModel
 
-from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.hf import HFEngine
 from powerbench.rng import Stream
 from powerbench.samplers.power_smc import PowerSMC
-from powerbench.types import Context, SampleKey
+from powerbench.types import Context, Progress, SampleKey
 
 PROMPT = tuple(range(5, 17))
 KNOWN = len(PROMPT) - 1
@@ -42,7 +42,7 @@ def test_resampling_computes_nothing_again_and_copies_duplicates_alone(
         ChainSpec(SampleKey(str(i), 0), PROMPT, begin, Stream(0, "task", str(i), 0))
         for i in range(chains)
     ]
-    done = [e for e in run_chains(starts, engine, Meter()) if isinstance(e, Completed)]
+    done = [e for e in run_chains(starts, engine, Progress()) if isinstance(e, Completed)]
     assert sum(each.cost.prefilled for each in done) == KNOWN
     most, duplicates = (SMC.particles * chains - 1) * KNOWN, 0
     for each in done:

@@ -118,7 +118,7 @@ def test_a_killed_run_is_continued_to_the_same_samples(
         assert process.returncode == 130
         assert (
             error.strip()
-            == "interrupted: samples and verdicts so far are kept; the same command goes on"
+            == "interrupted: samples and scores so far are kept; the same command goes on"
         )
     (hit,) = find_runs([tmp_path / "hit"])
     kept = hit.samples()

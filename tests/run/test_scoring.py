@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from powerbench.run.scoring import Response, Scoring
+from powerbench.run.scoring import Scoring, ToScore
 from powerbench.store import Run, records
 from powerbench.store.writing import create
 from powerbench.types import Problem, Prompt, SampleKey, Score
@@ -36,8 +36,8 @@ def make_run(path: Path, problems: int) -> Run:
     return run
 
 
-def responses(ids: Iterable[int]) -> list[Response]:
-    return [Response(SampleKey(str(i), 0), f"text {i}") for i in ids]
+def responses(ids: Iterable[int]) -> list[ToScore]:
+    return [ToScore(SampleKey(str(i), 0), f"text {i}") for i in ids]
 
 
 @dataclass
@@ -53,6 +53,9 @@ class Fake:
         assert text == f"text {problem.id}"
         return self.decide(problem.id)
 
+    def progress(self) -> str:
+        return ""
+
     def close(self) -> None:
         self.closed.set()
 
@@ -61,7 +64,7 @@ def test_every_sample_has_its_verdict_stored(tmp_path: Path) -> None:
     run, verifier = make_run(tmp_path, 20), Fake()
     with Scoring(run, verifier) as scoring:
         scoring.submit(*responses(range(20)))
-        seen = {verdict.key: verdict.score for verdict in scoring.verdicts()}
+        seen = {scored.key: scored.score for scored in scoring.results()}
     assert seen == run.scores("fake")
     assert {key.problem: score.answer for key, score in seen.items() if score} == {
         str(i): str(i) for i in range(20)
@@ -86,7 +89,7 @@ def test_a_verdict_is_stored_before_anybody_asks(tmp_path: Path) -> None:
             waited.wait(0.01)
         assert [key.problem for key in run.scores("fake")] == ["0"]
         held.set()
-        assert len(list(scoring.verdicts())) == 2
+        assert len(list(scoring.results())) == 2
 
 
 def test_as_many_at_once_as_the_verifier_has_workers(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_as_many_at_once_as_the_verifier_has_workers(tmp_path: Path) -> None:
     run = make_run(tmp_path, 6)
     with Scoring(run, Fake(decide, workers=3)) as scoring:
         scoring.submit(*responses(range(6)))
-        assert all(verdict.score for verdict in scoring.verdicts())
+        assert all(scored.score for scored in scoring.results())
 
 
 def test_submitting_never_waits_nor_raises_and_what_stopped_it_is_told_at_the_end(
@@ -116,10 +119,10 @@ def test_submitting_never_waits_nor_raises_and_what_stopped_it_is_told_at_the_en
         scoring.submit(*responses(range(5, 10)))
         with pytest.raises(CannotScore, match="the judge is gone"):
             seen = []
-            for verdict in scoring.verdicts():
-                seen.append(verdict)
+            for scored in scoring.results():
+                seen.append(scored)
     assert len(seen) == 10
-    assert [verdict.key.problem for verdict in seen if verdict.score] == ["0", "1"]
+    assert [scored.key.problem for scored in seen if scored.score] == ["0", "1"]
     assert [key.problem for key in run.scores("fake")] == ["0", "1"]
 
 
@@ -159,7 +162,7 @@ def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that
         scoring.submit(*responses(range(3)))
         assert beside.wait(DEADLINE)
         assert not {"0", "1"} & {key.problem for key in run.scores("fake")}
-        assert len(list(scoring.verdicts())) == 3
+        assert len(list(scoring.results())) == 3
     assert asked == ["0", "1", "2", "0", "1"]
     verdicts = {key.problem: score.correct for key, score in run.scores("fake").items()}
     assert verdicts == {"0": True, "1": False, "2": True}
@@ -168,7 +171,7 @@ def test_a_time_limit_that_was_missed_beside_other_work_is_tried_again_when_that
 def test_undecided_verdicts_are_counted(tmp_path: Path) -> None:
     with Scoring(make_run(tmp_path, 4), Fake(lambda id: Score(reason="?"))) as scoring:
         scoring.submit(*responses(range(4)))
-        list(scoring.verdicts())
+        list(scoring.results())
         assert scoring.undecided == 4
 
 
@@ -177,7 +180,7 @@ import sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_scoring import Fake, make_run, responses
-from powerbench.run.scoring import Response, Scoring
+from powerbench.run.scoring import Scoring, ToScore
 from powerbench.types import Score
 
 def decide(id):
@@ -187,8 +190,8 @@ def decide(id):
 
 with Scoring(make_run(Path({run!r}), 9), Fake(decide, workers=1)) as scoring:
     scoring.submit(*responses(range(9)))
-    for verdict in scoring.verdicts():
-        print(verdict.key.problem, flush=True)
+    for scored in scoring.results():
+        print(scored.key.problem, flush=True)
 """
 
 
@@ -206,7 +209,7 @@ def test_a_kill_loses_no_verdict_already_made(tmp_path: Path) -> None:
     assert [key.problem for key in run.scores("fake")] == told == ["0", "1", "2", "3", "4"]
     with Scoring(run, Fake()) as scoring:
         scoring.submit(*responses(range(5, 9)))
-        list(scoring.verdicts())
+        list(scoring.results())
     assert len(run.scores("fake")) == 9
 
 
@@ -234,5 +237,5 @@ def test_a_full_disk_is_waited_for_and_keeps_no_one_from_leaving(
     with Scoring(run, Fake()) as scoring:
         scoring.submit(*responses(range(3)))
         full.clear()
-        assert len(list(scoring.verdicts())) == 3
+        assert len(list(scoring.results())) == 3
     assert len(run.scores("fake")) == 3

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from powerbench.chains.law import context_of
-from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, Meter, run_chains
+from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, run_chains
 from powerbench.config import compose, conf_dir, options
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
-from powerbench.types import Checkpoint, Outcome, SampleKey
+from powerbench.types import Checkpoint, Outcome, Progress, SampleKey
 
 MODEL = TabularModel(vocabulary=5, seed=3)
 SMALL = {
@@ -45,7 +45,7 @@ SAMPLERS = options("sampler")
 def small(name: str) -> Any:
     """The sampler that a yaml describes, at most 12 tokens in 3 blocks."""
     job = compose([f"sampler={name}", "max_tokens=12", "blocks=3", "steps=3"])
-    node = job.config.sampler
+    node = job.values.sampler
     for setting, value in SMALL.items():
         if isinstance(node.get(setting), int):
             node[setting] = value
@@ -68,7 +68,7 @@ def run(
         for key in [SampleKey(f"p{i}", 0)]
         for checkpoint in [(checkpoints or {}).get(key)]
     ]
-    events = [e for e in run_chains(starts, ToyEngine(MODEL, max_num_seqs=width), Meter()) if e]
+    events = [e for e in run_chains(starts, ToyEngine(MODEL, max_num_seqs=width), Progress()) if e]
     done = {e.key: e for e in events if isinstance(e, Completed)}
     return done, [e for e in events if isinstance(e, AtBlockEnd)]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from powerbench.chains.law import context_of, law, responses
-from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains, run_one
+from powerbench.chains.runner import ChainSpec, Completed, run_chains, run_one
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
@@ -20,6 +20,7 @@ from powerbench.types import (
     Context,
     FinishReason,
     Outcome,
+    Progress,
     Request,
     SampleKey,
     Save,
@@ -104,7 +105,7 @@ def completed(
         for i in range(count):
             yield ChainSpec(SampleKey(f"p{i}", 0), (), begin, Stream(0, "task", f"p{i}", 0))
 
-    done = run_chains(starts(), ToyEngine(model, max_num_seqs=width), Meter(), speculate)
+    done = run_chains(starts(), ToyEngine(model, max_num_seqs=width), Progress(), speculate)
     return {each.key: each for each in done if isinstance(each, Completed)}
 
 

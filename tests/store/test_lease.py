@@ -60,7 +60,7 @@ def test_a_lease_is_held_by_one_and_given_back(
         ):
             take(tmp_path).__enter__()
         held.progress.done = 3
-    assert (last(tmp_path).ended, last(tmp_path).done) == ("complete", 3)
+    assert (last(tmp_path).ended, last(tmp_path).progress.done) == ("complete", 3)
     with take(tmp_path):
         assert last(tmp_path).number == 2
     assert [f.name for f in (tmp_path / "writers").iterdir()] == ["samples.2.json"]

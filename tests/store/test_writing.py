@@ -16,7 +16,7 @@ from powerbench.store import Run, lease
 from powerbench.store.owner import file_of, write
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, sample_writer
-from powerbench.types import Checkpoint, Problem, Prompt, SampleKey
+from powerbench.types import Checkpoint, Problem, Progress, Prompt, SampleKey
 
 
 def test_a_shard_whose_writer_is_lost_is_taken_from_it_for_good(
@@ -59,7 +59,7 @@ def test_a_session_that_ends_early_leaves_the_count_as_it_was(run: Run) -> None:
     with pytest.raises(KeyboardInterrupt), sample_writer(run):
         raise KeyboardInterrupt
     (last,) = run.writers()
-    assert (last.ended, last.total, last.done, last.made_here) == ("interrupted", 5, 1, 0)
+    assert (last.ended, last.progress) == ("interrupted", Progress(total=5, done=1))
 
 
 def test_a_full_disk_for_the_writers_file_stops_no_sample(

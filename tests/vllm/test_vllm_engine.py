@@ -12,14 +12,14 @@ import pytest
 from tiny import run
 from vllm_subjects import engine, held, logp, saved
 
-from powerbench.chains.runner import ChainSpec, Completed, Meter, run_chains
+from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.vllm import VLLMEngine
 from powerbench.errors import UserError
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
-from powerbench.types import Context, Extend, FinishReason, SampleKey
+from powerbench.types import Context, Extend, FinishReason, Progress, SampleKey
 
 PROMPT = tuple(3 + i * i % 290 for i in range(40))
 EXTEND = Extend(("draw",), response=(), keep=0, until=40, stop_tokens=(), tau=0.5, alpha=2.0)
@@ -43,7 +43,7 @@ def chains(engine: Engine, sampler: Power = POWER, speculate: int = 0) -> list[C
     )
     done = [
         each
-        for each in run_chains(starts, engine, Meter(), speculate)
+        for each in run_chains(starts, engine, Progress(), speculate)
         if isinstance(each, Completed)
     ]
     return sorted(done, key=lambda each: each.key)

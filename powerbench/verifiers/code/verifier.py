@@ -72,5 +72,8 @@ class CodeVerifier:
         by = f"{mode}, Python {platform.python_version()}"
         return Score(correct=passed, answer=source, reason=reason, by=by)
 
+    def progress(self) -> str:
+        return ""
+
     def close(self) -> None:
         """Nothing is held between calls."""

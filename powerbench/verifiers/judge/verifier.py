@@ -177,5 +177,8 @@ class StandInJudge:
             by=judge,
         )
 
+    def progress(self) -> str:
+        return ""
+
     def close(self) -> None:
         """Nothing is held: the engine behind `ask` is the runner's."""

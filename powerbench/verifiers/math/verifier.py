@@ -74,5 +74,8 @@ class MathVerifier:
         boxed = last_boxed(text)
         return canonical(boxed) or None if boxed is not None else None
 
+    def progress(self) -> str:
+        return ""
+
     def close(self) -> None:
         self._pool.close()

@@ -1,0 +1,193 @@
+"""What each command of `powerbench` does; slow imports are made by the command that needs them."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from powerbench.config import GROUPS, LAUNCHER, compose, conf_dir, expand, options
+from powerbench.console import EXIT_BAD_INPUT, EXIT_SOME_FAILED, console
+from powerbench.errors import UserError, require, require_integer, unknown
+from powerbench.store import shard
+
+MULTIRUN = ("-m", "--multirun")
+"""The options of `powerbench run` that make it a sweep."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """`powerbench run [-m] overrides`: everything is checked before the first run of a sweep starts."""
+    if {"-h", "--help"} & set(arguments):
+        print((conf_dir() / "config.yaml").read_text())
+        catalogue()
+        return
+    from powerbench.cluster.sweep import check, sweep
+    from powerbench.run.execute import execute
+    from powerbench.run.plan import prepare
+
+    flags = [a for a in arguments if a.startswith("-")]
+    for flag in flags:
+        if flag not in MULTIRUN:
+            raise unknown("option", flag, [*MULTIRUN, "--help"])
+    overrides = [shard.expand(a) for a in arguments if a not in flags]
+    runs, swept = expand(overrides, multirun=bool(flags))
+    if not swept:
+        execute(prepare(compose(runs[0])))
+    # The flag comes first, for Hydra takes settings on one side of it only.
+    elif code := sweep([*flags[:1], *overrides], check(runs)):
+        sys.exit(code)
+
+
+def rescore(runs: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:
+    """Score every response of the given runs again, with their own verifier or another."""
+    from powerbench.run.execute import rescore as rescore_runs
+    from powerbench.store import find_runs
+
+    if settings and verifier is None:
+        raise UserError(f"{settings[0]}: name the verifier that it is for, with --verifier")
+    stopped = False
+    for error in rescore_runs(find_runs(runs), verifier, settings):
+        print(f"powerbench: {error}", file=sys.stderr)
+        stopped = True
+    if stopped:
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def rescore_likelihood(
+    runs: Sequence[Path], settings: Sequence[str], batch: int, device: str
+) -> None:
+    """Score the responses of the given runs under the model that the settings describe."""
+    from powerbench.run.likelihood import rescore
+    from powerbench.store import find_runs
+
+    require_integer("--batch", batch, 1)
+    require(
+        any(setting.startswith("model=") for setting in settings),
+        "name the model to score with, as in: powerbench rescore-likelihood RUN model=qwen2.5-math-7b",
+    )
+    model = compose(settings).build("model")
+    for run in find_runs(runs):
+        made = rescore(run, model, batch, device)
+        print(f"{run.likelihoods_file(model.name)}: {made:,} responses scored")
+
+
+def report(runs: Sequence[Path], out: Path | None, published: bool, each: bool) -> None:
+    """Print the table of the given runs and write their report; or the paper's table, if asked to."""
+    if published:
+        show_published(out)
+    if published and not runs:
+        return
+    require(bool(runs), "name run folders to report on, such as runs/, or ask for --published")
+    require(not (each and out), "--each writes into the runs' own folders: leave --out away")
+    from powerbench.report.build import write
+    from powerbench.report.summary import Results
+    from powerbench.run.progress import print_table
+    from powerbench.store import Run, find_runs
+
+    folders: dict[Path, list[Run]] = {}
+    for run in find_runs(runs):
+        folder = out or runs[0] / "report"
+        if each:  # <runs>/<task>/<model>/<sampler>-<hash>
+            folder = run.path.resolve().parents[2] / "report"
+        folders.setdefault(folder, []).append(run)
+    for folder, some in folders.items():
+        results = [Results.read(run) for run in some]
+        print_table([r.summary for r in results])
+        page = write(results, folder)
+        print(f"report: {page.with_name('report.md')}\npage:   {page}")
+
+
+def compare(
+    runs: Sequence[Path], tokens: float | None, seconds: float | None, out: Path | None
+) -> None:
+    """Print the samplers of the given runs side by side, and write the tables to `out` if it is given."""
+    from powerbench.report.build import comparison
+    from powerbench.report.summary import Results
+    from powerbench.report.tables.table import write_tables
+    from powerbench.run.progress import print_any
+    from powerbench.store import find_runs
+
+    found = comparison(list(map(Results.read, find_runs(runs))), tokens, seconds)
+    for table in found:
+        print_any(table)
+    if out is not None:
+        write_tables(found, out)
+        print(f"tables: {out}")
+
+
+def show_published(out: Path | None) -> None:
+    """Print the paper's Table 1, and write it to `out` if it is given."""
+    from powerbench.report.tables.published import table as published_table
+    from powerbench.report.tables.published import write_published
+    from powerbench.run.progress import print_any
+
+    print_any(published_table())
+    for file in write_published(out) if out else []:
+        print(file)
+
+
+def status(runs: Sequence[Path], watch: float | None, json: bool) -> None:
+    """Show how far the given runs are: once, again and again, or for a program."""
+    from powerbench.cluster.status import as_json, show, show_again
+
+    require(watch is None or watch > 0, f"--watch must be > 0 seconds, got {watch}")
+    if json:
+        print(as_json(runs))
+    elif watch is not None:
+        show_again(runs, console(), watch)
+    else:
+        show(runs, console())
+
+
+def export(runs: Sequence[Path], out: Path | None) -> None:
+    """Write the responses of the given runs as a dataset."""
+    from powerbench.store import find_runs
+    from powerbench.store.export import export as write_dataset
+
+    folder = out or runs[0] / "export"
+    card = write_dataset(find_runs(runs), folder)
+    print(f"card: {card}\nload: datasets.load_dataset({str(folder)!r}, split='train')")
+
+
+def verify(runs: Sequence[Path], repair: bool) -> None:
+    """Check everything in the given run folders, and repair it first if asked to."""
+    from powerbench.cluster.status import lease_timeout, settings_of
+    from powerbench.store import find_runs
+    from powerbench.store.repair import repair as repair_run
+    from powerbench.store.verify import lines
+    from powerbench.store.verify import verify as verify_run
+
+    damaged = 0
+    for run in find_runs(runs):
+        if repair:
+            repair_run(run, lease_timeout(settings_of(run)))
+        health = verify_run(run)
+        damaged += health.damaged
+        print("\n".join(lines(health)))
+    if damaged:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def catalogue() -> None:
+    """Print the names in every group of the configuration, with a line on each."""
+    out = console()
+    for group in (*GROUPS, LAUNCHER):
+        table = Table(
+            box=None, show_header=False, title=group, title_justify="left", padding=(0, 2)
+        )
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, what in options(group).items():
+            table.add_row(name, escape(what))
+        out.print(table)
+
+
+def doctor() -> None:
+    """Print what this machine can run."""
+    from powerbench.run.doctor import diagnose
+
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for check in diagnose():
+        table.add_row("[green]ok" if check.ok else "[yellow]--", check.subject, escape(check.what))
+    console().print(table)
