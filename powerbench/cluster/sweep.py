@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
@@ -59,7 +58,7 @@ def check(jobs: Sequence[Sequence[str]]) -> list[Plan]:
         if rest not in prepared:
             prepared[rest] = prepare(compose(overrides))
         plan = prepared[rest]
-        plans.append(replace(plan, shard=Shard.parse(shards[0])) if shards else plan)
+        plans.append(plan.part(Shard.parse(shards[0])) if shards else plan)
     return plans
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -128,6 +129,12 @@ class Plan:
     def label(self) -> str:
         """The run folder, and which shard of it: what messages name."""
         return f"{self.run.path}" + (f" (shard {self.shard})" if self.shard != WHOLE else "")
+
+    def part(self, shard: Shard) -> "Plan":
+        """Another shard of the same run; nothing that is computed already is computed again."""
+        other = copy(self)
+        object.__setattr__(other, "shard", shard)
+        return other
 
     def keys(self) -> list[SampleKey]:
         """Every sample of the shard, replicates of one problem side by side."""

@@ -90,6 +90,25 @@ def test_a_dead_process_of_this_machine_was_killed() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("job_end", "words"),
+    [
+        ("OUT_OF_MEMORY", "killed (OUT_OF_MEMORY, pid 12 on node7)"),
+        ("FAILED", "killed (pid 12 on node7)"),
+        ("", "killed (pid 12 on node7)"),
+        (None, "at work on node7, slurm 3_1"),
+    ],
+)
+def test_a_writer_elsewhere_whose_job_is_over_was_killed(job_end: str | None, words: str) -> None:
+    assert writer_state(ELSEWHERE, 60.0, NOW, job_end).words == words
+    ended = replace(ELSEWHERE, ended="interrupted")
+    assert writer_state(ended, 60.0, NOW, job_end).words == "interrupted"
+
+
+def test_a_process_that_lives_here_is_at_work_whatever_its_job_ended_as() -> None:
+    assert writer_state(myself(), 60.0, NOW, "COMPLETED").kind is Kind.AT_WORK
+
+
 def test_rate_and_estimated_end_follow_from_what_a_writer_made(run: Run) -> None:
     put(run, Shard(1, 2), ELSEWHERE)
     found = row(run, "1/2")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from powerbench.cli import main
+from powerbench.cluster.sweep import check
 from powerbench.engines.toy import ToyEngine
 from powerbench.models.toy import ToyTokenizer
 from powerbench.run import plan
@@ -74,3 +75,12 @@ def test_a_verifier_that_asks_the_runs_model_loads_it_to_ask(
     main(command)
     assert counts["engines loaded"] == 2
     assert len(scores.read_text().splitlines()) == 3
+
+
+def test_the_shards_of_a_sweep_are_planned_once(tmp_path: Path, counts: Counter[str]) -> None:
+    plans = check([["task=math_mini", *TOY, f"runs={tmp_path}", f"shard={n}/3"] for n in (1, 2, 3)])
+    assert (counts["data sets read"], counts["verifiers built"]) == (1, 1)
+    assert [str(each.shard) for each in plans] == ["1/3", "2/3", "3/3"]
+    assert sum(len(each.keys()) for each in plans) == 3
+    assert {each.run.path for each in plans} == {plans[0].run.path}
+    assert counts["verifiers built"] == 1
