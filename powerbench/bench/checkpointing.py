@@ -10,7 +10,7 @@ from unittest.mock import patch
 from powerbench.config import compose
 from powerbench.run.generate import generate
 from powerbench.run.plan import prepare
-from powerbench.samplers.blockwise import Progress
+from powerbench.samplers.blockwise import BlockState
 from powerbench.samplers.common import Response
 from powerbench.store.checkpoints import Checkpoints
 from powerbench.store.writing import SampleWriter, sample_writer
@@ -74,7 +74,7 @@ def _longest(folder: Path, repeats: int) -> tuple[float, int]:
     numbers = tuple(-1 / (i + 1) for i in range(LENGTH))
     response = Response(tuple(range(LENGTH)), numbers, numbers, numbers)
     steps = [Step(i // 10, i, -1 / 3, -2 / 3, i, False) for i in range(STEPS)]
-    state = Progress(STEPS // 10, response, steps).saved().state
+    state = BlockState(STEPS // 10, response, steps).saved().state
     checkpoint = Checkpoint(state, 1, 1, 1, (Span(0.0, 1.0),), 1.0)
     chains, seconds = Checkpoints(folder), []
     for _ in range(repeats):

@@ -79,7 +79,9 @@ class Plan:
         """Exactly what changes generations."""
         model = {**self.model.identity(), "stops": list(self.stop_tokens)}
         identity = _identity(self.settings, model, self.task_problems)
-        if self.votes:  # the answers, and so what is returned, are as the verifier reads them
+        if (
+            self.sampler.votes
+        ):  # the answers, and so what is returned, are as the verifier reads them
             identity["verifier"] = self.verifier.name
         return identity
 
@@ -103,11 +105,6 @@ class Plan:
             "digest": digest_of(self.identity),
             "identity": self.identity,
         }
-
-    @property
-    def votes(self) -> bool:
-        """Whether the sampler reads the answers of responses."""
-        return getattr(self.sampler, "votes", False)
 
     @property
     def problems(self) -> Sequence[Problem]:
@@ -178,7 +175,7 @@ class Plan:
     def _reader(self, problem: Problem) -> Callable[[Tokens], str | None] | None:
         """What reads the answers of a problem's responses, for a sampler that votes."""
         verifier = self.verifier
-        if not (self.votes and isinstance(verifier, Answering)):
+        if not (self.sampler.votes and isinstance(verifier, Answering)):
             return None
         return lambda tokens: verifier.answer(problem, self.tokenizer.decode(tokens))
 
@@ -234,7 +231,7 @@ def _check_votes(plan: Plan) -> None:
     """A sampler that votes needs a verifier that can read answers."""
     choices = plan.config.choices
     require(
-        isinstance(plan.verifier, Answering) or not plan.votes,
+        isinstance(plan.verifier, Answering) or not plan.sampler.votes,
         f"sampler={choices['sampler']} votes on answers, which verifier={choices['verifier']} "
         f"cannot tell of task {plan.task.name!r}; use it with a task of mathematics or multiple choice",
     )

@@ -2,23 +2,22 @@
 
 from dataclasses import dataclass
 
-from powerbench.samplers.common import ancestral, require_length, require_top_k
+from powerbench.samplers.common import Sampler, ancestral, require_top_k
 from powerbench.types import Chain, Context
 
 
 @dataclass(frozen=True)
-class Base:
+class Base(Sampler):
     """Law: p(x), responses cut at max_tokens. Cost: one decoded token per response token.
 
     top_k: None draws from the whole vocabulary. The official code leaves the library's default of
     50 in force (its departure 2): set 50 to have that.
     """
 
-    max_tokens: int
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_top_k(self.top_k)
 
     def chain(self, context: Context) -> Chain:

@@ -13,27 +13,28 @@ token drawn is not used.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 from powerbench.errors import require, require_integer
-from powerbench.samplers.common import Response, require_length, suffix
+from powerbench.samplers.common import Response, Sampler, together
 from powerbench.samplers.population import record
-from powerbench.types import Chain, Context, Draw, FinishReason, Save, Together
+from powerbench.types import Chain, Context, Draw, FinishReason, Save
 
 SAVED_EVERY = 64
 """Tokens."""
 
 
 @dataclass(frozen=True)
-class Beam:
+class Beam(Sampler):
     """width: W. length_penalty: 0 for none; at 1 beams compare by log p per token."""
 
-    max_tokens: int
+    deterministic: ClassVar[bool] = True
+
     width: int = 4
     length_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_integer("sampler.width", self.width, 1)
         require(
             self.length_penalty >= 0,
@@ -43,10 +44,8 @@ class Beam:
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
         beams = [Response.of_state(each) for each in state["beams"]] if state else [Response()]
         for length in range(state["length"] if state else 0, self.max_tokens):
-            going = [i for i, x in enumerate(beams) if not x.finished]
-            asked = (
-                suffix(
-                    beams[i],
+            asked = {
+                i: x.extend(
                     length,
                     length + 1,
                     ("beam", length, i),
@@ -54,10 +53,10 @@ class Beam:
                     tau=0.0,
                     top_logprobs=self.width,
                 )
-                for i in going
-            )
-            draws = dict(zip(going, (yield Together(tuple(asked))), strict=True))
-            beams = self._best(beams, draws, context)
+                for i, x in enumerate(beams)
+                if not x.finished
+            }
+            beams = self._best(beams, (yield from together(asked)), context)
             if self._decided(beams):
                 break
             if (length + 1) % SAVED_EVERY == 0:

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import (
     Response,
-    require_length,
+    Sampler,
+    independent,
     require_own_temperature,
     require_top_k,
-    suffix,
 )
 from powerbench.samplers.population import record
-from powerbench.types import Chain, Context, Together
+from powerbench.types import Chain, Context
 
 SCORES = ("total", "per_token")
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Sampler):
     """Its one round shows the scores as weights.
 
     score: what the best has most of, under the base model: "total" log-likelihood, or its mean "per_token",
@@ -30,14 +30,13 @@ class BestOfN:
     top_k: truncates the draws.
     """
 
-    max_tokens: int
     n: int = 16
     score: str = "total"
     temperature: float = 1.0
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_integer("sampler.n", self.n, 1)
         require(
             self.score in SCORES,
@@ -47,22 +46,9 @@ class BestOfN:
         require_top_k(self.top_k)
 
     def chain(self, context: Context) -> Chain:
-        empty = Response()
-        draws = yield Together(
-            tuple(
-                suffix(
-                    empty,
-                    0,
-                    self.max_tokens,
-                    ("response", i),
-                    context,
-                    tau=self.temperature,
-                    top_k=self.top_k,
-                )
-                for i in range(self.n)
-            )
-        )
-        responses = [empty.then(draw) for draw in draws]
+        drawn = {"tau": self.temperature, "top_k": self.top_k}
+        draws = yield from independent(context, range(self.n), self.max_tokens, **drawn)
+        responses = [Response().then(draw) for draw in draws]
         scores = [self._score(x) for x in responses]
         best = scores.index(max(scores))
         return responses[best].outcome(rounds=[record(0, 0, responses, scores, [best])])

@@ -1,21 +1,27 @@
-"""Algorithm 1's frame, which Metropolis-Hastings samplers share: blocks, steps in each, and where it stands."""
+"""Algorithm 1's frame, which Metropolis-Hastings samplers share: blocks, and the steps of each.
 
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple, Protocol
+A kernel is a subclass of `Blockwise` that defines `move`: what a step does after a restart position is drawn.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import (
     Response,
+    Sampler,
     require_alpha,
-    require_length,
     require_temperature,
     require_top_k,
-    suffix,
     weight,
     weights_only_fall,
 )
 from powerbench.types import (
     Chain,
+    Choose,
     Context,
     Draw,
     Extend,
@@ -27,41 +33,12 @@ from powerbench.types import (
     Step,
 )
 
-
-class Blockwise(Protocol):
-    """The settings that these samplers have in common."""
-
-    @property
-    def max_tokens(self) -> int: ...
-    @property
-    def alpha(self) -> float: ...
-    @property
-    def blocks(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def proposal_temperature(self) -> float | None: ...
-    @property
-    def top_k(self) -> int | None: ...
-
-
-class Stopping(Blockwise, Protocol):
-    """Those of Algorithm 1 itself."""
-
-    @property
-    def tau(self) -> float: ...
-    @property
-    def stop_at_eos(self) -> bool: ...
-
-
-Kernel = Callable[
-    [Response, int, int, int, Context], Generator[Request, Any, tuple[Response, Step]]
-]
-"""A step: from a response, given the horizon, the block, the step's number and the context."""
+Moving = Generator[Request, Any, tuple[Response, Step]]
+"""A step under way: it returns the response after it, and its record."""
 
 
 class Proposal(NamedTuple):
-    """A suffix to be drawn anew."""
+    """A request for a new suffix, and what it must reach to be accepted."""
 
     restart: int
     """Position, in tokens, from which it departs."""
@@ -71,7 +48,7 @@ class Proposal(NamedTuple):
 
 
 class SuffixMove(NamedTuple):
-    """The exact local move for p(x)^alpha on responses of at most so many tokens.
+    """The exact local move for p(x)^alpha on responses up to a horizon.
 
     Accepts x' with probability min(1, [p(x')^alpha q(x | x')] / [p(x)^alpha q(x' | x)]): the kept prefix
     cancels, and each suffix contributes its weight. The log q of x must be that of this move's proposal.
@@ -83,13 +60,24 @@ class SuffixMove(NamedTuple):
     early_rejection: bool = True
 
     def propose(
-        self, x: Response, m: int, horizon: int, key: Key, context: Context, sequence: int = 0
+        self,
+        x: Response,
+        m: int,
+        horizon: int,
+        key: Key,
+        context: Context,
+        sequence: int = 0,
+        correction: float = 0.0,
     ) -> Generator[Request, Any, Proposal]:
-        """A proposal from position m < len(x); key: names the step within the chain."""
-        threshold = (yield LogUniform(("accept", *key))) + weight(x, self.alpha, start=m)
+        """A proposal from position m < len(x).
+
+        key: names the step within the chain. sequence: as in `Extend`.
+        correction: where positions are not drawn uniformly, the log-probability of m, given x, nats.
+        """
+        offset = weight(x, self.alpha, start=m) + correction
+        threshold = (yield LogUniform(("accept", *key))) + offset
         only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
-        request = suffix(
-            x,
+        request = x.extend(
             m,
             horizon,
             ("propose", *key),
@@ -97,28 +85,33 @@ class SuffixMove(NamedTuple):
             tau=self.tau,
             top_k=self.top_k,
             alpha=self.alpha,
-            floor=threshold if only_falls else float("-inf"),
+            floor=threshold if only_falls else -math.inf,
             sequence=sequence,
             proposal=True,
         )
         return Proposal(m, threshold, request)
 
-    def judge(self, x: Response, proposal: Proposal, y: Draw, block: int) -> tuple[Response, Step]:
-        """The response after the step, given what was drawn for its proposal."""
+    def judge(
+        self, x: Response, proposal: Proposal, y: Draw, block: int, correction: float = 0.0
+    ) -> tuple[Response, Step]:
+        """The response after the step, given what was drawn for its proposal.
+
+        correction: as in `propose`, the log-probability of the same position, given the proposed response.
+        """
         m, current = proposal.restart, x.total
         if y.finish_reason is FinishReason.FLOOR:
             return x, Step(block, m, current, None, len(y.tokens), False)
-        accepted = proposal.threshold <= weight(y, self.alpha)
+        accepted = proposal.threshold <= weight(y, self.alpha) + correction
         proposed = sum(x.logp[:m]) + sum(y.logp)
         step = Step(block, m, current, proposed, len(y.tokens), accepted)
         return (x.then(y, keep=m) if accepted else x), step
 
 
-class Progress(NamedTuple):
-    """Where a blockwise chain stands between two blocks."""
+class BlockState(NamedTuple):
+    """A blockwise chain between two blocks."""
 
     block: int
-    """The block to come."""
+    """The next block."""
     x: Response
     steps: list[Step]
 
@@ -126,55 +119,87 @@ class Progress(NamedTuple):
         steps = [list(step) for step in self.steps]
         return Save({"block": self.block, **self.x.state(), "steps": steps})
 
-
-def progress(state: Mapping[str, Any] | None) -> Progress:
-    """What `Progress.saved` saved; the beginning, if nothing was."""
-    if state is None:
-        return Progress(0, Response(), [])
-    steps = [Step(*step) for step in state["steps"]]
-    return Progress(state["block"], Response.of_state(state), steps)
-
-
-def algorithm1(
-    sampler: Stopping, kernel: Kernel, context: Context, state: Mapping[str, Any] | None
-) -> Chain:
-    """Block by block: extend to the block's horizon, then `steps` steps of a kernel, from the start or from a
-    saved state."""
-    first, x, steps = progress(state)
-    block = sampler.max_tokens // sampler.blocks
-    for k in range(first, sampler.blocks):
-        horizon = (k + 1) * block
-        if not x.finished:
-            draft = suffix(
-                x,
-                len(x),
-                horizon,
-                ("extend", k),
-                context,
-                tau=sampler.tau,
-                top_k=sampler.top_k,
-                alpha=sampler.alpha,
-            )
-            x = x.then((yield draft))
-        for n in range(sampler.steps):
-            x, step = yield from kernel(x, horizon, k, n, context)
-            steps.append(step)
-        if x.finished and sampler.stop_at_eos:
-            break
-        yield Progress(k + 1, x, steps).saved()
-    return x.outcome(steps)
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any] | None) -> "BlockState":
+        """What `saved` saved; the chain's start, if nothing was."""
+        if state is None:
+            return cls(0, Response(), [])
+        steps = [Step(*step) for step in state["steps"]]
+        return cls(state["block"], Response.of_state(state), steps)
 
 
-def require_blockwise(sampler: Blockwise) -> None:
-    """Raise UserError for an impossible setting."""
-    require_length(sampler.max_tokens)
-    require_alpha(sampler.alpha)
-    require_integer("sampler.blocks", sampler.blocks, 1)
-    require(
-        sampler.max_tokens % sampler.blocks == 0,
-        f"sampler.blocks={sampler.blocks} must divide max_tokens={sampler.max_tokens} (paper: 16 blocks of "
-        "192)",
-    )
-    require_integer("sampler.steps", sampler.steps, 0)
-    require_temperature("proposal_temperature", sampler.proposal_temperature)
-    require_top_k(sampler.top_k)
+@dataclass(frozen=True)
+class Blocks(Sampler):
+    """The settings of samplers that go block by block, under the paper's names."""
+
+    alpha: float = 4.0
+    blocks: int = 16
+    steps: int = 10
+    proposal_temperature: float | None = None
+    top_k: int | None = None
+    stop_at_eos: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_alpha(self.alpha)
+        require_integer("sampler.blocks", self.blocks, 1)
+        require(
+            self.max_tokens % self.blocks == 0,
+            f"sampler.blocks={self.blocks} must divide max_tokens={self.max_tokens} (paper: 16 blocks of "
+            "192)",
+        )
+        require_integer("sampler.steps", self.steps, 0)
+        require_temperature("proposal_temperature", self.proposal_temperature)
+        require_top_k(self.top_k)
+
+    @property
+    def tau(self) -> float:
+        """The proposal's temperature."""
+        return self.proposal_temperature or 1 / self.alpha
+
+    def horizon(self, k: int) -> int:
+        """Where block k ends, in tokens."""
+        return (k + 1) * (self.max_tokens // self.blocks)
+
+
+@dataclass(frozen=True)
+class Blockwise(Blocks):
+    """Algorithm 1: block by block, extend to the block's horizon, then `steps` steps of a kernel."""
+
+    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
+        """Algorithm 1, from its start or from a saved state."""
+        first, x, steps = BlockState.of_state(state)
+        for k in range(first, self.blocks):
+            horizon = self.horizon(k)
+            if not x.finished:
+                x = x.then((yield self.draft(x, len(x), horizon, ("extend", k), context)))
+            for n in range(self.steps):
+                x, step = yield from self.step(x, horizon, k, n, context)
+                steps.append(step)
+            if (end := self.end(x, context)) is not None:
+                return end.outcome(steps)
+            yield BlockState(k + 1, x, steps).saved()
+        return x.outcome(steps)
+
+    def step(self, x: Response, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """Step n of block k, on responses of at most `horizon` tokens."""
+        m = yield self.restart(x, horizon, ("restart", k, n))
+        if m >= len(x):  # past EOS there is one continuation only: the proposal is x itself
+            return x, Step(k, m, x.total, None, 0, False)
+        return (yield from self.move(x, m, horizon, k, n, context))
+
+    def restart(self, x: Response, horizon: int, key: Key) -> Choose:
+        """Asks for the position to restart from: uniform on the whole horizon."""
+        return Choose(key, (1 / horizon,) * horizon)
+
+    @abstractmethod
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """The rest of a step that restarts from position m < len(x)."""
+
+    def draft(self, x: Response, m: int, until: int, key: Key, context: Context) -> Extend:
+        """Asks for tokens after the first m, drawn as proposals are."""
+        return x.extend(m, until, key, context, tau=self.tau, top_k=self.top_k)
+
+    def end(self, x: Response, context: Context) -> Response | None:
+        """What the chain returns at the end of a block; None where it goes on."""
+        return x if x.finished and self.stop_at_eos else None

@@ -1,8 +1,9 @@
-"""What samplers share: the protocol, the response under construction, and checks of settings."""
+"""What samplers share: their base class, the response under construction, and checks of settings."""
 
-from collections.abc import Generator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from powerbench.errors import require, require_integer
 from powerbench.types import (
@@ -23,21 +24,29 @@ from powerbench.types import (
 Name = TypeVar("Name")
 
 
-class Sampler(Protocol):
+@dataclass(frozen=True)
+class Sampler(ABC):
     """An algorithm for one response. Its fields are settings; `chain` is the algorithm."""
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest response it can return, in tokens: T."""
-        ...
+    deterministic: ClassVar[bool] = False
+    """Whether nothing is drawn, whatever the settings: every replicate of a problem is the same response, so
+    that a run makes one."""
+    votes: ClassVar[bool] = False
+    """Whether `context.answer` is read, so that the task's responses must have answers."""
 
+    max_tokens: int
+    """The longest response it can return, in tokens: T."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for an impossible setting."""
+        require_integer("sampler.max_tokens", self.max_tokens, 1)
+
+    @abstractmethod
     def chain(self, context: Context) -> Chain:
         """The algorithm: a generator that yields requests and returns an Outcome.
 
         A sampler that yields `Save(state)` takes such a state as a second argument, and goes on from it.
-        One that reads `context.answer` has a class attribute `votes`, which is true.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,13 @@ class Response:
     def finished(self) -> bool:
         """Whether the last token is a stop token."""
         return self.finish_reason is FinishReason.STOP
+
+    def extend(self, keep: int, until: int, key: Key, context: Context, **settings: Any) -> Extend:
+        """Asks for a response like this up to its first `keep` tokens, drawn anew from there to `until`.
+
+        settings: further fields of `Extend`, such as tau.
+        """
+        return Extend(key, self.tokens, keep, until, context.stop_tokens, **settings)
 
     def then(self, draw: Draw, keep: int | None = None) -> "Response":
         """The first `keep` tokens (default: all) followed by a draw that continues them."""
@@ -117,60 +133,30 @@ def weights_only_fall(alpha: float, tau: float) -> bool:
     return tau <= 1 and alpha * tau >= 1 - 1e-12
 
 
-def suffix(
-    x: Response,
-    keep: int,
-    until: int,
-    key: Key,
-    context: Context,
-    *,
-    tau: float,
-    top_k: int | None = None,
-    alpha: float = 1.0,
-    floor: float = float("-inf"),
-    sequence: int = 0,
-    proposal: bool = False,
-    top_logprobs: int = 0,
-) -> Extend:
-    """Asks for a response like x up to its first `keep` tokens, drawn anew from there on."""
-    return Extend(
-        key=key,
-        response=x.tokens,
-        keep=keep,
-        until=until,
-        stop_tokens=context.stop_tokens,
-        tau=tau,
-        top_k=top_k,
-        alpha=alpha,
-        floor=floor,
-        sequence=sequence,
-        proposal=proposal,
-        top_logprobs=top_logprobs,
-    )
-
-
 def together(asked: Mapping[Name, Extend]) -> Generator[Request, Any, dict[Name, Draw]]:
-    """Asks for all of these at once, if there are any; their draws under the same names."""
+    """Asks for all of these at once; their draws under the same names."""
     draws = (yield Together(tuple(asked.values()))) if asked else ()
     return dict(zip(asked, draws, strict=True))
 
 
+def independent(
+    context: Context, numbers: Iterable[int], max_tokens: int, **settings: Any
+) -> Generator[Request, Any, tuple[Draw, ...]]:
+    """The draws of independent whole responses, all at once.
+
+    numbers: those of these responses among all that the chain draws. settings: as in `Response.extend`.
+    """
+    empty = Response()
+    asked = (empty.extend(0, max_tokens, ("response", i), context, **settings) for i in numbers)
+    draws: tuple[Draw, ...] = yield Together(tuple(asked))
+    return draws
+
+
 def ancestral(context: Context, max_tokens: int, tau: float, top_k: int | None = None) -> Chain:
     """One response, token by token, at temperature tau."""
-    draw = yield Extend(
-        key=("response",),
-        response=(),
-        keep=0,
-        until=max_tokens,
-        stop_tokens=context.stop_tokens,
-        tau=tau,
-        top_k=top_k,
-    )
-    return Response().then(draw).outcome()
-
-
-def require_length(max_tokens: int) -> None:
-    require_integer("sampler.max_tokens", max_tokens, 1)
+    empty = Response()
+    draw = yield empty.extend(0, max_tokens, ("response",), context, tau=tau, top_k=top_k)
+    return empty.then(draw).outcome()
 
 
 def require_top_k(top_k: int | None) -> None:
@@ -183,7 +169,7 @@ def require_alpha(alpha: float) -> None:
 
 
 def require_own_temperature(tau: float | None) -> None:
-    """Of a sampler without an alpha, from which one could follow."""
+    """For a sampler without an alpha that a temperature could follow from."""
     require(tau is not None and tau > 0, f"sampler.temperature must be > 0, got {tau}")
 
 

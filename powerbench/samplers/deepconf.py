@@ -15,19 +15,18 @@ from typing import Any, ClassVar
 
 from powerbench.errors import require_integer, require_number, unknown
 from powerbench.samplers.common import (
-    Response,
-    require_length,
+    Sampler,
+    independent,
     require_own_temperature,
     require_top_k,
-    suffix,
 )
 from powerbench.samplers.confidence import MEASURES, Trace, ballot, threshold, voted
 from powerbench.samplers.voting import answers
-from powerbench.types import Chain, Context, Save, Together
+from powerbench.types import Chain, Context, Save
 
 
 @dataclass(frozen=True)
-class DeepConf:
+class DeepConf(Sampler):
     """n: responses, drawn `together` at a time; what is drawn does not depend on it.
 
     eta: the share kept, by its percentile: 0.1 (DeepConf-low) or 0.9 (DeepConf-high).
@@ -38,7 +37,6 @@ class DeepConf:
 
     votes: ClassVar[bool] = True
 
-    max_tokens: int
     n: int = 32
     together: int = 16
     temperature: float = 0.6
@@ -50,7 +48,7 @@ class DeepConf:
     eta: float = 0.1
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         for name in ("n", "together", "top_k_confidence", "window", "tail"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_own_temperature(self.temperature)
@@ -61,22 +59,15 @@ class DeepConf:
 
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
         traces = [Trace.of_state(each) for each in state["traces"]] if state else []
+        drawn = {
+            "tau": self.temperature,
+            "top_k": self.top_k,
+            "top_logprobs": self.top_k_confidence,
+        }
         while len(traces) < self.n:
             some = range(len(traces), min(len(traces) + self.together, self.n))
-            asked = (
-                suffix(
-                    Response(),
-                    0,
-                    self.max_tokens,
-                    ("response", i),
-                    context,
-                    tau=self.temperature,
-                    top_k=self.top_k,
-                    top_logprobs=self.top_k_confidence,
-                )
-                for i in some
-            )
-            traces += [Trace().then(draw) for draw in (yield Together(tuple(asked)))]
+            draws = yield from independent(context, some, self.max_tokens, **drawn)
+            traces += [Trace().then(draw) for draw in draws]
             yield Save({"traces": [each.state() for each in traces]})
         given = answers(context, [each.x for each in traces])
         confidences = [each.measured(self.measure, self.window, self.tail) for each in traces]

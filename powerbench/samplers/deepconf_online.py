@@ -19,10 +19,9 @@ from typing import Any, ClassVar
 
 from powerbench.errors import require_integer, require_number
 from powerbench.samplers.common import (
-    require_length,
+    Sampler,
     require_own_temperature,
     require_top_k,
-    suffix,
 )
 from powerbench.samplers.confidence import Trace, ballot, threshold, voted
 from powerbench.samplers.population import record
@@ -31,12 +30,11 @@ from powerbench.types import Chain, Context, Request, Round, Save, Together
 
 
 @dataclass(frozen=True)
-class DeepConfOnline:
+class DeepConfOnline(Sampler):
     """Settings as in `deepconf`, but for the measure: it is the lowest group confidence."""
 
     votes: ClassVar[bool] = True
 
-    max_tokens: int
     n: int = 32
     warm_up: int = 16
     together: int = 16
@@ -49,7 +47,7 @@ class DeepConfOnline:
     consensus: float = 0.95
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         for name in ("n", "together", "interval", "top_k_confidence", "window"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_integer("sampler.warm_up", self.warm_up, 1, self.n)
@@ -85,8 +83,7 @@ class DeepConfOnline:
         while going:
             start, until = until, self._until(until, least)
             asked = (
-                suffix(
-                    traces[i].x,
+                traces[i].x.extend(
                     start,
                     until,
                     ("response", some[i], start) if start else ("response", some[i]),

@@ -15,19 +15,17 @@ without any rise restarts uniformly. No restart lies past the end, so no step is
 """
 
 import math
-from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from powerbench.errors import require
-from powerbench.samplers.blockwise import algorithm1, require_blockwise
-from powerbench.samplers.common import Response, suffix, weight, weights_only_fall
-from powerbench.types import Chain, Choose, Context, FinishReason, LogUniform, Request, Step
+from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
+from powerbench.samplers.common import Response
+from powerbench.types import Choose, Context, FinishReason, Key
 
 
 @dataclass(frozen=True)
-class EntropyCut:
+class EntropyCut(Blockwise):
     """Settings as in `power`, and those of the restarts.
 
     exponent: the power of an entropy rise that a restart there is proportional to.
@@ -35,19 +33,12 @@ class EntropyCut:
     early_rejection: as in `power`, and as exact: log lambda' <= 0, so without it the threshold is a bound.
     """
 
-    max_tokens: int
-    alpha: float = 4.0
-    blocks: int = 16
-    steps: int = 10
-    proposal_temperature: float | None = None
-    top_k: int | None = None
     exponent: float = 4.0
     uniform: float = 0.0
     early_rejection: bool = True
-    stop_at_eos: bool = True
 
     def __post_init__(self) -> None:
-        require_blockwise(self)
+        super().__post_init__()
         require(
             self.exponent > 0,
             f"sampler.exponent must be > 0 (the paper: 4), got {self.exponent}",
@@ -56,15 +47,6 @@ class EntropyCut:
             0 <= self.uniform <= 1,
             f"sampler.uniform, a share, must be from 0 to 1, got {self.uniform}",
         )
-
-    @property
-    def tau(self) -> float:
-        """The proposal's temperature."""
-        return self.proposal_temperature or 1 / self.alpha
-
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Algorithm 1, from its start or from a saved state."""
-        return algorithm1(self, self.step, context, state)
 
     def restarts(self, x: Response) -> tuple[float, ...]:
         """lambda: the probability of a restart at each of the response's positions."""
@@ -75,36 +57,20 @@ class EntropyCut:
         total = math.fsum(raw)
         return tuple((1 - self.uniform) * r / total + self.uniform / len(x) for r in raw)
 
-    def step(
-        self, x: Response, horizon: int, k: int, n: int, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Step]]:
-        """Step n of block k: Metropolis-Hastings for p(x)^alpha on responses of at most `horizon`.
+    def restart(self, x: Response, horizon: int, key: Key) -> Choose:
+        """Asks for the position to restart from: by lambda, within the response."""
+        return Choose(key, self.restarts(x))
+
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """Metropolis-Hastings for p(x)^alpha on responses of at most `horizon` tokens.
 
         Accepts x' with probability min(1, [p(x')^alpha q(x | x') lambda'(m)] / [p(x)^alpha q(x' | x)
         lambda(m)]).
         """
-        here = self.restarts(x)
-        m = yield Choose(("restart", k, n), here)
-        current = x.total
-        offset = weight(x, self.alpha, start=m) + math.log(here[m])
-        threshold = (yield LogUniform(("accept", k, n))) + offset
-        only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
-        y = yield suffix(
-            x,
-            m,
-            horizon,
-            ("propose", k, n),
-            context,
-            tau=self.tau,
-            top_k=self.top_k,
-            alpha=self.alpha,
-            floor=threshold if only_falls else float("-inf"),
-            proposal=True,
-        )
-        if y.finish_reason is FinishReason.FLOOR:
-            return x, Step(k, m, current, None, len(y.tokens), False)
-        proposed = x.then(y, keep=m)
-        back = self.restarts(proposed)[m]
-        accepted = back > 0 and threshold <= weight(y, self.alpha) + math.log(back)
-        step = Step(k, m, current, proposed.total, len(y.tokens), accepted)
-        return (proposed if accepted else x), step
+        move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
+        here = math.log(self.restarts(x)[m])
+        proposal = yield from move.propose(x, m, horizon, (k, n), context, correction=here)
+        y = yield proposal.request
+        whole = y.finish_reason is not FinishReason.FLOOR
+        back = self.restarts(x.then(y, keep=m))[m] if whole else 0.0
+        return move.judge(x, proposal, y, k, correction=math.log(back) if back else -math.inf)

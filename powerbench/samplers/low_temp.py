@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from powerbench.samplers.common import (
+    Sampler,
     ancestral,
     require_alpha,
-    require_length,
     require_temperature,
     require_top_k,
 )
@@ -13,19 +13,18 @@ from powerbench.types import Chain, Context
 
 
 @dataclass(frozen=True)
-class LowTemp:
+class LowTemp(Sampler):
     """Law: the product of conditionals p(x_i | x_<i)^(1/tau) / Z_i. Cost: one decoded token per response token.
 
     temperature: None means 1/alpha, the paper's choice.
     """
 
-    max_tokens: int
     alpha: float = 4.0
     temperature: float | None = None
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_alpha(self.alpha)
         require_temperature("temperature", self.temperature)
         require_top_k(self.top_k)

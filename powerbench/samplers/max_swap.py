@@ -11,20 +11,19 @@ only, and cuts the current suffix's terms to the proposal's length, as its power
 and proposals are those of `power`: the whole horizon, and whole suffixes compared.
 """
 
-from collections.abc import Generator, Mapping
+import math
 from dataclasses import dataclass
-from typing import Any
 
-from powerbench.samplers.blockwise import algorithm1, require_blockwise
-from powerbench.samplers.common import Response, suffix
-from powerbench.types import Chain, Choose, Context, FinishReason, Request, Step
+from powerbench.samplers.blockwise import Blockwise, Moving
+from powerbench.samplers.common import Response
+from powerbench.types import Context, FinishReason, Step
 
 LARGE = 1e6
-"""The alpha of the running weight that early rejection stands on."""
+"""The alpha of the running weight by which proposals are rejected early."""
 
 
 @dataclass(frozen=True)
-class MaxSwap:
+class MaxSwap(Blockwise):
     """Settings as in `power`.
 
     alpha: enters through the proposal's temperature alone, 1/alpha unless proposal_temperature is set.
@@ -34,36 +33,11 @@ class MaxSwap:
         The chain is the same, token for token.
     """
 
-    max_tokens: int
-    alpha: float = 4.0
-    blocks: int = 16
-    steps: int = 10
-    proposal_temperature: float | None = None
-    top_k: int | None = None
     early_rejection: bool = True
-    stop_at_eos: bool = True
 
-    def __post_init__(self) -> None:
-        require_blockwise(self)
-
-    @property
-    def tau(self) -> float:
-        """The proposal's temperature."""
-        return self.proposal_temperature or 1 / self.alpha
-
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Algorithm 1, from its start or from a saved state."""
-        return algorithm1(self, self.step, context, state)
-
-    def step(
-        self, x: Response, horizon: int, k: int, n: int, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Step]]:
-        """Step n of block k: a proposal on responses of at most `horizon`, accepted if p(x') > p(x)."""
-        m = yield Choose(("restart", k, n), (1 / horizon,) * horizon)
-        if m >= len(x):  # past EOS there is one continuation only: the proposal is x itself
-            return x, Step(k, m, x.total, None, 0, False)
-        y = yield suffix(
-            x,
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """A proposal on responses of at most `horizon` tokens, accepted if p(x') > p(x)."""
+        y = yield x.extend(
             m,
             horizon,
             ("propose", k, n),
@@ -71,7 +45,7 @@ class MaxSwap:
             tau=self.tau,
             top_k=self.top_k,
             alpha=LARGE,
-            floor=LARGE * sum(x.logp[m:]) if self.early_rejection else float("-inf"),
+            floor=LARGE * sum(x.logp[m:]) if self.early_rejection else -math.inf,
             proposal=True,
         )
         if y.finish_reason is FinishReason.FLOOR:

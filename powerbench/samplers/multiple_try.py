@@ -10,60 +10,32 @@ T / (4 B), at the wall-clock of one try where a batch has room. No try can be re
 chance depends on the others.
 """
 
-from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from powerbench.errors import require_integer
-from powerbench.samplers.blockwise import algorithm1, require_blockwise
-from powerbench.samplers.common import Response, suffix, weight
+from powerbench.samplers.blockwise import Blockwise, Moving
+from powerbench.samplers.common import Response, weight
 from powerbench.samplers.population import log_mean, normalised
-from powerbench.types import Chain, Choose, Context, LogUniform, Request, Step, Together
+from powerbench.types import Choose, Context, LogUniform, Step, Together
 
 
 @dataclass(frozen=True)
-class MultipleTry:
+class MultipleTry(Blockwise):
     """Settings as in `power`.
 
     tries: candidate suffixes at each restart.
     """
 
-    max_tokens: int
-    alpha: float = 4.0
-    blocks: int = 16
-    steps: int = 10
     tries: int = 5
-    proposal_temperature: float | None = None
-    top_k: int | None = None
-    stop_at_eos: bool = True
 
     def __post_init__(self) -> None:
-        require_blockwise(self)
+        super().__post_init__()
         require_integer("sampler.tries", self.tries, 1)
 
-    @property
-    def tau(self) -> float:
-        """The proposal's temperature."""
-        return self.proposal_temperature or 1 / self.alpha
-
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Algorithm 1, from its start or from a saved state."""
-        return algorithm1(self, self.step, context, state)
-
-    def step(
-        self, x: Response, horizon: int, k: int, n: int, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Step]]:
-        """Step n of block k: multiple-try Metropolis for p(x)^alpha on responses of at most `horizon`."""
-        m = yield Choose(("restart", k, n), (1 / horizon,) * horizon)
-        current = x.total
-        if m >= len(x):  # past EOS there is one continuation only: every candidate is x itself
-            return x, Step(k, m, current, None, 0, False)
-        candidates = yield Together(
-            tuple(
-                suffix(x, m, horizon, ("propose", k, n, i), context, tau=self.tau, top_k=self.top_k)
-                for i in range(self.tries)
-            )
-        )
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """Multiple-try Metropolis for p(x)^alpha on responses of at most `horizon` tokens."""
+        keys = (("propose", k, n, i) for i in range(self.tries))
+        candidates = yield Together(tuple(self.draft(x, m, horizon, key, context) for key in keys))
         weights = [weight(y, self.alpha) for y in candidates]
         picked = yield Choose(("pick", k, n), normalised(weights))
         reference = [*weights[:picked], weight(x, self.alpha, start=m), *weights[picked + 1 :]]
@@ -71,5 +43,5 @@ class MultipleTry:
         accepted = threshold <= log_mean(weights)
         y = candidates[picked]
         decoded = sum(len(each.tokens) for each in candidates)
-        step = Step(k, m, current, sum(x.logp[:m]) + sum(y.logp), decoded, accepted)
+        step = Step(k, m, x.total, sum(x.logp[:m]) + sum(y.logp), decoded, accepted)
         return (x.then(y, keep=m) if accepted else x), step

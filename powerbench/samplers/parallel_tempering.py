@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from powerbench.errors import require, require_integer
-from powerbench.samplers.blockwise import SuffixMove, require_blockwise
+from powerbench.samplers.blockwise import Blocks, SuffixMove
 from powerbench.samplers.common import Response, together
 from powerbench.samplers.population import record, recorded
 from powerbench.samplers.replicas import Replica, extended, scored
@@ -25,7 +25,7 @@ from powerbench.types import Chain, Choose, Context, LogUniform, Request, Round,
 
 
 @dataclass(frozen=True)
-class ParallelTempering:
+class ParallelTempering(Blocks):
     """Settings as in `power`, with `steps` of all replicas in each block, and:
 
     alphas: the ladder, rising to alpha; None: `replicas` rungs from 1 to alpha, each the same multiple of
@@ -33,19 +33,12 @@ class ParallelTempering:
     proposal_temperature: the top rung's, None for 1/alpha; the others have 1/alpha_k.
     """
 
-    max_tokens: int
-    alpha: float = 4.0
-    blocks: int = 16
-    steps: int = 10
     replicas: int = 4
     alphas: Sequence[float] | None = None
-    proposal_temperature: float | None = None
-    top_k: int | None = None
     early_rejection: bool = True
-    stop_at_eos: bool = True
 
     def __post_init__(self) -> None:
-        require_blockwise(self)
+        super().__post_init__()
         require_integer("sampler.replicas", self.replicas, 1)
         require(
             all(a < b for a, b in pairwise((0.0, *self.ladder)))
@@ -75,9 +68,8 @@ class ParallelTempering:
             first, steps = state["block"], [Step(*each) for each in state["steps"]]
             replicas = [Replica(r, Response.of_state(x), at) for r, x, at in state["replicas"]]
             rounds = recorded(state["exchanges"])
-        block = self.max_tokens // self.blocks
         for k in range(first, self.blocks):
-            horizon = (k + 1) * block
+            horizon = self.horizon(k)
             replicas = yield from extended(replicas, self.moves, horizon, k, context)
             for n in range(self.steps):
                 replicas, step = yield from self.move(replicas, horizon, k, n, context)

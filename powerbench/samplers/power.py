@@ -7,17 +7,15 @@ enter the ratio. Cost, tokens decoded per response token: about N_MCMC * T / (4 
 what early rejection saves.
 """
 
-from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from powerbench.samplers.blockwise import SuffixMove, algorithm1, require_blockwise
+from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
 from powerbench.samplers.common import Response
-from powerbench.types import Chain, Choose, Context, Request, Step
+from powerbench.types import Context
 
 
 @dataclass(frozen=True)
-class Power:
+class Power(Blockwise):
     """Settings under the paper's names.
 
     early_rejection: stop decoding a proposal once it can no longer be accepted. With alpha >= 1/tau
@@ -32,35 +30,10 @@ class Power:
         on the sequences that it can reach.
     """
 
-    max_tokens: int
-    alpha: float = 4.0
-    blocks: int = 16
-    steps: int = 10
-    proposal_temperature: float | None = None
-    top_k: int | None = None
     early_rejection: bool = True
-    stop_at_eos: bool = True
 
-    def __post_init__(self) -> None:
-        require_blockwise(self)
-
-    @property
-    def tau(self) -> float:
-        """The proposal's temperature."""
-        return self.proposal_temperature or 1 / self.alpha
-
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Algorithm 1, from its start or from a saved state."""
-        return algorithm1(self, self.step, context, state)
-
-    def step(
-        self, x: Response, horizon: int, k: int, n: int, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Step]]:
-        """Step n of block k: Metropolis-Hastings for p(x)^alpha on responses of at most `horizon`."""
-        m = yield Choose(("restart", k, n), (1 / horizon,) * horizon)
-        if m >= len(x):  # past EOS there is one continuation only: the proposal is x itself
-            return x, Step(k, m, x.total, None, 0, False)
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """Metropolis-Hastings for p(x)^alpha on responses of at most `horizon` tokens."""
         move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
         proposal = yield from move.propose(x, m, horizon, (k, n), context)
-        y = yield proposal.request
-        return move.judge(x, proposal, y, k)
+        return move.judge(x, proposal, (yield proposal.request), k)

@@ -14,10 +14,9 @@ from typing import Any
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import (
     Response,
+    Sampler,
     require_alpha,
-    require_length,
     require_temperature,
-    suffix,
     together,
     weight,
 )
@@ -29,14 +28,13 @@ SAVES = 16
 
 
 @dataclass(frozen=True)
-class PowerSMC:
+class PowerSMC(Sampler):
     """Settings under the paper's names where it has them.
 
     threshold: resample where the effective sample size is below this share of the particles.
     interval: tokens between two looks at it.
     """
 
-    max_tokens: int
     alpha: float = 4.0
     particles: int = 64
     proposal_temperature: float | None = None
@@ -44,7 +42,7 @@ class PowerSMC:
     interval: int = 8
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_alpha(self.alpha)
         require_integer("sampler.particles", self.particles, 1)
         require_temperature("proposal_temperature", self.proposal_temperature)
@@ -99,7 +97,7 @@ class PowerSMC:
     ) -> Generator[Request, Any, Population]:
         """Every particle that is not finished, extended to `until`, and its tokens weighed."""
         asked = {
-            i: suffix(x, len(x), until, ("particle", now.checks, i), context, tau=self.tau)
+            i: x.extend(len(x), until, ("particle", now.checks, i), context, tau=self.tau)
             for i, x in enumerate(now.particles)
             if not x.finished
         }

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from powerbench.samplers.blockwise import SuffixMove
-from powerbench.samplers.common import Response, suffix, together
+from powerbench.samplers.common import Response, together
 from powerbench.types import Context, Extend, Key, Request
 
 
@@ -20,16 +20,8 @@ class Replica(NamedTuple):
 
     def ask(self, keep: int, until: int, move: SuffixMove, key: Key, context: Context) -> Extend:
         """Asks for tokens after the first `keep`, drawn as a move of its rung draws them."""
-        return suffix(
-            self.x,
-            keep,
-            until,
-            key,
-            context,
-            tau=move.tau,
-            top_k=move.top_k,
-            sequence=self.sequence,
-        )
+        drawn = {"tau": move.tau, "top_k": move.top_k}
+        return self.x.extend(keep, until, key, context, sequence=self.sequence, **drawn)
 
 
 def extended(

@@ -23,11 +23,10 @@ from typing import Any
 from powerbench.errors import require, require_integer, unknown
 from powerbench.samplers.common import (
     Response,
+    Sampler,
     require_alpha,
-    require_length,
     require_temperature,
     require_top_k,
-    suffix,
 )
 from powerbench.samplers.jackknife import jackknifed, plain
 from powerbench.samplers.population import record, recorded
@@ -37,7 +36,7 @@ WEIGHTS = ("published", "distinct", "importance")
 
 
 @dataclass(frozen=True)
-class ScalablePower:
+class ScalablePower(Sampler):
     """Settings: L, K, M and H are `candidates`, `kept`, `rollouts` and `lookahead`.
 
     proposal_temperature: of the candidates; None means 1/alpha. Rollouts are drawn at 1, as zeta asks.
@@ -46,7 +45,6 @@ class ScalablePower:
     jackknife: take the O(1/M) bias from the normalised weights (`jackknifed`).
     """
 
-    max_tokens: int
     alpha: float = 4.0
     blocks: int = 16
     candidates: int = 32
@@ -59,7 +57,7 @@ class ScalablePower:
     jackknife: bool = True
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_alpha(self.alpha)
         for name in ("blocks", "candidates", "rollouts", "lookahead"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
@@ -96,7 +94,7 @@ class ScalablePower:
     ) -> Generator[Request, Any, tuple[Response, Round]]:
         """Block k: x up to the horizon, and how it was chosen."""
         asked = (
-            suffix(x, len(x), horizon, ("candidate", k, i), context, tau=self.tau, top_k=self.top_k)
+            x.extend(len(x), horizon, ("candidate", k, i), context, tau=self.tau, top_k=self.top_k)
             for i in range(self.candidates)
         )
         drawn = [x.then(draw) for draw in (yield Together(tuple(asked)))]
@@ -121,7 +119,7 @@ class ScalablePower:
         going = [i for i, y in enumerate(ys) if not y.finished] if until > horizon else []
         if going:
             asked = (
-                suffix(ys[i], horizon, until, ("rollout", k, i, m), context, tau=1.0)
+                ys[i].extend(horizon, until, ("rollout", k, i, m), context, tau=1.0)
                 for i in going
                 for m in range(self.rollouts)
             )

@@ -12,18 +12,18 @@ from typing import ClassVar
 from powerbench.errors import require_integer
 from powerbench.samplers.common import (
     Response,
-    require_length,
+    Sampler,
+    independent,
     require_own_temperature,
     require_top_k,
-    suffix,
 )
 from powerbench.samplers.population import record
 from powerbench.samplers.voting import answers, tally, winner
-from powerbench.types import Chain, Context, Together
+from powerbench.types import Chain, Context
 
 
 @dataclass(frozen=True)
-class SelfConsistency:
+class SelfConsistency(Sampler):
     """n: 16 is our choice (the paper: 40), as in `best_of_n`.
 
     temperature: 0.7 without truncation is the paper's setting for GPT-3.
@@ -31,31 +31,20 @@ class SelfConsistency:
 
     votes: ClassVar[bool] = True
 
-    max_tokens: int
     n: int = 16
     temperature: float = 0.7
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        require_length(self.max_tokens)
+        super().__post_init__()
         require_integer("sampler.n", self.n, 1)
         require_own_temperature(self.temperature)
         require_top_k(self.top_k)
 
     def chain(self, context: Context) -> Chain:
-        asked = (
-            suffix(
-                Response(),
-                0,
-                self.max_tokens,
-                ("response", i),
-                context,
-                tau=self.temperature,
-                top_k=self.top_k,
-            )
-            for i in range(self.n)
-        )
-        xs = [Response().then(draw) for draw in (yield Together(tuple(asked)))]
+        drawn = {"tau": self.temperature, "top_k": self.top_k}
+        draws = yield from independent(context, range(self.n), self.max_tokens, **drawn)
+        xs = [Response().then(draw) for draw in draws]
         given = answers(context, xs)
         weights = [float(answer is not None) for answer in given]
         won = winner(tally(given, weights))

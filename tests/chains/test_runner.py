@@ -17,7 +17,7 @@ from powerbench.engines.base import Finished
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
-from powerbench.samplers.common import Response, suffix
+from powerbench.samplers.common import Response
 from powerbench.samplers.power import Power
 from powerbench.samplers.power_official import PowerOfficial
 from powerbench.types import (
@@ -293,7 +293,7 @@ def several(context: Context, together: bool, further: int = 4) -> Chain:
     xs, steps = [Response()] * 3, []
     for k in (1, 2):
         asked = [
-            suffix(x, len(x), 4 * k, ("particle", k, i), context, tau=0.5) for i, x in enumerate(xs)
+            x.extend(len(x), 4 * k, ("particle", k, i), context, tau=0.5) for i, x in enumerate(xs)
         ]
         if together:
             draws = yield Together(tuple(asked))
@@ -357,10 +357,10 @@ def test_every_token_is_counted_with_what_it_attends_to() -> None:
 
     def chain(state: object = None) -> Chain:
         x = Response()
-        first = suffix(x, 0, 4, ("a",), ENDLESS, tau=1.0)
-        draws = yield Together((first, suffix(x, 0, 4, ("b",), ENDLESS, tau=1.0)))
+        first = x.extend(0, 4, ("a",), ENDLESS, tau=1.0)
+        draws = yield Together((first, x.extend(0, 4, ("b",), ENDLESS, tau=1.0)))
         x = x.then(draws[0])
-        return x.then((yield suffix(x, 3, 5, ("c",), ENDLESS, tau=1.0)), keep=3).outcome()
+        return x.then((yield x.extend(3, 5, ("c",), ENDLESS, tau=1.0)), keep=3).outcome()
 
     start = ChainSpec(SampleKey("p", 0), (1, 2, 3), chain, Stream(0, "t", "p", 0))
     events = run_chains([start], ToyEngine(MODEL), Progress())

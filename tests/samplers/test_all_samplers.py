@@ -58,7 +58,7 @@ def run(
     """Six chains: what they return, and where they could have been started again."""
     context = context_of(MODEL)
     sampler = small(name)
-    if getattr(sampler, "votes", False):
+    if sampler.votes:
         context = replace(context, answer=lambda tokens: str(tokens[0]) if tokens else None)
     starts = [
         ChainSpec(
