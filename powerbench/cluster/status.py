@@ -148,6 +148,8 @@ def settings_of(run: Run) -> Mapping[str, Any]:
 def _asked(run: Run, parts: Sequence[Shard], settings: Mapping[str, Any]) -> dict[Shard, int]:
     """How many samples of each part the configuration asks for; empty where that cannot be read."""
     problems, replicates = settings.get("limit"), settings.get("replicates")
+    if _is_deterministic(run):
+        replicates = 1
     there = sum(1 for _ in records.lines(run.path / "problems.jsonl"))
     if not isinstance(replicates, int) or not there:
         return {}
@@ -158,6 +160,14 @@ def _asked(run: Run, parts: Sequence[Shard], settings: Mapping[str, Any]) -> dic
         columns = Counter(r % part.of for r in range(replicates))
         asked[part] = sum(rows[i] * columns[r] for i in rows for r in columns if part.holds(i, r))
     return asked
+
+
+def _is_deterministic(run: Run) -> bool:
+    """Whether its sampler draws nothing, and so makes one response per problem."""
+    try:
+        return bool(run.manifest.get("sampler", {}).get("deterministic"))
+    except UserError:
+        return False
 
 
 # -- how it is shown ------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ class Summary:
     """The most samples that a problem has."""
     fewest: int
     """The fewest."""
+    deterministic: bool
+    """Whether the sampler draws nothing: then each problem has one response, whatever was asked for."""
     responses: int
     verifier: str | None
     metric: str | None
@@ -156,6 +158,7 @@ class Results:
             problems=len({key.problem for key in self.samples}),
             replicates=max((len(r) for r in _by_problem(self.samples).values()), default=0),
             fewest=min((len(r) for r in _by_problem(self.samples).values()), default=0),
+            deterministic=manifest.get("sampler", {}).get("deterministic", False),
             responses=len(samples),
             verifier=self.verifier,
             metric=_metric(self.scores.values()),

@@ -29,6 +29,8 @@ def changes(config: Mapping[str, Any]) -> dict[str, Any]:
     whole = OmegaConf.create({**config, "sampler": default})
     found = {}
     for key, value in own.items():
+        if key == "_target_":
+            continue
         try:
             if key in whole.sampler and whole.sampler[key] != value:
                 found[key] = value

@@ -21,7 +21,7 @@ from powerbench.rng import Stream
 from powerbench.run.verifier import make_verifier
 from powerbench.samplers.common import Sampler
 from powerbench.store import Run
-from powerbench.store.provenance import digest_of, provenance
+from powerbench.store.provenance import digest_of, provenance, sampler_identity
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
 from powerbench.tasks.common import Task
@@ -46,6 +46,7 @@ class Plan:
     """Of each problem of the run, by its id."""
     shard: Shard
     replicates: int
+    """Responses per problem: one, whatever the configuration asks for, of a sampler that draws nothing."""
     seed: int
     speculate: int
     checkpoints: bool
@@ -77,11 +78,10 @@ class Plan:
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Exactly what changes generations."""
-        model = {**self.model.identity(), "stops": list(self.stop_tokens)}
+        model = {**self.model.identity(), "stop_tokens": list(self.stop_tokens)}
         identity = _identity(self.settings, model, self.task_problems)
-        if (
-            self.sampler.votes
-        ):  # the answers, and so what is returned, are as the verifier reads them
+        # The answers, and so what is returned, are as the verifier reads them.
+        if self.sampler.votes:
             identity["verifier"] = self.verifier.name
         return identity
 
@@ -102,6 +102,7 @@ class Plan:
                 "size": None if size is None else size._asdict(),
             },
             "data": dict(self.task.source()),
+            "sampler": {"deterministic": self.sampler.deterministic},
             "digest": digest_of(self.identity),
             "identity": self.identity,
         }
@@ -208,7 +209,7 @@ def prepare(config: RunConfig) -> Plan:
         task_problems=problems,
         prompts={problem.id: tokenizer.encode(problem.prompt) for problem in some},
         shard=shard,
-        replicates=int(config.values.replicates),
+        replicates=1 if sampler.deterministic else int(config.values.replicates),
         seed=int(config.values.seed),
         speculate=int(config.values.speculate),
         checkpoints=bool(config.values.checkpoints),
@@ -266,7 +267,7 @@ def _identity(
         "model": dict(model),
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "task": settings["task"]["name"],
-        "sampler": settings["sampler"],
+        "sampler": sampler_identity(settings["sampler"]),
         "engine": engine["name"],
         "seed": settings["seed"],
     }

@@ -110,6 +110,11 @@ def with_session(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {**first, **({"later_sessions": later} if later else {})}
 
 
+def sampler_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a sampler's configuration names its samples: its name and fields, not where its code lies."""
+    return {key: value for key, value in settings.items() if key != "_target_"}
+
+
 def difference(there: Any, here: Any, name: str = "") -> list[str]:
     """Where two configurations differ, setting by setting: what is in the folder, and what was asked for."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):

@@ -8,7 +8,7 @@ from typing import Any
 from powerbench.errors import UserError, one_line
 from powerbench.store import Run, records
 from powerbench.store.owner import lease_of
-from powerbench.store.provenance import difference, digest_of
+from powerbench.store.provenance import difference, digest_of, sampler_identity
 from powerbench.store.scan import Bad, Damage, Places, ScoreRecord, chains_of, files_of
 from powerbench.types import Likelihood, Problem, Sample
 
@@ -138,7 +138,8 @@ def _head(run: Run) -> Iterator[Damage]:
     if manifest.get("digest") != digest_of(identity):
         yield Damage("manifest.json", "has a digest that is not that of its identity")
     if config:
-        ours = {name: config.get(name) for name in ("sampler", "seed")}
+        ours: dict[str, Any] = {"sampler": sampler_identity(config.get("sampler") or {})}
+        ours["seed"] = config.get("seed")
         ours |= {name: dict(config.get(name) or {}).get("name") for name in ("task", "engine")}
         for line in difference({name: identity.get(name) for name in ours}, ours):
             yield Damage("config.yaml", f"is not what made the samples: {line}")

@@ -174,8 +174,7 @@ class HFEngine:
     def _used(self) -> list[int]:
         """How many positions of each row hold something."""
         used = self.scheduler.prefix_cache.lengths()
-        for (
-            slot
-        ) in self.scheduler.decoding:  # a row itself knows only what was there before it decodes
+        # A row itself knows only what was there before it decodes.
+        for slot in self.scheduler.decoding:
             used[slot] = int(self.slots.position[slot])
         return used

@@ -26,6 +26,7 @@ def _n(s: Summary) -> Cell:
     several = (
         f"{s.replicates:,}" if s.fewest == s.replicates else f"{s.fewest:,} to {s.replicates:,}"
     )
+    several += " (draws nothing)" if s.deterministic else ""
     shown = f"{s.problems:,} × {several}" if s.responses else "0"
     return TextCell(shown, {"problems": s.problems, "replicates": s.replicates})
 
@@ -73,7 +74,7 @@ RESULTS = (
         Column("undecided", "responses the verifier could not decide, left out of the value"),
         _undecided,
     ),
-    Quantity(Column("n", "problems × replicates"), _n),
+    Quantity(Column("n", "problems × replicates; one of a sampler that draws nothing"), _n),
     Quantity(
         Column(
             "pass@k",
