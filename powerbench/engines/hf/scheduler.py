@@ -92,6 +92,8 @@ class Scheduler:
     def schedule_in_place(self) -> list[EngineRequest]:
         """Start what only continues a response in the slot where that ends: of particles with one ancestor the
         first, for the others have to copy. All others come later, lest they take that slot."""
+        if not self._slots_of(Status.FINISHED):
+            return []
         waiting, self.waiting = self.waiting, deque()
         started = []
         for request in waiting:
@@ -126,10 +128,9 @@ class Scheduler:
 
     def _ends_of(self, request: EngineRequest) -> list[int]:
         """The free slot, if any, where a response of this chain ends that the request only continues."""
-        slots = self.reusable(request.chain)
-        if not slots or request.extend.keep < len(request.extend.response):
+        if request.extend.keep < len(request.extend.response):
             return []
-        body = list(request.known[:-1])
+        slots, body = self.reusable(request.chain), list(request.known[:-1])
         return [slot for slot in slots if self.prefix_cache[slot].holds(body, request.long)][:1]
 
     def _free(self) -> list[int]:
