@@ -5,6 +5,8 @@ Run: pytest tests/test_imports.py
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,12 @@ def test_one_file_does_not_know_another_of_its_kind(folder: str) -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module in targets:
                 assert own == node.module, f"{file.name} imports {node.module}"
+
+
+def test_a_report_loads_neither_torch_nor_transformers() -> None:
+    """Which take seconds and hundreds of megabytes."""
+    ask = (
+        "import sys, powerbench.report.build, powerbench.run.progress;"
+        "print(*{'torch', 'transformers'} & {*sys.modules})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", ask], text=True).strip() == ""

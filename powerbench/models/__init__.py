@@ -1,6 +1,22 @@
-"""Language models as configurations name them: from the hub, a local file, or a table of probabilities."""
+"""Language models as configurations name them: from the hub, a local file, or a table of probabilities.
 
-from powerbench.models.hub import HubModel
-from powerbench.models.toy import TabularModel
+They are loaded when they are first asked for: with them come torch and transformers, which take seconds, and
+a report, which needs `flops` alone, needs neither.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from powerbench.models.hub import HubModel
+    from powerbench.models.toy import TabularModel
 
 __all__ = ["HubModel", "TabularModel"]
+
+MODULES = {"HubModel": "powerbench.models.hub", "TabularModel": "powerbench.models.toy"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(MODULES[name]), name)

@@ -20,7 +20,7 @@ AGREE = 1.1
 PlainStep = tuple[int, int, float, float | None, int, bool]
 """The fields of `powerbench.types.Step`, in their order: faster to decode than its names."""
 
-Counts = dict[int, dict[str, list[int]]]
+Counts = defaultdict[int, dict[str, list[int]]]
 """By block, or by tenth of the horizon, then by problem: proposals, and how many of them were accepted."""
 
 Logps = dict[str, "array[float]"]
@@ -64,9 +64,9 @@ class StepCounts:
     def __init__(self, block: int | None) -> None:
         """block: its length in tokens; None for a sampler without blocks, whose restarts have no tenths."""
         self._block = block
-        self._by_block: Counts = {}
-        self._by_position: Counts = {}
-        self._rises: dict[int, Logps] = {}
+        self._by_block: Counts = defaultdict(_by_problem)
+        self._by_position: Counts = defaultdict(_by_problem)
+        self._rises: defaultdict[int, Logps] = defaultdict(lambda: defaultdict(lambda: array("d")))
         self._last: dict[str, dict[int, list[array[float]]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -82,37 +82,30 @@ class StepCounts:
     def add(self, problem: str, steps: Sequence[PlainStep]) -> None:
         """Count the steps of one sample, of which there is at least one."""
         for block, group in groupby(steps, itemgetter(0)):
-            after = array("d")
-            first = None
-            for _, restart, current, proposed, decoded, accepted in group:
-                first = current if first is None else first
-                after.append(proposed if accepted and proposed is not None else current)
-                if decoded:
-                    self._count(problem, block, restart, accepted)
-                else:
-                    self._stayed += 1
-            assert first is not None
-            self._steps += len(after)
-            self._rise(problem, first, after)
+            own = list(group)
+            first = own[0][2]
+            after = array("d", [b if ok and b is not None else a for _, _, a, b, _, ok in own])
+            self._rises[0][problem].append(0.0)
+            for n, state in enumerate(after, 1):
+                self._rises[n][problem].append(state - first)
+            proposals = [(restart, ok) for _, restart, _, _, decoded, ok in own if decoded]
+            if proposals:
+                self._count(problem, block, proposals)
+            self._steps += len(own)
+            self._stayed += len(own) - len(proposals)
         self._last[problem][block].append(after)
 
-    def _count(self, problem: str, block: int, restart: int, accepted: bool) -> None:
-        counts = self._by_block.setdefault(block, {}).setdefault(problem, [0, 0])
-        counts[0] += 1
-        counts[1] += accepted
+    def _count(self, problem: str, block: int, proposals: Sequence[tuple[int, bool]]) -> None:
+        """proposals: of one block, restart and whether it was accepted."""
+        counts = self._by_block[block][problem]
+        counts[0] += len(proposals)
+        counts[1] += sum([ok for _, ok in proposals])
         if self._block is not None:
-            tenth = min(TENTHS * restart // ((block + 1) * self._block), TENTHS - 1)
-            counts = self._by_position.setdefault(tenth, {}).setdefault(problem, [0, 0])
-            counts[0] += 1
-            counts[1] += accepted
-
-    def _rise(self, problem: str, first: float, after: Sequence[float]) -> None:
-        """Of one block: first is its log-likelihood before the first step, after those after each."""
-        for n, state in enumerate((first, *after)):
-            by_problem = self._rises.setdefault(n, {})
-            if problem not in by_problem:
-                by_problem[problem] = array("d")
-            by_problem[problem].append(state - first)
+            by_position, horizon = self._by_position, (block + 1) * self._block
+            for restart, ok in proposals:
+                counts = by_position[min(TENTHS * restart // horizon, TENTHS - 1)][problem]
+                counts[0] += 1
+                counts[1] += ok
 
     def chains(self) -> Chains | None:
         """None if no step has decoded a proposal."""
@@ -132,6 +125,10 @@ class StepCounts:
             compared=len(r_hats),
             stayed=self._stayed / self._steps,
         )
+
+
+def _by_problem() -> dict[str, list[int]]:
+    return defaultdict(lambda: [0, 0])
 
 
 def _comparable(by_block: Mapping[int, list["array[float]"]]) -> list["array[float]"]:
