@@ -19,6 +19,7 @@ from powerbench.tasks.common import (
     read_hub,
     require_kind,
     require_settings,
+    require_style,
     through_chat,
     unique,
 )
@@ -66,7 +67,8 @@ class AlpacaEval:
     stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)
+        require_style(self.prompt_style, STYLES)
+        require_settings(self.chat, self.proposal_temperature)
 
     def problems(self, kind: str) -> list[Problem]:
         require_kind(kind)

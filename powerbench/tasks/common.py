@@ -191,12 +191,14 @@ def through_chat(chat: str, style: bool) -> bool:
     return style if chat == "model" else chat == "always"
 
 
-def require_settings(
-    prompt_style: str, styles: Sequence[str], chat: str, proposal_temperature: float | None
-) -> None:
-    """Raise UserError unless the settings that all tasks have are sound."""
+def require_style(prompt_style: str, styles: Sequence[str]) -> None:
+    """Raise UserError unless a task has this style."""
     if prompt_style not in styles:
         raise unknown("task.prompt_style", prompt_style, styles)
+
+
+def require_settings(chat: str, proposal_temperature: float | None) -> None:
+    """Raise UserError unless the settings that all tasks have are sound."""
     if chat not in CHAT:
         raise unknown("task.chat", str(chat), CHAT)
     require(

@@ -20,7 +20,6 @@ from powerbench.tasks.common import (
 )
 from powerbench.types import Problem, Prompt
 
-STYLES = ("official",)
 LETTERS = "ABCD"
 ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 SUBJECTS = {"domain": "High-level domain", "subdomain": "Subdomain"}
@@ -38,13 +37,13 @@ class GPQADiamond:
     The order in which a problem's options are shown follows from its Record ID alone (without one,
     from its question): every arm, model, replicate and seed is asked the same, whatever rows stand
     beside it. The official code draws the order from the stream that its chains use, so that there
-    it changes between arms and seeds.
+    it changes between arms and seeds. The prompt is the official one, with question and options as
+    stored, blanks included.
 
     path: a local file, .csv or json lines, instead of the hub, where the set is gated: the token is
         taken from the environment, HF_TOKEN.
     file: the file on the hub; read as it is, so that a copy by `path` is the same data set (`datasets`
         would take an answer such as None or NA for an empty cell).
-    prompt_style: `official`, the only one; question and options as stored, blanks included.
     chat: `model` (raw text for every model), `always` or `never`.
     stop_tokens: strings of one token each that end a response, beside the model's own.
 
@@ -56,13 +55,12 @@ class GPQADiamond:
     hub: str = "Idavidrein/gpqa"
     revision: str = "633f5ee89ab8ad4522a9f850766b73f62147ffdd"
     file: str = "gpqa_diamond.csv"
-    prompt_style: str = "official"
     chat: str = "model"
     proposal_temperature: float | None = None
     stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)
+        require_settings(self.chat, self.proposal_temperature)
 
     def problems(self, kind: str) -> list[Problem]:
         require_kind(kind)

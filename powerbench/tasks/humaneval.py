@@ -17,6 +17,7 @@ from powerbench.tasks.common import (
     read_file,
     require_kind,
     require_settings,
+    require_style,
     through_chat,
     unique,
 )
@@ -45,7 +46,8 @@ class HumanEval:
     stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        require_settings(self.prompt_style, STYLES, self.chat, self.proposal_temperature)
+        require_style(self.prompt_style, STYLES)
+        require_settings(self.chat, self.proposal_temperature)
 
     def problems(self, kind: str) -> list[Problem]:
         require_kind(kind)

@@ -12,6 +12,7 @@ from powerbench.tasks.common import (
     read_hub,
     require_kind,
     require_settings,
+    require_style,
     through_chat,
     unique,
 )
@@ -63,7 +64,8 @@ class Math500:
     stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        require_settings(self.prompt_style, tuple(STYLES), self.chat, self.proposal_temperature)
+        require_style(self.prompt_style, tuple(STYLES))
+        require_settings(self.chat, self.proposal_temperature)
 
     def problems(self, kind: str) -> list[Problem]:
         require_kind(kind)

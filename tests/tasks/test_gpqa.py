@@ -204,8 +204,6 @@ def test_bytes_that_are_not_text_and_no_file_are_named(tmp_path: Path) -> None:
 
 
 def test_an_impossible_setting_is_named() -> None:
-    with pytest.raises(UserError, match=r"task\.prompt_style 'plain'; known: official"):
-        GPQADiamond(prompt_style="plain")
     with pytest.raises(UserError, match=r"unknown task\.chat 'sometimes'"):
         GPQADiamond(chat="sometimes")
     with pytest.raises(UserError, match=r"unknown model\.kind 'tuned'"):
