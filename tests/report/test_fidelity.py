@@ -11,9 +11,12 @@ from fabricate import grid, sample, verdicts, write_run
 
 from powerbench.config import compose, options
 from powerbench.report.summary import Results
-from powerbench.report.tables.fidelity import contrasts, departures, table
+from powerbench.report.tables.fidelity import contrasts, departures, ledger, table
 from powerbench.report.tables.table import text
 from powerbench.types import Score
+
+ROOT = Path(__file__).parents[2]
+MARK = "<!-- departures: from conf/without -->"
 
 
 def official(path: Path, name: str, length: int, every: int, **changed: Any) -> Results:
@@ -46,6 +49,20 @@ def test_leaving_one_out_changes_just_what_it_says(departure: Any) -> None:
     differ = {k for k in default if default[k] != left[k]}
     assert differ == set(departure.left_out)
     assert {f"sampler.{k}" for k in differ} == set(departure.setting.split(", "))
+
+
+def test_those_that_no_setting_leaves_out_say_why() -> None:
+    others = [d for d in departures() if d.without is None]
+    assert [d.number for d in others] == [7, 8, 9, 10]
+    assert all(d.setting == d.instead and not d.left_out for d in others)
+
+
+def test_the_readme_has_the_ledger() -> None:
+    """`print(powerbench.report.tables.fidelity.ledger())` prints what belongs between the two marks."""
+    files = [ROOT / "README.md", *(ROOT / "powerbench").rglob("README.md")]
+    (found,) = (text for file in files if MARK in (text := file.read_text()))
+    table = found.partition(MARK)[2].partition("<!-- /departures -->")[0]
+    assert table.strip() == ledger().strip()
 
 
 def test_two_runs_that_differ_in_one_departure_show_its_effect(tmp_path: Path) -> None:

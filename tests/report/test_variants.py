@@ -3,16 +3,17 @@
 Run: pytest tests/report/test_variants.py
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fabricate import grid, sample, summarise, verdicts, write_run
 
-from powerbench.config import compose
+from powerbench.config import compose, conf_dir
 from powerbench.report.series import series
-from powerbench.report.summary import Results, labels, main_runs
-from powerbench.report.variants import changes, format_settings
+from powerbench.report.summary import Results, labels, main_runs, sampler_sort_key
+from powerbench.report.variants import changes, format_settings, sampler_order
 from powerbench.store import Run
 
 
@@ -50,6 +51,25 @@ def test_what_is_set_for_a_sampler_alone_is_a_change(
 
 def test_a_sampler_without_a_yaml_changes_nothing() -> None:
     assert changes({"sampler": {"name": "mine", "alpha": 3}}) == {}
+
+
+def test_every_sampler_has_a_place_of_its_own_in_the_order() -> None:
+    yamls = (conf_dir() / "sampler").glob("*.yaml")
+    places = [re.findall(r"^# order: (\d+)$", file.read_text(), re.M) for file in yamls]
+    assert all(len(place) == 1 for place in places)
+    assert len({place for (place,) in places}) == len(places)
+    assert sampler_order()[:4] == ["greedy", "base", "low_temp", "power"]
+
+
+def test_a_sampler_without_a_place_follows_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sampler").mkdir()
+    for name, order in (("b", ""), ("a", ""), ("y", "# order: 2\n"), ("z", "# order: 1\n")):
+        (tmp_path / "sampler" / f"{name}.yaml").write_text(f"# a sampler\n{order}")
+    monkeypatch.setattr("powerbench.report.variants.conf_dir", lambda: tmp_path)
+    assert sampler_order() == ["z", "y", "a", "b"]
+    assert sorted(["c", "b", "y"], key=sampler_sort_key) == ["y", "b", "c"]
 
 
 def test_settings_are_written_as_on_the_command_line() -> None:
