@@ -1,4 +1,4 @@
-"""The error a user can mend: one line that names the value and the remedy."""
+"""The error a user can fix: one line that names the value and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -39,7 +39,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def one_line(error: BaseException) -> str:
-    """What to tell the user of an error that they can mend, or that the system made."""
+    """What to tell the user of an error that they can fix, or that the system made."""
     if isinstance(error, OSError):
         remedy = "; free some space, and repeat the command" if error.errno == ENOSPC else ""
         file = f"{error.filename}: " if error.filename else ""
