@@ -3,7 +3,8 @@ r"""One spelling for equal answers: cheap enough for any process, where graders 
 import re
 from fractions import Fraction
 
-from powerbench.verifiers.math.notation import NAMED, clean, collection, is_text, words
+from powerbench.verifiers.math.cleaning import clean, is_text, words
+from powerbench.verifiers.math.notation import NAMED, collection
 from powerbench.verifiers.math.units import quantity
 
 LONG = 400
@@ -17,7 +18,7 @@ NUMBER = re.compile(
 def canonical(answer: str) -> str:
     r"""One spelling for most of the answers that a careful reader takes for equal.
 
-    As `notation.clean`, without `x =` and without units; integers, decimals and fractions as fractions in
+    As `cleaning.clean`, without `x =` and without units; integers, decimals and fractions as fractions in
     lowest terms; words and bare letters in lower case; the items of sets and bare lists in order. Nothing is
     calculated: `\sqrt{4}` stays what it is. Answers that differ in their units alone become equal.
     """

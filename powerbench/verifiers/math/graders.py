@@ -4,47 +4,62 @@ They may take forever or all memory, and may print: they are for a process that 
 """
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from powerbench.types import Score
+from powerbench.verifiers.choice import option_letter
+from powerbench.verifiers.math.cleaning import THREES, clean, is_text, separated, words
+from powerbench.verifiers.math.expressions import approximates, parsed, same, union
 from powerbench.verifiers.math.notation import (
+    Chain,
     Collection,
-    Rules,
-    clean,
+    chain,
     collection,
-    is_text,
+    conditions,
+    has_conditions,
+    has_letters,
+    has_names,
     numeral,
+    ratio,
+    same_time,
+    scientific,
+    unpacked,
     without_names,
-    words,
 )
 from powerbench.verifiers.math.units import conflict, quantity
 
 TEXT = "text"
 """What decides where no grader is needed: the answers as text."""
 
-PARSED = 4096
-"""Expressions kept parsed in a process, gold answers among them."""
-
 UNBOUNDED = re.compile(r"\[-?\\infty|\\infty\]")
 """An interval closed at infinity, which is none."""
 
-DIGITS = 50
-"""Decimal digits to which expressions must agree where they are only evaluated."""
+OPTION = re.compile(r"\\text\{\(?([A-E])\)?\}|\(([A-E])\)|([A-E])")
+"""The letter of an option, as a gold answer."""
 
 
 def official(gold: str, answer: str) -> Score:
     """As the PRM800K grader scores (Lightman et al. 2023, arXiv 2305.20050), answers untouched."""
     from tinker_cookbook.recipes.math_rl.math_grading import grade_answer
 
-    same = bool(grade_answer(answer, gold))
-    return _score(same, by=f"{_package('tinker-cookbook')} (PRM800K grader)")
+    correct = bool(grade_answer(answer, gold))
+    return _score(correct, by=f"{_package('tinker-cookbook')} (PRM800K grader)")
 
 
 def default(gold: str, answer: str) -> Score:
     """Whether two answers are the same for a careful reader: as text, or else as math-verify sees it."""
-    return equal(clean(gold), clean(answer))
+    golds, answers = clean(gold), clean(answer)
+    option, letter = OPTION.fullmatch(golds), option_letter(answer)
+    if option and letter:
+        return _score(letter in option.groups(), "the option's letter")
+    score = equal(scientific(golds, answers), scientific(answers, golds))
+    if score.correct is False:
+        gold, answer = separated(gold), separated(answer)
+        if THREES.fullmatch(gold) or THREES.fullmatch(answer):  # a list, if the other one is
+            return _listed(gold, answer, score)
+    return score
 
 
 def equal(gold: str, answer: str) -> Score:
@@ -53,17 +68,23 @@ def equal(gold: str, answer: str) -> Score:
         return _score(True, "same text")
     if UNBOUNDED.search(answer) and not UNBOUNDED.search(gold):
         return _score(False, "closed at infinity")
-    gold, answer = without_names(gold, answer)
+    if "=" in gold and "=" in answer:
+        gold, answer = unpacked(gold), unpacked(answer)
+    gold, answer = map(conditions, without_names(gold, answer))
     golds, answers = collection(gold), collection(answer)
-    if len(golds.items) > 1 and len(answers.items) > 1:
+    score = _chains(gold, answer, golds, answers)
+    if score is not None:
+        return score
+    several = len(golds.items) > 1, len(answers.items) > 1
+    if several == (False, False):
+        return _single(golds.items[0], answers.items[0])
+    if several == (True, True) and has_conditions(golds.items) == has_conditions(answers.items):
         return _collections(golds, answers)
-    if len(golds.items) > 1 or len(answers.items) > 1:
-        return _expressions(_whole(gold, golds), _whole(answer, answers))
-    return _single(golds.items[0], answers.items[0])
+    return _expressions(union(gold, golds), union(answer, answers))
 
 
-def _score(same: bool, reason: str = "", by: str = TEXT) -> Score:
-    return Score(correct=same, reason=reason or ("equal" if same else "not equal"), by=by)
+def _score(correct: bool, reason: str = "", by: str = TEXT) -> Score:
+    return Score(correct=correct, reason=reason or ("equal" if correct else "not equal"), by=by)
 
 
 @cache
@@ -71,18 +92,41 @@ def _package(name: str) -> str:
     return f"{name} {version(name)}"
 
 
-# -- text -----------------------------------------------------------------------------------------
+# -- several parts --------------------------------------------------------------------------------
+
+
+def _chains(gold: str, answer: str, golds: Collection, answers: Collection) -> Score | None:
+    """For an answer said more than once: whether each part equals the other answer; None if undecided."""
+    said = chain(answer)
+    if said and len(golds.items) == 1 and "=" not in gold:
+        if _says(said, gold) or any(equal(gold, part).correct for part in said.rough):
+            return _score(True, "equal parts")
+        return None if said.alternatives else _score(False, "parts that differ")
+    said = None if said else chain(gold)
+    if said and len(answers.items) == 1 and "=" not in answer and _says(said, answer):
+        return _score(True, "equal parts")
+    return None
+
+
+def _says(said: Chain, other: str) -> bool:
+    return all(equal(other, part).correct for part in said.exact) and all(
+        approximates(part, other) for part in said.rough
+    )
 
 
 def _collections(gold: Collection, answer: Collection) -> Score:
-    """Item by item: in their order within ( ) and [ ], in any order in sets and bare lists."""
-    if gold.brackets != answer.brackets:
+    """Item by item: in their order within ( ) and [ ] and under names, in any order in sets and bare lists."""
+    named = has_names(gold.items), has_names(answer.items)
+    if gold.brackets != answer.brackets and not (
+        any(named) and "[" not in gold.brackets + answer.brackets
+    ):
         return _score(False, "different brackets")
     if len(gold.items) != len(answer.items):
         return _score(False, "not as many items")
+    ordered = bool(gold.brackets) or named[0] != named[1]
     left, by = list(answer.items), TEXT
     for item in gold.items:
-        for candidate in left[:1] if gold.brackets else tuple(left):
+        for candidate in left[:1] if ordered else tuple(left):
             score = equal(item, candidate)
             by = score.by if by == TEXT else by
             if score.correct:
@@ -93,7 +137,26 @@ def _collections(gold: Collection, answer: Collection) -> Score:
     return _score(True, by=by)
 
 
+def _listed(gold: str, answer: str, score: Score) -> Score:
+    golds, answers = collection(gold), collection(answer)
+    several = len(golds.items) == len(answers.items) > 1
+    ambiguous = all(THREES.fullmatch(text) for text in (gold, answer))
+    return _collections(golds, answers) if several and not ambiguous else score
+
+
+# -- one part -------------------------------------------------------------------------------------
+
+
 def _single(gold: str, answer: str) -> Score:
+    if "=" in answer and "=" not in gold and parsed(answer) is None:
+        name, _, value = answer.rpartition("=")
+        answer = value if has_letters(name) else answer
+    at = same_time(gold, answer)
+    if at is not None:
+        return _score(at, "the same time" if at else "another time")
+    terms = ratio(gold), ratio(answer)
+    if max(map(len, terms)) > 2:
+        return _ratios(*terms)
     golds, answers = quantity(gold), quantity(answer)
     units = (golds.unit, answers.unit)
     if conflict(*units):
@@ -104,10 +167,10 @@ def _single(gold: str, answer: str) -> Score:
     numerals = numeral(gold), numeral(answer)
     if any(numerals):  # math-verify reads 445_6 as 445
         return _score((numerals[0] or (gold, "10")) == (numerals[1] or (answer, "10")))
-    if is_text(gold) or is_text(answer) or {"am^1", "pm^1"} & set(units):
+    if is_text(gold) or is_text(answer) or parsed(gold) is None:
         return _words(gold, answer)
-    if parsed(gold) is None:
-        return _words(gold, answer)
+    if _same_word(gold, answer):
+        return _score(True, "same words")
     score = _expressions(parsed(gold), parsed(answer))
     if score.correct is False and units.count("percent^1") == 1:
         gold, answer = (
@@ -117,94 +180,32 @@ def _single(gold: str, answer: str) -> Score:
     return score
 
 
+def _ratios(gold: tuple[str, ...], answer: tuple[str, ...]) -> Score:
+    """Term by term, each divided by the first."""
+    if len(gold) != len(answer):
+        return _score(False, "not as many terms")
+    golds, answers = (
+        [rf"\frac{{{term}}}{{{terms[0]}}}" for term in terms] for terms in (gold, answer)
+    )
+    scores = [equal(*pair) for pair in zip(golds, answers, strict=True)]
+    return next((score for score in scores if not score.correct), scores[-1])
+
+
 def _words(gold: str, answer: str) -> Score:
-    same = words(gold) == words(answer)
-    return _score(same, "same words" if same else "different words")
+    correct = words(gold) == words(answer)
+    return _score(correct, "same words" if correct else "different words")
 
 
-# -- expressions ----------------------------------------------------------------------------------
-
-SPELLING = Rules(
-    (
-        r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?",
-        lambda match: _repeating(*match.groups()),
-    ),
-    (r"(\d\.\d+)[eE]([+-]?\d+)", r"\1\\cdot10^{\2}"),
-    (r"\*\*", "^"),
-    (r"\w+(?:\^\w+){2,}", lambda match: _tower(*match[0].split("^"))),
-    (r"(\^?)(\d*)\.(\d+)", lambda match: _decimal(*match.groups())),
-    (r"(\d) (\d+)/(\d+)(?!\d)", r"\1\\frac{\2}{\3}"),
-    (r"\^-(\d+)", r"^{-\1}"),
-    (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
-    (r"\{?(\w+) ?\\choose(?![a-zA-Z]) ?(\w+)\}?", r"\\binom{\1}{\2}"),
-    # products that would be read as mixed numbers, and added up
-    (r"(?<![\d_^])(\d+) ?(?=\(|\\binom)", r"\1\\cdot"),
-    (r"(\\frac\{[^{}]*\}\{[^{}]*\}) ?(?=\d|\\frac)", r"\1\\cdot "),
-    (r"\)(?=[\d(])", r")\\cdot"),
-    (r"\\text\{degrees\}", r"\\cdot\\frac{\\pi}{180}"),
-    (r"(?<![\\a-zA-Z_])i(?![a-zA-Z])", r"\\sqrt{-1}"),
-)
-
-
-@lru_cache(PARSED)
-def parsed(text: str) -> Any:
-    """The sympy object that a cleaned answer spells, decimals as fractions; None if it spells none."""
-    from latex2sympy2_extended import NormalizationConfig, latex2sympy
-
-    text = SPELLING.applied(text)
-    if re.search(r"(?<![\d_^])\d+ \d", text):  # would be added up too
-        return None
-    config = NormalizationConfig(units=False, malformed_operators=True, boxed="none")
-    try:
-        return latex2sympy(text, is_real=True, normalization_config=config)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception:  # what it raises for a text that it cannot read
-        return None
-
-
-def _whole(text: str, parts: Collection) -> Any:
-    """The object that several items stand for: conditions and intervals in a list are a union."""
-    from sympy import Set, Union
-    from sympy.logic.boolalg import Boolean
-
-    if parts.brackets or len(parts.items) == 1:
-        return parsed(text)
-    objects = [parsed(item) for item in parts.items]
-    symbols = set().union(*(part.free_symbols for part in objects if part is not None))
-    if not all(isinstance(part, Set | Boolean) for part in objects) or len(symbols) > 1:
-        return None
-    return Union(*(part.as_set() if isinstance(part, Boolean) else part for part in objects))
+def _same_word(gold: str, answer: str) -> bool:
+    """Whether they are one word, or one letter, but for capitals; `AB` and `ab` are products."""
+    if not (gold.isalpha() and gold.lower() == answer.lower()):
+        return False
+    return len(gold) > 2 or gold[1:] == answer[1:]
 
 
 def _expressions(gold: Any, answer: Any) -> Score:
-    """As math-verify sees two sympy objects; whatever it raises is for the caller."""
-    from math_verify import verify
-
+    """As two sympy objects; whatever that raises is for the caller."""
     by = _package("math-verify")
     if gold is None or answer is None:
         return _score(False, "not an expression", by)
-    same = verify(
-        gold,
-        answer,
-        numeric_precision=DIGITS,
-        allow_set_relation_comp=True,
-        timeout_seconds=None,
-        raise_on_error=True,
-    )
-    return _score(same, by=by)
-
-
-def _tower(*levels: str) -> str:
-    return "^{".join(levels) + "}" * (len(levels) - 1)
-
-
-def _decimal(power: str, whole: str, part: str) -> str:
-    fraction = rf"\frac{{{int(whole + part)}}}{{{10 ** len(part)}}}"
-    return f"^{{{fraction}}}" if power else fraction
-
-
-def _repeating(whole: str, part: str, period: str) -> str:
-    less = int(whole + part or "0")
-    ninths = 10 ** len(part) * (10 ** len(period) - 1)
-    return rf"\frac{{{int(whole + part + period) - less}}}{{{ninths}}}"
+    return _score(same(gold, answer), by=by)

@@ -1,102 +1,22 @@
-r"""Answers as LaTeX text: what a careful reader overlooks is dropped, and the parts that count are told apart.
+r"""The parts of a cleaned answer that count, told apart: names, bases, times, ratios, items, equal parts.
 
-Every function only rewrites or splits text; what the parts mean is for the graders.
+Every function only splits text; what the parts mean is for the graders.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import gcd
 from typing import NamedTuple
 
-
-class Rules:
-    """Substitutions of regular expressions, made one after the other."""
-
-    def __init__(self, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> None:
-        self._rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-
-    def applied(self, text: str) -> str:
-        for pattern, replacement in self._rules:
-            text = pattern.sub(replacement, text)
-        return text
-
-
-# -- decoration -----------------------------------------------------------------------------------
-
-CHARACTERS = str.maketrans(
-    {"−": "-", "–": "-", "²": "^2", "³": "^3", "°": r"^\circ ", "\N{NO-BREAK SPACE}": " "}
-    | {"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt ", "π": r"\pi "}
-    | {"×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge "}
-    | {"∞": r"\infty ", "∪": r"\cup ", "∈": r"\in ", "θ": r"\theta "}
-)
-SPACE = r"\\[,;: ]|\\(?:q?quad|thinspace|enspace)\b|\\(?:[hv]space|phantom)\s*\{[^{}]*\}|~"
-GROUP = r"(?:\s*(?:\\[,;: ]|~|\{,\}(?:\\!)?|,?\s*\\!)\s*\d{3}|\s\d{3})"
-PREAMBLE = r"\\approx|\\text\s*\{[^{}]*\b(?i:answer|is|about|approximately)[ :.]*\}(?!\s*=)"
-DECORATION = Rules(
-    # markup
-    (r"\s+", " "),
-    (r"(?<!\\)\$|^\s*\\[(\[]|(?<!\\)\\[)\]]\s*$", ""),
-    (r"\\\\\s*\[[^\]]*\]", r"\\\\"),
-    (rf"(?<![\d.])\d{{1,3}}{GROUP}+(?!\d)", lambda number: re.sub(r"\D", "", number[0])),
-    (r"(?<=\d)\{,\}(?=\d)", "."),
-    (r"\{:\}", ":"),
-    (r"\\!|\\limits\b|\\(?:display|text|script)style\b|\\(?:text)?color\s*\{[^{}]*\}", ""),
-    (rf"(?<!\\)(?:{SPACE})", " "),
-    (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
-    (r"\\(?:math(?:rm|sf)|text(?:bf|it|rm|sf|tt|up|normal)|[mh]box|emph)\s*(?=\{)", r"\\text"),
-    (r"\\(?:mathbf|mathit|boldsymbol|bold|bm|bf|rm|it|underline)(?![a-zA-Z])\s*", ""),
-    # words
-    (r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
-    (r"\\text\s*\{\s*(-?\d[\d.,]*)\s+([a-zA-Z][^{}]*)\}", r"\1\\text{\2}"),
-    (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", r"\\approx "),
-    (rf"^\s*(?:{PREAMBLE})", ""),
-    (r"\\text\s*\{\s*[(,]?\s*(?i:since|because|as)\b.*$", ""),
-    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"\\text{degrees}"),
-    (r"(\\text\{degrees\})\s*(?:[CF]|\\text\s*\{\s*[CF]\s*\})(?![a-zA-Z])", r"\1"),
-    (r"\\?%", r"\\text{percent}"),
-    # spellings
-    (r"\^\{(\w)\}(?!\w)", r"^\1"),
-    (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
-    (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset "),
-    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-    (r"\s+", " "),
-)
-THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-
-
-def clean(answer: str) -> str:
-    r"""The answer without what a careful reader overlooks.
-
-    Gone are math delimiters, spacing, sizes, fonts and colours, separators between thousands other
-    than a bare comma, "the answer is" and "about", and one final period or other stop. Words are in
-    \text{...}, whichever command held them; degree and percent signs are words.
-    """
-    text = DECORATION.applied(answer.translate(CHARACTERS))
-    text = re.sub(r"(?<![.,;:])[.,;:]$", "", text.strip("*` ").rstrip("\\ ")).rstrip("\\ ")
-    while text.startswith("{") and _enclosed(text):
-        text = text[1:-1].strip()
-    if not re.search(r"[(\[][^()\[\]]*,|\\\{", text):
-        text = THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
-    return re.sub(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])", "", text)
-
-
-def words(text: str) -> str:
-    r"""The text in lower case, without \text, braces, parentheses, punctuation and spaces."""
-    return re.sub(r"\\text(?=\{)|[\s{}()\[\].,;:!?'\"`]", "", text).lower()
-
-
-def is_text(text: str) -> bool:
-    r"""Whether it is words alone, in \text{...}."""
-    return re.fullmatch(r"[(\[]?(?:\\text\{[^{}]*\}[ ,.]?)+[)\]]?", text) is not None
-
+from powerbench.verifiers.math.cleaning import TOKEN, enclosed
 
 # -- names ----------------------------------------------------------------------------------------
 
 LETTERS = r"\([a-zA-Z](?:,[a-zA-Z])*\)"
 NAME = (
-    r"\\text\{[^{}]*\}|\\(?:overline|vec)\{\w+\}|\\angle ?[A-Z]+"
-    rf"|\\?[a-zA-Z]+(?:_(?:\w|\{{\w+\}}))?'*(?:{LETTERS})?|{LETTERS}"
+    r"\\text\{[^{}]*\}|\\(?:overline|vec)\{\w+\}|\\angle ?[A-Z]+|m\\angle ?[A-Z]+"
+    r"|\\\|[^|=]+\\\||\|[^|=]+\||\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?'*(?:\([^()]*\)|\[[^\[\]]*\])"
+    rf"|\\?[a-zA-Z]+(?:_(?:\w|\{{\w+\}}))?'*|{LETTERS}"
 )
 NAMED = re.compile(rf"(?P<name>{NAME})(?:=|\\in(?![a-zA-Z]))(?P<value>.+)")
 
@@ -107,8 +27,11 @@ class Pair(NamedTuple):
 
 
 def without_names(gold: str, answer: str) -> Pair:
-    r"""The answers without `x =`, `f(x) =` or `x \in`, if both have the same, or one of them has none."""
-    named = NAMED.fullmatch(gold), NAMED.fullmatch(answer)
+    r"""The answers without `x =`, `f(x) =`, `P(A \cap B) =` or `x \in`, if both have the same, or one has none.
+
+    A list in which later items have names too, as `a = 1, b = 2`, keeps them all.
+    """
+    named = [_named(gold), _named(answer)]
     if named[0] and named[1]:
         if named[0]["name"] == named[1]["name"]:
             return Pair(named[0]["value"], named[1]["value"])
@@ -119,19 +42,42 @@ def without_names(gold: str, answer: str) -> Pair:
     return Pair(gold, answer)
 
 
+def _named(text: str) -> re.Match[str] | None:
+    match = NAMED.fullmatch(text)
+    if (
+        match
+        and len(list(_items(text))) > 1
+        and ("=" in match["value"] or CONDITION.search(match["value"]))
+    ):
+        return None
+    return match
+
+
+def unpacked(text: str) -> str:
+    """`(a,b)=(1,2)` as `a=1,b=2`; anything else as it is."""
+    match = NAMED.fullmatch(text)
+    if match is None or not re.fullmatch(LETTERS, match["name"]):
+        return text
+    names, values = match["name"][1:-1].split(","), collection(match["value"])
+    if values.brackets != "()" or len(names) != len(values.items):
+        return text
+    return ",".join(f"{name}={value}" for name, value in zip(names, values.items, strict=True))
+
+
+def has_names(items: Sequence[str]) -> bool:
+    """Whether each item has a name of its own, so that their order says which value is whose."""
+    named = [NAMED.fullmatch(item) for item in items]
+    names = {match["name"] for match in named if match}
+    return len(names) == len(items) > 1
+
+
 # -- numbers --------------------------------------------------------------------------------------
 
-BASED = re.compile(r"\(?(?P<digits>-?\d\w*?)\)?_(?:(?P<digit>\d)|\{(?:\\text\{)?(?P<base>\w+)\}+)")
-BASE_WORDS = {
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-}
-BASE_WORDS |= {"nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16"}
+BASED = re.compile(r"\(?(?P<digits>-?\d\w*?)\)?_(?:(?P<digit>\d)|\{(?P<base>\d+)\})")
+TIME = re.compile(
+    r"(?P<hours>\d{1,2})(?=[:\\])(?::(?P<minutes>[0-5]\d))?(?:\\text\{(?P<half>[apAP])\.?[mM]\.?\})?"
+)
+SCIENTIFIC = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]\+?(-?\d+)(?![\w.^])")
 
 
 class Numeral(NamedTuple):
@@ -144,18 +90,126 @@ def numeral(text: str) -> Numeral | None:
     match = BASED.fullmatch(text)
     if match is None:
         return None
-    base = match["digit"] or match["base"].lower()
-    return Numeral(match["digits"].lower(), BASE_WORDS.get(base, base))
+    return Numeral(match["digits"].lower(), match["digit"] or match["base"])
+
+
+class Time(NamedTuple):
+    minutes: int
+    """Since midnight or, without a half of the day, since midnight or noon."""
+    half: str
+    """a or p, as in a.m. and p.m.; empty for none."""
+    certain: bool
+    """It is no ratio: it has a half of the day, or minutes below ten."""
+    lowest: bool
+    """It would be a ratio in lowest terms."""
+
+
+def clock(text: str) -> Time | None:
+    """A time of the day, as `4:30` or `4:30 p.m.`, which may be a ratio; None for anything else."""
+    match = TIME.fullmatch(text)
+    if match is None or int(match["hours"]) > 24:
+        return None
+    hours, minutes, half = int(match["hours"]), match["minutes"] or "00", match["half"] or ""
+    certain = bool(half) or minutes.startswith("0")
+    lowest = gcd(hours, int(minutes)) == 1
+    return Time(60 * hours + int(minutes), half.lower(), certain, lowest)
+
+
+def same_time(gold: str, answer: str) -> bool | None:
+    """Whether two times of the day are equal, one without its half to either; None if they may be ratios."""
+    times = clock(gold), clock(answer)
+    if not (times[0] and (times[0].certain or not times[0].lowest)) and not (
+        times[1] and times[1].certain
+    ):
+        return None
+    if times[0] is None or times[1] is None:
+        return False
+    on_dial = [time.minutes % (12 * 60) for time in times if time]
+    halves = {time.half or "ap"[time.minutes >= 12 * 60] for time in times if time and _half(time)}
+    return on_dial[0] == on_dial[1] and len(halves) < 2
+
+
+def _half(time: Time) -> bool:
+    """Whether its half of the day is known: by its letter, or past 12:59."""
+    return bool(time.half) or time.minutes >= 13 * 60
+
+
+def ratio(text: str) -> tuple[str, ...]:
+    """The terms of a ratio, as 1:2:3; one term for anything else."""
+    return tuple(_split(text, lambda token: token[0] == ":"))
+
+
+def scientific(text: str, other: str) -> str:
+    r"""3e8 as 3\cdot10^{8}; not where the other answer has Euler's number: `3e-1` may hold it too."""
+    if re.search(r"(?<![a-zA-Z\\])e(?![a-zA-Z])", SCIENTIFIC.sub("", other)):
+        return text
+    return SCIENTIFIC.sub(r"\1\\cdot10^{\2}", text)
+
+
+# -- sets and chains ------------------------------------------------------------------------------
+
+BUILDER = re.compile(
+    r"\\\{(?P<name>[a-zA-Z])(?:\\in\\mathbb\{R\})?(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|[:|]) ?"
+    r"(?P<condition>.*(?P=name).*)\\\}"
+)
+CONDITION = re.compile(r"[<>]|\\(?:[lg]eq?(?:slant)?|[lg]t|neq?)(?![a-zA-Z])")
+OR = re.compile(r"\\text\{ ?,?or ?\}|(?<![\\a-zA-Z])or(?![a-zA-Z])")
+VARIABLE = re.compile(r"(?<![a-zA-Z])(?![ei](?![a-zA-Z]))[a-zA-Z]")
+
+
+def conditions(text: str) -> str:
+    r"""`\{x \mid x > 2\}` as `x > 2`, for real x; anything else as it is."""
+    match = BUILDER.fullmatch(text)
+    return match["condition"] if match else text
+
+
+def has_conditions(items: Sequence[str]) -> bool:
+    return all(CONDITION.search(item) for item in items)
+
+
+def has_letters(text: str) -> bool:
+    return VARIABLE.search(text) is not None
+
+
+class Chain(NamedTuple):
+    """An answer that is said more than once: `14/8 = 7/4 = 1.75`, `7/4 or 1.75`."""
+
+    exact: tuple[str, ...]
+    """What has no variables, if anything does not."""
+    rough: tuple[str, ...]
+    r"""What stands behind \approx."""
+    alternatives: bool
+    """Some are joined by `or`, and may be several answers."""
+
+
+def chain(text: str) -> Chain | None:
+    r"""The parts between `=`, `\approx` and `or`; None for a list, a single equation, and anything else."""
+    relations, start, depth = [""], 0, 0
+    parts = []
+    for token in TOKEN.finditer(text):
+        depth += bool(token["open"]) - bool(token["close"])
+        if depth == 0 and (token["relation"] or token["between"]):
+            if token["between"] and not OR.search(token["between"]):
+                return None
+            relations.append(token["relation"] or "or")
+            parts.append(text[start : token.start()].strip())
+            start = token.end()
+    parts.append(text[start:].strip())
+    if relations.count("=") == len(relations) - 1 < 2:
+        return None
+    found = [(r, p) for r, p in zip(relations, parts, strict=True) if p]
+    exact = [part for relation, part in found if relation != r"\approx"]
+    if "=" in relations or r"\approx" in relations:
+        exact = [part for part in exact if not VARIABLE.search(re.sub(WORD, "", part))]
+    rough = tuple(part for relation, part in found if relation == r"\approx")
+    return Chain(tuple(exact), rough, "or" in relations) if exact else None
+
+
+WORD = r"\\text\{[^{}]*\}|\\[a-zA-Z]+"
 
 
 # -- collections ----------------------------------------------------------------------------------
 
-TOKEN = re.compile(
-    r"(?P<open>[(\[{]|\\\{|\\(?:lbrace|langle|lfloor|lceil|begin)(?![a-zA-Z]))"
-    r"|(?P<close>[)\]}]|\\\}|\\(?:rbrace|rangle|rfloor|rceil|end)(?![a-zA-Z]))"
-    r"|(?P<between>[,;]? ?(?:\\text\{ ?,?(?:and|or) ?\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z]))|[,;])"
-    r"|\\[a-zA-Z]+|\\?."
-)
 BRACKETS = re.compile(
     r"(?P<opening>\\\{|\\lbrace|[(\[])(?P<inside>.*)(?P<closing>\\\}|\\rbrace|[)\]])"
 )
@@ -176,7 +230,7 @@ class Collection(NamedTuple):
 
 def collection(text: str) -> Collection:
     r"""The items of a cleaned answer, a \pm b as two."""
-    match = BRACKETS.fullmatch(text) if _enclosed(text) else None
+    match = BRACKETS.fullmatch(text) if enclosed(text) else None
     inside = match["inside"] if match else text
     items = tuple(signed for item in _items(inside) for signed in _signs(item))
     if match is None or (len(items) < 2 and match["opening"] in "(["):
@@ -185,10 +239,15 @@ def collection(text: str) -> Collection:
 
 
 def _items(text: str) -> Iterator[str]:
+    return _split(text, lambda token: bool(token["between"]))
+
+
+def _split(text: str, separates: Callable[[re.Match[str]], bool]) -> Iterator[str]:
+    """The parts between the tokens outside all brackets that separate."""
     depth = start = 0
     for token in TOKEN.finditer(text):
         depth += bool(token["open"]) - bool(token["close"])
-        if depth == 0 and token["between"]:
+        if depth == 0 and separates(token):
             yield text[start : token.start()].strip()
             start = token.end()
     yield text[start:].strip()
@@ -201,13 +260,3 @@ def _signs(item: str) -> Iterator[str]:
     for plus, minus in ("+", "-"), ("-", "+"):
         signed = re.sub(r"\\pm(?![a-zA-Z]) ?", plus, item)
         yield re.sub(r"\\mp(?![a-zA-Z]) ?", minus, signed).removeprefix("+")
-
-
-def _enclosed(text: str) -> bool:
-    """Whether one pair of brackets, of any kind, holds it all."""
-    depth = 0
-    for token in TOKEN.finditer(text):
-        depth += bool(token["open"]) - bool(token["close"])
-        if depth == 0:
-            return bool(token["close"]) and token.end() == len(text)
-    return False

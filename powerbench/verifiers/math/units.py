@@ -60,6 +60,34 @@ SENTENCE = re.compile(
 """What may change the value."""
 
 
+NEUTRAL = {"per", "of", "a", "an", "each", "in", "old", "long", "high", "men", "way"}
+"""Short words that a unit may hold."""
+NO_UNIT = re.compile(
+    r"am|pm|infinity|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega"
+    r"|(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt)\w{0,2}"
+)
+"""Words that are mathematics, some without a space before their argument."""
+
+
+def as_unit(match: re.Match[str]) -> str:
+    r"""Plain words after a value as \text, if they read as a unit: known units, and words of four letters on.
+
+    Single letters only in a fraction, as in `km/h`: others are variables. The match has the words and a power.
+    """
+    names = re.findall(r"[a-z]+", match[1].lower())
+    fraction = "/" in match[1] or "per" in names
+    for name in names:
+        known = name in NEUTRAL or name in POWERS or name in SCALES or _known(name) is not None
+        read = known and (len(name) > 1 or fraction)
+        if (not read and (len(name) < 4 or NO_UNIT.fullmatch(name))) or name in ("am", "pm"):
+            return match[0]
+    return rf"\text{{{match[1].strip()}}}{match[2]}"
+
+
+def _known(name: str) -> str | None:
+    return UNITS.get(name) or UNITS.get(name.removesuffix("s"))
+
+
 class Quantity(NamedTuple):
     value: str
     unit: str | None
@@ -106,8 +134,7 @@ def _canonical(atoms: list[str]) -> str | None:
         elif atom[-1].isdigit() and last:
             powers[last] = sign * int(atom.strip("^{"))
         else:
-            stem = atom if atom in UNITS else atom.removesuffix("s")
-            last = UNITS.get(stem, UNNAMED)
+            last = _known(atom) or UNNAMED
             powers[last] = sign * power
             power = 1
     if len(powers) > 1:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from powerbench.errors import require, require_integer, require_number, unknown
 from powerbench.types import Problem, Score
-from powerbench.verifiers.boxed import last_boxed
+from powerbench.verifiers.boxed import answer_boxes, last_boxed
 from powerbench.verifiers.common import MAX_MB, MAX_SECONDS, cores, meta_field
 from powerbench.verifiers.math import graders
 from powerbench.verifiers.math.canonical import canonical
@@ -19,8 +19,8 @@ WARM_UP = (r"\left( \frac{1}{2}, x^2 \right)", r"\left( \frac{2}{5}, x^3 \right)
 class MathVerifier:
     r"""Decides whether the last \boxed{...} or \fbox{...} of a response equals the gold answer.
 
-    mode: `default`, for a careful reader (`graders.default`); `official`, for the PRM800K grader that
-        the official code uses (`graders.official`).
+    mode: `default`, for a careful reader (`boxed.answer_boxes`, `graders.default`); `official`, for the PRM800K
+        grader that the official code uses (`boxed.last_boxed`, `graders.official`).
     timeout: seconds of CPU time for one comparison; one that needs longer is undecided.
     memory_mb: address space that a worker process may add for it, MiB; one that needs more is undecided.
     workers: processes at once; None: one per CPU core.
@@ -60,7 +60,7 @@ class MathVerifier:
 
     def score(self, problem: Problem, text: str) -> Score:
         meta_field(problem, "subject", self.name)
-        boxed = last_boxed(text)
+        boxed = last_boxed(text) if self.mode == "official" else answer_boxes(text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer", by=graders.TEXT)
         try:
@@ -71,7 +71,7 @@ class MathVerifier:
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """What is boxed, as `canonical` spells it, whichever the mode."""
-        boxed = last_boxed(text)
+        boxed = answer_boxes(text)
         return canonical(boxed) or None if boxed is not None else None
 
     def progress(self) -> str:
