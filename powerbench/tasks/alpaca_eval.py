@@ -117,12 +117,12 @@ class AlpacaEval:
         return Path(hf_hub_download(self.hub, file, revision=self.revision, repo_type="dataset"))
 
     def _problem(self, i: int, row: Row) -> Problem:
-        instruction = row.text("instruction")
+        instruction = row.filled("instruction")
         control = {} if self.controls is None else self.controls.meta[i]
         return Problem(
             id=str(i),
             prompt=Prompt(instruction, through_chat(self.chat, style=self.prompt_style == "chat")),
-            gold=row.text("output"),
+            gold=row.filled("output"),
             meta={"instruction": instruction, "generator": row.text("generator"), **control},
         )
 

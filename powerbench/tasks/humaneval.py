@@ -72,7 +72,7 @@ class HumanEval:
                 self._text(row, kind), through_chat(self.chat, style=self.prompt_style == "chat")
             ),
             gold=row.text("canonical_solution"),
-            meta={field: row.text(field) for field in ("prompt", "entry_point", "test")},
+            meta={field: row.filled(field) for field in ("prompt", "entry_point", "test")},
         )
 
     def _text(self, row: Row, kind: str) -> str:

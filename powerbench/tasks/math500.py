@@ -89,11 +89,11 @@ class Math500:
         return load_dataset(self.hub, revision=self.revision, split="test")
 
     def _problem(self, row: Row, kind: str) -> Problem:
-        text = STYLES[self.prompt_style].replace("{problem}", row.text("problem"))
+        text = STYLES[self.prompt_style].replace("{problem}", row.filled("problem"))
         style = kind != "base" and self.prompt_style != "few_shot"
         return Problem(
             id=row.text("unique_id"),
             prompt=Prompt(text, through_chat(self.chat, style)),
-            gold=row.text("answer"),
+            gold=row.filled("answer"),
             meta={field: row[field] for field in ("subject", "level", "problem")},
         )

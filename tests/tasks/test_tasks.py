@@ -254,6 +254,9 @@ def test_source_names_the_origin_and_follows_the_content(tmp_path: Path) -> None
         ((MATH_ROW, "{'a'}"), "set.jsonl line 2 is not JSON"),
         ((MATH_ROW, "[1]"), "set.jsonl line 2 is not a JSON object"),
         (({**MATH_ROW, "answer": 2},), "set.jsonl line 1: 'answer' must be a string, got 2"),
+        (({**MATH_ROW, "answer": ""},), "set.jsonl line 1: 'answer' is blank"),
+        ((MATH_ROW, {**MATH_ROW, "answer": " \n"}), "set.jsonl line 2: 'answer' is blank"),
+        (({**MATH_ROW, "problem": ""},), "set.jsonl line 1: 'problem' is blank"),
         (({"problem": "?", "unique_id": "x"},), "set.jsonl line 1 lacks the field 'answer'"),
         ((MATH_ROW, "", MATH_ROW), "'a/1' occurs twice"),
     ],
@@ -265,6 +268,17 @@ def test_a_damaged_file_is_named_with_its_line(
         Math500(path=math_file(tmp_path, *rows)).problems("base")
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_blank_reference_or_test_is_named(tmp_path: Path) -> None:
+    instruction = {"instruction": "Say hi.", "output": " ", "generator": "x"}
+    with pytest.raises(UserError, match=r"set.jsonl line 1: 'output' is blank"):
+        AlpacaEval(path=math_file(tmp_path, instruction)).problems("base")
+    function = {"task_id": "x/1", "prompt": "def f():\n", "entry_point": "f", "test": ""}
+    with pytest.raises(UserError, match=r"set.jsonl line 1: 'test' is blank"):
+        HumanEval(path=math_file(tmp_path, function | {"canonical_solution": "    pass"})).problems(
+            "base"
+        )
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,6 +1,7 @@
 r"""Answers as LaTeX text, without what a careful reader overlooks. Every function only rewrites text."""
 
 import re
+from functools import lru_cache
 
 from powerbench.verifiers.math.units import as_unit
 from powerbench.verifiers.typesetting import Rules, typeset
@@ -185,6 +186,9 @@ SPELLINGS = Rules(
 STAGES = (MARKUP, FONTS, MARKS, WORDS, SPELLINGS)
 """The whole table, in its order."""
 
+CLEANED = 1024
+"""Answers kept cleaned in a process, gold answers among them."""
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 THREES = re.compile(r"\d{3}(?:,\d{3})+")
 """A number, or a list of numbers of three digits each: only the other answer tells."""
@@ -203,8 +207,11 @@ def clean(answer: str) -> str:
     return re.sub(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])", "", text)
 
 
+@lru_cache(CLEANED)
 def separated(answer: str) -> str:
     """The answer cleaned, but with the commas between thousands, or between the items of a list."""
+    if NUMBER.fullmatch(answer):
+        return answer
     text = typeset(answer)
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z]{2})", r"\\", text)

@@ -55,7 +55,7 @@ def default(gold: str, answer: str) -> Score:
     if option and letter:
         return _score(letter in option.groups(), "the option's letter")
     score = equal(scientific(golds, answers), scientific(answers, golds))
-    if score.correct is False:
+    if score.correct is False and "," in gold + answer:
         gold, answer = separated(gold), separated(answer)
         if THREES.fullmatch(gold) or THREES.fullmatch(answer):  # a list, if the other one is
             return _listed(gold, answer, score)
@@ -181,13 +181,14 @@ def _single(gold: str, answer: str) -> Score:
 
 
 def _ratios(gold: tuple[str, ...], answer: tuple[str, ...]) -> Score:
-    """Term by term, each divided by the first."""
+    """Term by term, each times the other's first term that is not zero."""
     if len(gold) != len(answer):
         return _score(False, "not as many terms")
-    golds, answers = (
-        [rf"\frac{{{term}}}{{{terms[0]}}}" for term in terms] for terms in (gold, answer)
-    )
-    scores = [equal(*pair) for pair in zip(golds, answers, strict=True)]
+    first = next((i for i, term in enumerate(gold) if term != "0"), 0)
+    scores = [
+        equal(rf"({term})\cdot({answer[first]})", rf"({other})\cdot({gold[first]})")
+        for term, other in zip(gold, answer, strict=True)
+    ]
     return next((score for score in scores if not score.correct), scores[-1])
 
 

@@ -14,7 +14,7 @@ import pytest
 from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.types import Problem, Prompt, Score
-from powerbench.verifiers.boxed import last_boxed
+from powerbench.verifiers.boxed import answer_boxes, last_boxed
 from powerbench.verifiers.math import MathVerifier, graders
 
 PAIRS = Path(__file__).parents[4] / "shared/data/math_answers.jsonl"
@@ -70,6 +70,29 @@ def judge(verifier: MathVerifier, gold: str, answer: str) -> Score:
 )
 def test_the_last_balanced_box_is_read(text: str, content: str | None) -> None:
     assert last_boxed(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{1} and $\boxed{2}$", "1, 2"),
+        (r"$x = \boxed{1}$, $y = \boxed{2}$", "1, 2"),
+        (r"\boxed{1} or \boxed{2}", "1 or 2"),
+        (r"\boxed{1}, \boxed{2}, \text{ and } \boxed{3}", "1, 2, 3"),
+        (r"\boxed{1}, or \boxed{2}", "2"),
+        (r"\boxed{1}, so \boxed{2}", "2"),
+        (r"\boxed{1}, \boxed{1}", "1"),
+        (r"\boxed{7}, as asked in a \boxed{}.", "7"),
+        (r"\boxed{7} \boxed{\text{your answer}} \boxed{...}", "7"),
+        (r"\boxed{7} \boxed{\{\}}", r"\{\}"),
+        (r"\boxed{}", ""),
+        (r"\\boxed{\\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\\\boxed{5\\}", "5\\\\"),
+        (r"\boxed{8", None),
+    ],
+)
+def test_the_boxes_that_hold_the_answer_are_read(text: str, content: str | None) -> None:
+    assert answer_boxes(text) == content
 
 
 def test_without_a_box_the_response_is_wrong(verifier: MathVerifier) -> None:
