@@ -37,8 +37,8 @@ class Beam(Sampler):
         super().__post_init__()
         require_integer("sampler.width", self.width, 1)
         require(
-            self.length_penalty >= 0,
-            f"sampler.length_penalty must be >= 0, got {self.length_penalty}",
+            0 <= self.length_penalty <= 10,
+            f"sampler.length_penalty must be >= 0 and <= 10, got {self.length_penalty}",
         )
 
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:

@@ -23,6 +23,9 @@ from powerbench.types import (
 
 Name = TypeVar("Name")
 
+LARGEST = 1e6
+"""The largest alpha and temperature, and 1 over the smallest temperature: float32 can scale logits by them."""
+
 
 @dataclass(frozen=True)
 class Sampler(ABC):
@@ -166,12 +169,18 @@ def require_top_k(top_k: int | None) -> None:
 
 def require_alpha(alpha: float) -> None:
     require(alpha > 0, f"sampler.alpha must be > 0 (the paper: 4.0), got {alpha}")
+    require(alpha <= LARGEST, f"sampler.alpha must be <= {LARGEST:g}, got {alpha}")
 
 
 def require_own_temperature(tau: float | None) -> None:
     """For a sampler without an alpha that a temperature could follow from."""
     require(tau is not None and tau > 0, f"sampler.temperature must be > 0, got {tau}")
+    require_temperature("temperature", tau)
 
 
 def require_temperature(name: str, tau: float | None) -> None:
     require(tau is None or tau > 0, f"sampler.{name} must be > 0 (or null for 1/alpha), got {tau}")
+    require(
+        tau is None or 1 / LARGEST <= tau <= LARGEST,
+        f"sampler.{name} must be from {1 / LARGEST:g} to {LARGEST:g}, got {tau}",
+    )

@@ -40,8 +40,8 @@ class EntropyCut(Blockwise):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.exponent > 0,
-            f"sampler.exponent must be > 0 (the paper: 4), got {self.exponent}",
+            0 < self.exponent < math.inf,
+            f"sampler.exponent must be > 0 and finite (the paper: 4), got {self.exponent}",
         )
         require(
             0 <= self.uniform <= 1,

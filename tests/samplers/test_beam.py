@@ -93,7 +93,7 @@ def test_the_outcome_has_the_entropy_and_the_end_of_its_positions() -> None:
     ("settings", "said"),
     [
         ({"width": 0}, "sampler.width must be an integer >= 1, got 0"),
-        ({"length_penalty": -1.0}, "sampler.length_penalty must be >= 0, got -1.0"),
+        ({"length_penalty": -1.0}, "sampler.length_penalty must be >= 0 and <= 10, got -1.0"),
         ({"max_tokens": 0}, "sampler.max_tokens must be an integer >= 1"),
     ],
 )
