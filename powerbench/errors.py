@@ -38,6 +38,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} {name!r}{hint}; known: {', '.join(names)}")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def one_line(error: BaseException) -> str:
     """What to tell the user of an error that they can fix, or that the system made."""
     if isinstance(error, OSError):

@@ -5,20 +5,19 @@ A GGUF is converted once to a folder of safetensors in the cache ($POWERBENCH_CA
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import shutil
 import sys
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 
 from powerbench.cache import cache_folder
-from powerbench.errors import UserError, require
+from powerbench.errors import UserError, first_line, require
+from powerbench.models.files import digest
 
 
 def find(id: str, model: str) -> Path:
@@ -42,17 +41,22 @@ def find(id: str, model: str) -> Path:
 
 def converted(gguf: Path) -> Path:
     """The folder of safetensors made from a GGUF file, converted on first use."""
-    folder = cache_folder() / f"{gguf.stem}-{sha256(gguf)[:12]}"
+    folder = cache_folder() / f"{gguf.stem}-{digest([gguf])[:12]}"
     if folder.exists():
         return folder
     logging.disable_progress_bar()
     where = {"gguf_file": gguf.name}
     print(f"converting {gguf.name} to {folder}, once", file=sys.stderr)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
-        lm = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
-        )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+            lm = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
+            )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    except Exception as error:  # of its reader, at whatever byte the file ends or is not as it expects
+        raise UserError(
+            f"{gguf} cannot be read: {first_line(error)}; if its download broke off, download it again"
+        ) from error
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -68,9 +72,3 @@ def converted(gguf: Path) -> Path:
     except OSError:  # another process was first
         shutil.rmtree(unfinished)
     return folder
-
-
-@lru_cache(maxsize=8)
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@ Nothing is read silently from a generation config: the stop
 tokens that a run uses are in its manifest.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,10 +21,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from powerbench.errors import UserError, require
+from powerbench.errors import UserError, first_line, require
 from powerbench.models.base import Availability
+from powerbench.models.files import digest, model_files, name_of, require_name, require_whole
 from powerbench.models.flops import Size
-from powerbench.models.gguf import converted, find, sha256
+from powerbench.models.gguf import converted, find
 from powerbench.models.token_logprobs import Scorer, score_texts
 from powerbench.types import KINDS, Prompt, Tokens
 
@@ -75,7 +75,7 @@ class HFTokenizer:
 class HubModel:
     """A causal LM and its tokenizer.
 
-    name: names the run folder; None takes the last part of the id.
+    name: names the run folder; None takes the last part of the id, without a weight file's ending.
     id: hub id, folder, path of a `.gguf` file, or `package:<import name>/<file>.gguf`.
     revision: branch, tag or commit on the hub; the commit it resolves to is recorded.
     kind: how benchmarks address it: `base`, `rl` or `instruct` (see the tasks' prompt styles).
@@ -97,7 +97,12 @@ class HubModel:
             require(
                 value in known, f"model.{field} must be one of {', '.join(known)}, got {value!r}"
             )
-        object.__setattr__(self, "name", self.name or Path(self.id).stem)
+        require(
+            isinstance(self.id, str) and bool(self.id.strip()),
+            f"model.id must be a hub id, a folder or a GGUF file, got {self.id!r}",
+        )
+        name = name_of(self.id) if self.name in (None, "") else str(self.name)
+        object.__setattr__(self, "name", require_name(name))
         if self.stop_tokens is not None:
             object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
 
@@ -114,19 +119,16 @@ class HubModel:
         return HFTokenizer(tokenizer, self._stop_tokens(tokenizer), str(self.name))
 
     def identity(self) -> Mapping[str, Any]:
-        """Source and dtype; commit (hub), sha256 (GGUF), or digest of names and sizes (folder)."""
-        identity = {"id": self.id, "dtype": self.dtype}
-        if self.gguf is not None:
-            return identity | {"sha256": sha256(self.gguf)}
-        if Path(self.id).is_dir():
-            files = sorted(f for f in Path(self.id).iterdir() if f.is_file())
-            sizes = " ".join(f"{f.name}:{f.stat().st_size}" for f in files)
-            return identity | {"files": hashlib.sha256(sizes.encode()).hexdigest()}
-        return identity | {"revision": getattr(self._config, "_commit_hash", None) or self.revision}
+        """dtype, with id and commit of a model on the hub, or sha256 of what is in a local one's files,
+        wherever they lie. Raises UserError for a file that is not whole."""
+        if (sha256 := self._sha256()) is not None:
+            return {"dtype": self.dtype, "sha256": sha256}
+        revision = getattr(self._config, "_commit_hash", None) or self.revision
+        return {"id": self.id, "dtype": self.dtype, "revision": revision}
 
     def size(self) -> Size:
         """Counted on the architecture alone: no weights are read."""
-        return _size(self)
+        return _size(self, self._sha256())
 
     def driven_by(self, engine: str) -> bool:
         return engine != "toy"
@@ -134,7 +136,7 @@ class HubModel:
     def available(self) -> Availability:
         if self.gguf is not None:
             return Availability(True, f"bundled: {self.gguf.name}")
-        if Path(self.id).is_dir():
+        if self._folder is not None:
             return Availability(True, f"in the folder {self.id}")
         if _is_cached(self):
             return Availability(True, "in the hub's cache")
@@ -163,12 +165,12 @@ class HubModel:
             f"engine.device={device} is not on this machine; auto, cpu, or cuda where there is one",
         )
         dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        return _load(self, dtype, device, attention)
+        return _load(self, self._sha256(), dtype, device, attention)
 
     @cached_property
     def gguf(self) -> Path | None:
         """The GGUF file that the id names, if it names one. Raises UserError if it is missing."""
-        if not self.id.endswith(".gguf"):
+        if not self.id.lower().endswith(".gguf") or self._folder is not None:
             return None
         return find(self.id, str(self.name))
 
@@ -178,8 +180,30 @@ class HubModel:
 
     @cached_property
     def location(self) -> str:
-        """The hub id or folder to load from; converts a GGUF on first use."""
-        return self.id if self.gguf is None else str(converted(self.gguf))
+        """The hub id or folder to load from; converts a GGUF on first use. Raises UserError for a local
+        file that is not whole."""
+        require_whole(self._files())
+        if self.gguf is not None:
+            return str(converted(self.gguf))
+        return self.id if self._folder is None else str(self._folder)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The local folder that the id names, if it names one."""
+        path = Path(self.id).expanduser()
+        return path if path.is_dir() else None
+
+    def _files(self) -> list[Path]:
+        """What is read of a local model; nothing of one on the hub."""
+        if self.gguf is not None:
+            return [self.gguf]
+        return [] if self._folder is None else model_files(self._folder)
+
+    def _sha256(self) -> str | None:
+        """Of a local model's files, as they are now; None for one on the hub."""
+        files = self._files()
+        require_whole(files)
+        return digest(files) if files else None
 
     def _from_pretrained(self, loader: Any, **options: Any) -> Any:
         revision = self.revision if self.gguf is None else None
@@ -187,10 +211,9 @@ class HubModel:
             return loader.from_pretrained(self.location, revision=revision, **options)
         except UserError:
             raise
-        except (OSError, ValueError, KeyError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        except Exception as error:  # files of others, read by libraries that raise whatever comes
             raise UserError(
-                f"model.id={self.id!r} cannot be loaded: {reason} "
+                f"model.id={self.id!r} cannot be loaded: {first_line(error)} "
                 f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"
             ) from error
 
@@ -226,7 +249,7 @@ def _is_cached(model: HubModel) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _size(model: HubModel) -> Size:
+def _size(model: HubModel, sha256: str | None) -> Size:
     config = model._config
     try:
         with torch.device("meta"):
@@ -242,8 +265,10 @@ def _size(model: HubModel) -> Size:
 
 
 @lru_cache(maxsize=1)
-def _load(model: HubModel, dtype: Any, device: str, attention: str) -> PreTrainedModel:
-    """One model stays loaded: the runs of a sweep in one process share it."""
+def _load(
+    model: HubModel, sha256: str | None, dtype: Any, device: str, attention: str
+) -> PreTrainedModel:
+    """One model stays loaded: the runs of a sweep in one process share it, while its files stay the same."""
     logging.disable_progress_bar()
     lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
     return lm.to(device).eval()

@@ -11,6 +11,7 @@ import torch
 from powerbench.errors import require_integer
 from powerbench.models.base import Availability
 from powerbench.models.token_logprobs import Scorer, Text, TokenLogprobs, gathered
+from powerbench.models.files import require_name
 from powerbench.types import Prompt, Tokens
 
 EOS = 0
@@ -53,6 +54,7 @@ class TabularModel:
 
     def __post_init__(self) -> None:
         require_integer("model.vocabulary", self.vocabulary, 2)
+        require_name(str(self.name))
 
     def tokenizer(self) -> ToyTokenizer:
         return ToyTokenizer(self.vocabulary)

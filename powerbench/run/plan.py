@@ -97,6 +97,7 @@ class Plan:
         size = self.model.size()
         return provenance(self.config.command) | {
             "model": {
+                "id": self.settings["model"].get("id"),
                 **self.model.identity(),
                 "stop_tokens": list(self.stop_tokens),
                 "size": None if size is None else size._asdict(),
