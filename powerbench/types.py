@@ -10,6 +10,9 @@ Key = tuple[str | int, ...]
 
 Tokens = tuple[int, ...]
 
+LOG_ZERO = -1e4
+"""Stands for log 0 in nats: exp of it is 0, and 0 times it is no NaN."""
+
 KINDS = ("base", "rl", "instruct")
 """How benchmarks address a model: raw text, a base model trained with RL, or by instructions."""
 

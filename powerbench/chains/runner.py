@@ -1,5 +1,6 @@
 """The only loop: chains make requests, the engine answers them, outcomes are yielded as chains finish."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -7,8 +8,9 @@ from typing import NamedTuple
 
 from powerbench.chains.chain import ChainFactory, RunningChain
 from powerbench.engines.base import Engine
+from powerbench.errors import require
 from powerbench.rng import Stream
-from powerbench.types import Checkpoint, Cost, Outcome, Progress, SampleKey, Span, Tokens
+from powerbench.types import Checkpoint, Cost, Draw, Outcome, Progress, SampleKey, Span, Tokens
 
 
 class ChainSpec(NamedTuple):
@@ -103,6 +105,7 @@ def run_chains(
             for each, key, draw in sorted(
                 finished, key=lambda f: live[f.chain].chain.waits_for(f.key)
             ):
+                _require_numbers(live[each].key, draw)
                 progress.decoded += len(draw.tokens)
                 settle(each, live[each].chain.receive(key, draw))
             yield from tuple(events) or (None,)
@@ -111,6 +114,15 @@ def run_chains(
     finally:
         for running in live.values():
             running.chain.withdraw()
+
+
+def _require_numbers(key: SampleKey, draw: Draw) -> None:
+    """Raise UserError where the model's logits were no numbers."""
+    require(
+        not math.isnan(sum(draw.logp) + sum(draw.entropy)),
+        f"the model's logits are not numbers (NaN or infinite) for problem {key.problem!r}: set "
+        f"model.dtype=float32, or see that its weights are whole",
+    )
 
 
 def run_one(factory: ChainFactory, prompt: Tokens, stream: Stream, engine: Engine) -> Outcome:

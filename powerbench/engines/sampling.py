@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from powerbench.types import LOG_ZERO
+
 BLOCK = 256
 """The inverse CDF is searched first over blocks of this many tokens, then within one."""
 
@@ -18,7 +20,11 @@ LOG2_E = math.log2(math.e)
 
 
 class Drawn(NamedTuple):
-    """One token per row, and its statistics: [R] each. Beside them the likeliest tokens: [R, K] each."""
+    """One token per row, and its statistics: [R] each. Beside them the likeliest tokens: [R, K] each.
+
+    Of logits that hold NaN or +inf, log p and entropy are NaN, and the token is any: no index is out of
+    bounds, which a device could not tell without a stop.
+    """
 
     token: torch.Tensor
     logp: torch.Tensor
@@ -135,15 +141,15 @@ def _invert(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor
     before = torch.where(block > 0, upto.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0], 0.0)
     within = table[torch.arange(rows, device=weights.device), block].double()
     index = _first_above(within.cumsum(1), target - before)
-    return block * BLOCK + index, total
+    return (block * BLOCK + index).clamp_(max=vocabulary - 1), total
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Index of the first entry above the target: [R, n], [R] -> [R].
 
     Rounding can leave the target at or above the last entry: then the first that reaches the last,
-    so that a token without weight is never drawn.
+    so that a token without weight is never drawn. Among NaN, any index.
     """
     index = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
     reaches_end = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
-    return torch.minimum(index, reaches_end)
+    return torch.minimum(index, reaches_end).clamp_(max=cumulative.shape[1] - 1)

@@ -99,11 +99,11 @@ class ToyEngine:
         request.tokens.append(token)
         request.logp.append(float(np.log(p[token])))
         request.logq.append(float(np.log(q[token])))
-        request.entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
+        request.entropy.append(float(-(p[p != 0] * np.log(p[p != 0])).sum()))
         if extend.top_logprobs:
             request.top.append(top_logprobs(p, extend.top_logprobs))
         request.weight += extend.alpha * request.logp[-1] - request.logq[-1]
-        if extend.floor > request.weight:
+        if not request.weight >= extend.floor:  # NaN, too, ends here
             return FinishReason.FLOOR
         if token in extend.stop_tokens:
             return FinishReason.STOP

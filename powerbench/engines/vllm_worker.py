@@ -75,7 +75,7 @@ class _RequestState:
         self.weights[at + 1 :] = [self.weights[at] + self.order.alpha * logp - logq]
 
     def has_fallen(self) -> bool:
-        return bool(self.output) and self.weights[len(self.output)] < self.order.floor
+        return bool(self.output) and not self.weights[len(self.output)] >= self.order.floor
 
     def record(self) -> Record:
         drawn = self.drawn[: len(self.output)]
@@ -126,6 +126,8 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
         ranked = map(TopLogprobs, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
         for row, values, most_likely in zip(rows, table, ranked, strict=True):
             row.note(most_likely, *values)
+        # Where logits are no numbers, NaN would win vLLM's argmax; the draw says NaN all the same.
+        logits.masked_fill_(drawn.entropy.isnan()[:, None], 0.0)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))
 
     def _state(

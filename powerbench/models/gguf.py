@@ -53,7 +53,9 @@ def converted(gguf: Path) -> Path:
                 gguf.parent, quantization_config=GgufConfig(dequantize=True, **where), **where
             )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
-    except Exception as error:  # of its reader, at whatever byte the file ends or is not as it expects
+    except (
+        Exception
+    ) as error:  # of its reader, at whatever byte the file ends or is not as it expects
         raise UserError(
             f"{gguf} cannot be read: {first_line(error)}; if its download broke off, download it again"
         ) from error

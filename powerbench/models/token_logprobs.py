@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from powerbench.types import Tokens
+from powerbench.types import LOG_ZERO, Tokens
 
 CHUNK = 256
 """Positions whose logits are held at once: a vocabulary of 150,000 makes 0.15 GiB of them."""
@@ -60,6 +60,7 @@ def score_texts(lm: PreTrainedModel, texts: Sequence[Text]) -> list[TokenLogprob
 
 def gathered(logp: torch.Tensor, tokens: torch.Tensor) -> TokenLogprobs:
     """logp: [positions, vocabulary]; tokens: [positions]."""
+    logp = logp.clamp(min=LOG_ZERO)  # as in sampling
     entropy = -(logp.exp() * logp).sum(-1)
     return TokenLogprobs(
         tuple(logp.gather(-1, tokens[:, None])[:, 0].tolist()), tuple(entropy.tolist())

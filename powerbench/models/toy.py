@@ -10,8 +10,8 @@ import torch
 
 from powerbench.errors import require_integer
 from powerbench.models.base import Availability
-from powerbench.models.token_logprobs import Scorer, Text, TokenLogprobs, gathered
 from powerbench.models.files import require_name
+from powerbench.models.token_logprobs import Scorer, Text, TokenLogprobs, gathered
 from powerbench.types import Prompt, Tokens
 
 EOS = 0

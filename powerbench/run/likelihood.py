@@ -6,11 +6,12 @@ otherwise its text is tokenised again, without a stop token. The results are in 
 likelihoods/<model>.jsonl, one line a response.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from powerbench.errors import require
 from powerbench.models.base import Model, Tokenizer
-from powerbench.models.token_logprobs import Text
+from powerbench.models.token_logprobs import Text, TokenLogprobs
 from powerbench.store import Run
 from powerbench.store.writing import likelihood_writer
 from powerbench.types import Likelihood, Problem, Sample, SampleKey
@@ -39,9 +40,18 @@ def rescore(run: Run, model: Model, batch: int, device: str) -> int:
         scorer = model.scorer(device)
         for some in _batches(todo, texts, batch):
             for sample, scored in zip(some, scorer([texts[s.key] for s in some]), strict=True):
+                _require_numbers(sample.key, scored, model.name)
                 retokenised = texts[sample.key].response != sample.tokens
                 write(Likelihood(*sample.key, retokenised, *scored))
         return len(todo)
+
+
+def _require_numbers(key: SampleKey, scored: TokenLogprobs, model: str) -> None:
+    require(
+        all(map(math.isfinite, (*scored.logp, *scored.entropy))),
+        f"{model} gives problem {key.problem!r}, replicate {key.replicate}, likelihoods that are not "
+        f"finite: set model.dtype=float32, or see that its weights are whole",
+    )
 
 
 def _text(sample: Sample, problem: Problem, tokenizer: Tokenizer) -> Text:

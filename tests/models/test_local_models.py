@@ -10,16 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from local_model import save
 
 from powerbench.errors import UserError
 from powerbench.models import HubModel, TabularModel
 from powerbench.models import files as model_files
-
-WORDS = ["<s>", "a", "b", "c"]
 
 
 def model(path: Path | str, name: str | None = None) -> HubModel:
@@ -38,23 +33,6 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "Tiny2.5-Math-7B"
     save(path, seed=0)
     return path
-
-
-def save(path: Path, seed: int, **options: object) -> None:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    LlamaForCausalLM(config).save_pretrained(path, **options)
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<s>"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<s>")
-    tokenizer.save_pretrained(path)
 
 
 # -- names ----------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class Slots:
                 buffer[rows, index, :count] = column
         gain = self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
         weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
-        fell = active & (weight < self.floor[rows])
+        fell = active & ~(weight >= self.floor[rows])  # NaN, too, ends here
         stopped = active & (drawn.token[:, None] == self.stop_tokens[rows]).any(1)
         after = torch.where(active, position + 1, position)
         self.weight[rows] = weight
