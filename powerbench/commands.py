@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from powerbench.config import GROUPS, LAUNCHER, compose, conf_dir, expand, options
+from powerbench.config import GROUPS, LAUNCHER, compose, conf_dir, expand, options, readable
 from powerbench.console import EXIT_BAD_INPUT, EXIT_SOME_FAILED, console
 from powerbench.errors import UserError, require, require_integer, unknown
 from powerbench.store import shard
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     for flag in flags:
         if flag not in MULTIRUN:
             raise unknown("option", flag, [*MULTIRUN, "--help"])
-    overrides = [shard.expand(a) for a in arguments if a not in flags]
+    overrides = readable([shard.expand(a) for a in arguments if a not in flags])
     runs, swept = expand(overrides, multirun=bool(flags))
     if not swept:
         execute(prepare(compose(runs[0])))

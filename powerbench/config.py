@@ -1,8 +1,10 @@
 """Configuration: finds conf/, composes it with Hydra, and turns every mistake into one clear line."""
 
+import math
+import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +39,9 @@ warnings.filterwarnings(
 )
 NAMED_BY_CHOICE = ("sampler", "engine", "verifier")
 """Groups whose objects have no name of their own: the yaml's name is theirs."""
+
+KEY = re.compile(r"(?:\+{1,2}|~)?[A-Za-z_][\w./@:-]*", re.ASCII)
+"""The name of a setting, with what Hydra puts before it to add or remove one."""
 
 FILLED_LATER = ("verifier.ask",)
 """Settings without a value in their yaml, which the program supplies."""
@@ -117,6 +122,7 @@ def options(group: str) -> dict[str, str]:
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """Compose the configuration of one run. Raises UserError, naming the wrong value and the known ones."""
+    overrides = readable(overrides)
     for override in _parsed(overrides):
         _check_choice(override)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -124,7 +130,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
             values = hydra_compose("config", list(overrides), return_hydra_config=True)
             hydra = values.hydra
             config = RunConfig(values, dict(hydra.runtime.choices), tuple(hydra.overrides.task))
-            config.settings()  # resolves every interpolation
+            _require_finite(config.settings())  # which resolves every interpolation
             missing = [k for k in OmegaConf.missing_keys(values) if k not in FILLED_LATER]
         except HydraException as error:
             raise _unknown_key(overrides, error) from error
@@ -150,13 +156,18 @@ def expand(overrides: Sequence[str], multirun: bool) -> Expansion:
 
     Raises UserError for a sweep (`sampler=base,power`) without `-m`.
     """
+    overrides = readable(overrides)
     swept = [o for o in _parsed(overrides) if o.is_sweep_override()]
     fixed = [o.input_line for o in _parsed(overrides) if not o.is_sweep_override()]
     first = [f"{o.key_or_group}={next(o.sweep_string_iterator())}" for o in swept]
     hydra = compose([*fixed, *first]).values.hydra
     if not multirun and str(hydra.mode) != "RunMode.MULTIRUN":
         if swept:
-            raise UserError(f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...)")
+            key, _, value = swept[0].input_line.partition("=")
+            raise UserError(
+                f"{swept[0].input_line} is a sweep: add -m (powerbench run -m ...), or, if the comma is "
+                f"part of one value, quote it: {_in_shell(key, value)}"
+            )
         return Expansion([fixed], swept=False)
     own = {o.key_or_group for o in _parsed(overrides)}
     params = [f"{k}={v}" for k, v in (hydra.sweeper.params or {}).items() if k not in own]
@@ -164,10 +175,59 @@ def expand(overrides: Sequence[str], multirun: bool) -> Expansion:
     return Expansion([list(run) for batch in batches for run in batch], swept=True)
 
 
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever characters it has."""
-    escaped = str(path).replace("'", "\\'")
+def quoted(text: str | Path) -> str:
+    """A text as a value of Hydra's grammar, whatever characters it has."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + (m[2] and "\\'"), str(text))
     return f"'{escaped}'"
+
+
+def readable(overrides: Sequence[str]) -> list[str]:
+    """Settings as Hydra's grammar reads them: a value that it refuses is quoted, if it can only be text.
+
+    So are paths with `=`, parentheses, `~`, `$`, or letters that are not ASCII. Raises UserError that says
+    how to quote where a value may be meant as a list, a dictionary, an interpolation or a sweep.
+    """
+    return [_readable(override) for override in overrides]
+
+
+def _readable(override: str) -> str:
+    key, equals, value = (part.strip() for part in override.partition("="))
+    if not KEY.fullmatch(key) or not (equals or key.startswith("~")):
+        raise UserError(
+            f"cannot read the setting {override!r}: write name=value, as in limit=5 or sampler.alpha=2"
+        )
+    reason = ""
+    for text in (override, f"{key}={value}"):
+        try:
+            OverridesParser.create().parse_override(text)
+            return text
+        except HydraException as error:
+            reason = reason or _first_line(error)
+    if value.startswith(tuple("[{'\"")) or "," in value or "${" in value:
+        raise UserError(
+            f"cannot read the setting {override!r} ({reason}); if its value is plain text, quote it: "
+            f"{_in_shell(key, value)}"
+        )
+    return f"{key}={quoted(value)}"
+
+
+def _in_shell(key: str, value: str) -> str:
+    """A setting whose value is text, as one types it: quotes for Hydra inside those for the shell."""
+    text = f"{key}={quoted(value)}"
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _require_finite(settings: Any, name: str = "") -> None:
+    """Raise UserError for a number that is infinite or none: no setting has a use for one."""
+    if isinstance(settings, float) and not math.isfinite(settings):
+        raise UserError(f"{name} must be a finite number, got {settings}")
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(settings, dict):
+        items = settings.items()
+    elif isinstance(settings, list):
+        items = enumerate(settings)
+    for key, value in items:
+        _require_finite(value, f"{name}.{key}" if name else str(key))
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -10,9 +10,6 @@ from powerbench.types import LOG_ZERO
 BLOCK = 256
 """The inverse CDF is searched first over blocks of this many tokens, then within one."""
 
-LOG_ZERO = -1e4
-"""Stands for log 0: exp of it is 0, and 0 times it is no NaN."""
-
 ROWS_AT_ONCE = 8
 """On the CPU, rows are taken in groups that stay in the processor's cache."""
 

@@ -21,7 +21,7 @@ from powerbench.store import Run
 from powerbench.store.records import retry_while_full
 from powerbench.store.writing import sample_writer, write_metrics
 from powerbench.types import Progress, SampleKey
-from powerbench.verifiers.common import CannotScore, Verifier
+from powerbench.verifiers.common import CannotScore, Verifier, require_judges
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ def rescore(
     for run in runs:
         try:
             stopped: UserError | OSError | None
-            with Scoring(run, shared or _verifier_of(run, named)) as scoring:
+            judge = shared or _verifier_of(run, named)
+            require_judges(judge, run.problems().values())
+            with Scoring(run, judge) as scoring:
                 scoring.submit(*map(ToScore.of, run.stream()))
                 stopped = _await(scoring)
             _conclude(run)

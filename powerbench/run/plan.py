@@ -26,7 +26,7 @@ from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
 from powerbench.tasks.common import Task
 from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
-from powerbench.verifiers.common import Answering, Verifier
+from powerbench.verifiers.common import Answering, Verifier, require_judges
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Plan:
     def run(self) -> Run:
         """The run's folder, <runs>/<task>/<model>/<sampler>-<hash of the identity>."""
         name = f"{self.config.choices['sampler']}-{digest_of(self.identity)[:8]}"
-        return Run(Path(self.config.values.runs) / self.task.name / self.model.name / name)
+        return Run(
+            Path(self.config.values.runs).expanduser() / self.task.name / self.model.name / name
+        )
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
@@ -188,6 +190,11 @@ def prepare(config: RunConfig) -> Plan:
     Raises UserError for what cannot work.
     """
     _check_numbers(config)
+    runs = config.values.runs
+    require(
+        isinstance(runs, str) and bool(runs),
+        f"runs must be a folder's path, got {runs!r}; quote a number: runs=\"'2024'\"",
+    )
     shard = _part_of_job(Shard.parse(config.values.shard))
     sampler: Sampler = config.build("sampler")
     model: Model = config.build("model")
@@ -216,6 +223,7 @@ def prepare(config: RunConfig) -> Plan:
         checkpoints=bool(config.values.checkpoints),
         lease_timeout=float(config.values.lease_timeout),
     )
+    require_judges(plan.verifier, problems)
     _check_votes(plan)
     _check_prompts(plan)
     reserve(plan.run)

@@ -27,6 +27,10 @@ class ChoiceVerifier:
     """
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        return ("options",)
+
+    @property
     def name(self) -> str:
         return "choice"
 

@@ -1,6 +1,7 @@
 """What verifiers share: the protocol, and what they ask of a problem."""
 
 import os
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from powerbench.errors import UserError, require
@@ -35,6 +36,11 @@ class Verifier(Protocol):
         """The largest number of calls of `score`, each in a thread, that may run at once."""
         ...
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of a problem's meta that it reads: by them the tasks that it judges are known."""
+        ...
+
     def score(self, problem: Problem, text: str) -> Score:
         """The score of a response; with neither `correct` nor `preference` if it cannot decide.
 
@@ -64,6 +70,13 @@ class Answering(Protocol):
         in a few hundredths of a second at most, whatever the response is; never raises.
         """
         ...
+
+
+def require_judges(verifier: Verifier, problems: Iterable[Problem]) -> None:
+    """Raise UserError for a problem that is not of the kind that this verifier judges."""
+    for problem in problems:
+        for field in verifier.needs:
+            meta_field(problem, field, verifier.name)
 
 
 def meta_field(problem: Problem, field: str, verifier: str) -> str:

@@ -53,13 +53,15 @@ class CodeVerifier:
             )
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        return ("prompt", "entry_point", "test")
+
+    @property
     def name(self) -> str:
         return "code" if self.mode == "default" else f"code_{self.mode}"
 
     def score(self, problem: Problem, text: str) -> Score:
-        prompt, entry_point, test = (
-            meta_field(problem, field, self.name) for field in ("prompt", "entry_point", "test")
-        )
+        prompt, entry_point, test = (meta_field(problem, field, self.name) for field in self.needs)
         source = EXTRACTIONS[self.mode](prompt, entry_point, text)
         if source is None:
             tried = f"def {entry_point}" in text

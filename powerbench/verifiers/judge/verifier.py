@@ -76,6 +76,10 @@ class EndpointJudge(EndpointSettings):
         object.__setattr__(self, "_endpoint", Endpoint(self))
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        return ("instruction",)
+
+    @property
     def name(self) -> str:
         """`judge` for AlpacaEval's own; another for each other model: scores of two judges do not mix."""
         if self.model == JUDGE and self.base_url is None:
@@ -153,6 +157,10 @@ class StandInJudge:
 
     ask: Callable[[str, Sequence[str]], Sequence[float]]
     label: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("instruction",)
 
     @property
     def name(self) -> str:

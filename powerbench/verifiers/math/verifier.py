@@ -55,6 +55,10 @@ class MathVerifier:
         object.__setattr__(self, "_pool", pool)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        return ("subject",)
+
+    @property
     def name(self) -> str:
         return "math" if self.mode == "default" else f"math_{self.mode}"
 
