@@ -87,7 +87,7 @@ def check_saved_states(sampler: Sampler) -> None:
             raise AssertionError(
                 f"{_name(sampler)}: a saved state must be plain data (JSON): {error}"
             ) from error
-        checkpoint = Checkpoint(state, each.checkpoint.decoded, 0, 0, ())
+        checkpoint = replace(each.checkpoint, state=state)
         again = _results(sampler, 7, checkpoints={each.key: checkpoint})[each.key]
         assert again == whole[each.key], (
             f"{_name(sampler)}: chain {each.key.problem}, started again from a saved state, returns {again} "
