@@ -25,7 +25,6 @@ class _Record(msgspec.Struct, gc=False):
     logp: float
     entropy: float
     finish_reason: FinishReason
-    prompt_tokens: int
     cost: Cost
     steps: tuple[PlainStep, ...] = ()
 
