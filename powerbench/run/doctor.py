@@ -14,6 +14,7 @@ from powerbench.cache import cache_folder
 from powerbench.config import compose, conf_dir, options
 from powerbench.errors import UserError
 from powerbench.models.base import Model
+from powerbench.models.device import cuda_is_usable, obstacle
 from powerbench.store.provenance import hardware, packages
 from powerbench.verifiers import sandbox
 
@@ -54,13 +55,14 @@ def diagnose() -> Iterator[Check]:
     """Device, memory, packages, hub access, bundled assets and models."""
     machine = hardware()
     cuda = machine["accelerators"]
+    why = obstacle()
     device = (
         ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
     )
-    yield Check("device", True, device)
+    yield Check("device", why is None, f"{device}; {why}" if why else device)
     free = psutil.virtual_memory().available
     yield Check("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
-    for i, name in enumerate(cuda):
+    for i, name in enumerate(cuda if cuda_is_usable() else []):
         left, whole = torch.cuda.mem_get_info(i)
         what = f"{left / 2**30:.1f} GiB free of {whole / 2**30:.1f}, {name}"
         yield Check(f"memory of GPU {i}", left > 2**31, what)

@@ -71,11 +71,10 @@ def packages() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory (GiB) and accelerators."""
+    """Processor, cores, memory (GiB) and accelerators; and why those that are there cannot be used."""
     import psutil
-    import torch
 
-    devices = range(torch.cuda.device_count())
+    names, unusable = accelerators()
     return {
         "platform": platform.platform(),
         "processor": _processor(),
@@ -83,8 +82,21 @@ def hardware() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "accelerators": [torch.cuda.get_device_name(i) for i in devices],
+        "accelerators": names,
+        **({"accelerators_unusable": unusable} if unusable else {}),
     }
+
+
+def accelerators() -> tuple[list[str], str]:
+    """The names of the GPUs that torch can use, and why it cannot use those that are there: empty if it can."""
+    import torch
+
+    if torch.backends.mps.is_available():
+        return [f"{platform.processor()} GPU (mps)"], ""
+    try:
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())], ""
+    except RuntimeError as error:  # the driver is counted, but too old for this torch
+        return [], " ".join(str(error).split())
 
 
 def _processor() -> str:

@@ -25,16 +25,17 @@ from powerbench.engines.hf.scheduler import Scheduler
 from powerbench.engines.hf.slots import Slots
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
+from powerbench.models.device import use
 from powerbench.types import Draw, Extend, Key, Tokens
 
-STEPS_PER_SYNC = {"cpu": 1, "cuda": 8}
+STEPS_PER_SYNC = {"cpu": 1, "mps": 1, "cuda": 8}
 """Tokens decoded between two synchronisations: one is free on the CPU, and stops the device on CUDA."""
 
 
 class HFEngine:
     """Runs up to `max_num_seqs` requests at once.
 
-    model: loaded here, onto `device` ("auto": CUDA if there is one).
+    model: loaded here, onto `device` (see `models.device.choose`).
     max_prompt, max_tokens: the longest prompt and response to expect, in tokens; the cache is sized
         for them, and grows for longer prompts.
     max_num_seqs: lowered, with a word on stderr, to what fits the memory that is free.
@@ -63,6 +64,7 @@ class HFEngine:
         self.lm = model.load(device, ATTENTION)
         first = next(self.lm.parameters())
         self.device = first.device
+        use(self.device)
         config = self.lm.config.get_text_config()
         require(
             attends_only(self.lm),
