@@ -1,0 +1,285 @@
+"""`powerbench estimate`: how many chains a GPU holds, and what jobs would decode and take. Fetches nothing.
+
+The tokens of a chain follow from its sampler's settings and the length of its response; nobody knows the
+lengths before, so every response is taken to be as long as the paper's mean. What early rejection spares is
+left out, so that samplers with it decode less than is said. Verifiers, and loading the model, are left out too.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+
+from powerbench.bench.roofline import (
+    GPU,
+    GPUS,
+    PHI,
+    QWEN,
+    QWEN_MATH,
+    Shape,
+    sequences,
+    step_seconds,
+)
+from powerbench.config import Job, compose, expand, options
+from powerbench.engines.hf.kv_cache import row_bytes
+from powerbench.errors import require, unknown
+from powerbench.report.tables.table import Cell, Column, Table
+
+RESPONSE = 679
+"""Tokens of a mean response: the paper's, of power sampling on MATH500 (its section 5.3)."""
+
+MOST = 256
+"""Sequences at once, at most, where `engine.max_num_seqs` is null."""
+
+NOTE = (
+    f"Estimates from a roofline and counted overheads, not measured; every response {RESPONSE} tokens long, "
+    "but for the longest chain, whose response never ends; without what early rejection and speculation spare, "
+    "prompts, verifiers, and loading the model."
+)
+
+SHAPES: Mapping[str, Shape] = {
+    "Qwen/Qwen2.5-7B": QWEN,
+    "Qwen/Qwen2.5-Math-7B": QWEN_MATH,
+    "stellalisy/rethink_rlvr_reproduce-ground_truth-qwen2.5_math_7b-lr5e-7-kl0.00-step150": QWEN_MATH,
+    "microsoft/Phi-3.5-mini-instruct": PHI,
+}
+"""By the model's id."""
+
+
+class Prompts(NamedTuple):
+    """A task's problems: how many, and how long their prompts are, in tokens."""
+
+    problems: int
+    mean: float
+    longest: int
+
+
+PROMPTS: Mapping[str, Prompts] = {
+    "math500": Prompts(500, 150, 816),
+    "humaneval": Prompts(164, 140, 395),
+    "gpqa_diamond": Prompts(198, 250, 1024),
+    "alpaca_eval": Prompts(805, 50, 483),
+}
+"""Counted with Qwen2.5's tokenizer (the longest of MATH500 and AlpacaEval) and with SmolLM2's (HumanEval). The
+other means, and all of GPQA, which is gated, are guesses: its longest is what Qwen2.5-Math's context leaves."""
+
+
+class Work(NamedTuple):
+    """What one chain asks of an engine, for a response of some length."""
+
+    tokens: float
+    """Decoded in all."""
+    depth: float
+    """Decoded one after the other."""
+    together: int = 1
+    """Requests at once."""
+
+
+def _one(sampler: Any, length: float) -> Work:
+    return Work(length, length)
+
+
+def _moves(sampler: Any, length: float) -> Work:
+    """Algorithm 1: at each of N steps of block k, half of its k * B tokens again, from a uniform position.
+
+    length + N * T * (T + B) / (4 * B), T the response's length (the paper's N * T / (4 * B) for each token,
+    section 4.3, leaves out what is smaller by B / T).
+    """
+    block = sampler.max_tokens / sampler.blocks
+    again = sampler.steps * length * (length + block) / (4 * block)
+    return Work(length + again, length + again)
+
+
+def _times(count: str, together: str = "") -> Callable[[Any, float], Work]:
+    """So many independent responses, or moves, of which so many at once."""
+
+    def work(sampler: Any, length: float) -> Work:
+        one = _moves(sampler, length) if hasattr(sampler, "steps") else _one(sampler, length)
+        n, at_once = getattr(sampler, count), getattr(sampler, together or count)
+        return Work(n * one.tokens, one.depth * math.ceil(n / at_once), at_once)
+
+    return work
+
+
+def _scalable(sampler: Any, length: float) -> Work:
+    """L candidates a block, and M rollouts of H tokens after K of them."""
+    block = sampler.max_tokens / sampler.blocks
+    rollouts = sampler.kept * sampler.rollouts
+    each = sampler.candidates + rollouts * sampler.lookahead / block
+    depth = length * (1 + sampler.lookahead / block)
+    return Work(length * each, depth, max(sampler.candidates, rollouts))
+
+
+WORK: Mapping[str, Callable[[Any, float], Work]] = {
+    "base": _one,
+    "greedy": _one,
+    "low_temp": _one,
+    "power": _moves,
+    "power_official": _moves,
+    "max_swap": _moves,
+    "entropy_cut": _moves,
+    "multiple_try": _times("tries"),
+    "parallel_tempering": _times("replicas"),
+    "beam": _times("width"),
+    "best_of_n": _times("n"),
+    "self_consistency": _times("n"),
+    "deepconf": _times("n", "together"),
+    "deepconf_online": _times("n", "together"),
+    "scalable_power": _scalable,
+    "power_smc": _times("particles"),
+}
+"""What a chain of each sampler asks for. entropy_cut: as if its restarts were uniform; deepconf_online: as if
+no response were stopped."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one job is expected to be on one GPU."""
+
+    model: str
+    task: str
+    sampler: str
+    settings: str
+    """The sampler's settings, which tell apart jobs of the same name."""
+    fits: int
+    """Sequences of the longest prompt and response that the memory holds."""
+    at_once: int
+    """Sequences decoded at once: what fits, is allowed, and is there to be decoded."""
+    cache: float
+    """Bytes reserved for keys and values."""
+    tokens: float
+    """Decoded in all."""
+    rate: float
+    """Tokens a second while the batch is full."""
+    longest: float
+    """Seconds of a chain whose response never ends, alone at its end."""
+    replicates: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the job: decoding at that rate, but not before its longest chain is over."""
+        return max(self.tokens / self.rate, self.longest)
+
+
+def estimate(job: Job, gpu: GPU) -> Estimate:
+    """Raises UserError for a model, task or engine that nothing is known of, or that does not fit."""
+    config, name = job.config, job.choices["sampler"]
+    engine = job.choices["engine"]
+    require(engine == "hf", f"the estimate is for engine=hf, got engine={engine}")
+    for what, known, asked in (
+        ("model to estimate, by its id", SHAPES, config.model.id),
+        ("task to estimate", PROMPTS, config.task.name),
+        ("sampler to estimate", WORK, name),
+    ):
+        if asked not in known:
+            raise unknown(what, str(asked), known)
+    shape, prompts = SHAPES[config.model.id], PROMPTS[config.task.name]
+    sampler, model = job.build("sampler"), job.build("model")
+    dtype = torch.bfloat16 if model.dtype == "auto" else getattr(torch, model.dtype)
+    capacity = prompts.longest + sampler.max_tokens
+    fits = sequences(gpu, shape, capacity, dtype)
+    require(
+        fits > 0,
+        f"model {model.name} and one chain of {capacity} tokens do not fit {gpu.memory / 2**30:.0f} GiB",
+    )
+    length = min(RESPONSE, sampler.max_tokens)
+    work, longest = WORK[name](sampler, length), WORK[name](sampler, sampler.max_tokens)
+    chains = min(config.limit or prompts.problems, prompts.problems) * config.replicates
+    rows = min(fits, config.engine.max_num_seqs or MOST)
+    at_once = min(rows, chains * work.together)
+    context = prompts.mean + length / 2
+    last = step_seconds(gpu, shape, work.together, prompts.mean + sampler.max_tokens / 2, dtype)
+    return Estimate(
+        model=str(model.name),
+        task=config.task.name,
+        sampler=name,
+        settings=str(OmegaConf.to_container(config.sampler, resolve=True)),
+        fits=fits,
+        at_once=at_once,
+        cache=2 * rows * row_bytes(shape, capacity, dtype),
+        tokens=chains * work.tokens,
+        rate=at_once / step_seconds(gpu, shape, at_once, context, dtype),
+        longest=longest.depth * last,
+        replicates=config.replicates,
+    )
+
+
+def distinct(jobs: Iterable[Estimate]) -> list[Estimate]:
+    """Jobs that share a run folder once, the one with most replicates: what it has made serves the others."""
+    most: dict[tuple[str, ...], Estimate] = {}
+    for job in jobs:
+        same = job.model, job.task, job.settings
+        if same not in most or job.replicates > most[same].replicates:
+            most[same] = job
+    return list(most.values())
+
+
+class Asked(NamedTuple):
+    """A job of a command."""
+
+    experiment: str
+    variant: str
+    """What sets it apart from others of the same model, task and sampler."""
+    job: Job
+
+
+def jobs_of(settings: Sequence[str]) -> list[Asked]:
+    """The jobs of a command; without settings, those of every experiment's paper edition."""
+    if not settings:
+        names = [name for name in options("experiment") if "/paper" in name]
+        return [asked for name in names for asked in jobs_of([f"experiment={name}"])]
+    jobs = expand(settings, multirun=True).overrides
+    named = ("model=", "task=", "sampler=", "without=nothing")
+    common = {o for o in jobs[0] if all(o in job for job in jobs)}
+    found = []
+    for overrides in jobs:
+        own = [o for o in overrides if o not in common and not o.startswith(named)]
+        job = compose(overrides)
+        experiment = str(job.choices.get("experiment") or "")
+        found.append(Asked(experiment, " ".join(o.removeprefix("sampler.") for o in own), job))
+    return found
+
+
+COLUMNS = (
+    Column("experiment"),
+    Column("model"),
+    Column("task"),
+    Column("sampler"),
+    Column("at once", "sequences that are decoded at once"),
+    Column("fit", "sequences of the longest prompt and response that the memory holds"),
+    Column("KV cache (GiB)", "of the sequences that may be decoded at once", ".1f"),
+    Column("decoded (M)", "tokens", ".2f"),
+    Column("tokens/s", "of a full batch", ",.0f"),
+    Column("hours", "decoding at that rate, but not before the longest chain is over", ".2f"),
+)
+
+
+def table(gpu: str, settings: Sequence[str]) -> Table:
+    """A row for each job, and one for all of them, those that share a run folder once."""
+    if gpu not in GPUS:
+        raise unknown("GPU", gpu, GPUS)
+    asked = jobs_of(settings)
+    found = [estimate(each.job, GPUS[gpu]) for each in asked]
+    rows: list[Sequence[Cell]] = [
+        (
+            each.experiment,
+            job.model,
+            job.task,
+            f"{job.sampler} {each.variant}".strip(),
+            job.at_once,
+            job.fits,
+            job.cache / 2**30,
+            job.tokens / 1e6,
+            job.rate,
+            job.seconds / 3600,
+        )
+        for each, job in zip(asked, found, strict=True)
+    ]
+    once = distinct(found)
+    tokens, seconds = sum(job.tokens for job in once), sum(job.seconds for job in once)
+    together = f"{len(once)} runs, each once"
+    rows.append(("all", together, "", "", None, None, None, tokens / 1e6, None, seconds / 3600))
+    return Table("estimate", "Estimate", COLUMNS, rows, by=1, names=3, note=NOTE)
