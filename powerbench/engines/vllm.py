@@ -5,8 +5,9 @@ a logits processor of ours (`vllm_worker`) inverts the CDF of q at the request's
 engine, and vLLM takes the token that it is left with. So samples are those of engine=hf up to rounding,
 and log p, log q and entropy are exact: float32, over the whole vocabulary.
 
-One call of `step` is one step of vLLM's engine, which runs in this process; requests join and leave at
-any step. A request that falls below its floor is found by asking the worker after the step, and aborted:
+One call of `step` is one step of vLLM's engine, which runs in this process, the model in a worker process;
+requests join and leave at any step. A request that falls below its floor is found by asking the worker after
+the step, and aborted:
 no token is decoded for nothing, as it would be if the processor had to force a stop token. vLLM's prefix
 cache holds what a chain goes on from, in whole blocks (16 tokens on CUDA, 32 on the CPU here): a request
 that departs inside a block computes it again. The cache is vLLM's to evict: what a finished request
@@ -29,7 +30,8 @@ max_prompt + max_tokens passes its original length; engine=hf decides it chain b
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -78,8 +80,9 @@ class VLLMEngine:
     """Runs up to `max_num_seqs` requests at once.
 
     model: loaded here, onto as many GPUs as `tensor_parallel_size` says.
-    max_prompt, max_tokens: the longest prompt and response, in tokens; longer ones are refused, unless
-        `options` sets a larger `max_model_len`.
+    max_prompt, max_tokens: the longest prompt and response, in tokens, together rounded up to a power of
+        two, so that the tasks of a sweep share an engine; longer ones are refused, unless `options` sets a
+        larger `max_model_len`.
     gpu_memory_utilization: the share of each GPU's memory that vLLM takes.
     enforce_eager: do without compilation and CUDA graphs.
     options: further arguments of vLLM's EngineArgs, by name.
@@ -115,9 +118,10 @@ class VLLMEngine:
             "dtype": _dtype(model),
             "skip_tokenizer_init": True,  # token ids in and out
             "generation_config": "vllm",  # nothing is read from the checkpoint's
-            "max_model_len": max_prompt + max_tokens,
+            "max_model_len": _max_model_len(model, max_prompt + max_tokens),
             "max_num_seqs": max_num_seqs,
             "tensor_parallel_size": tensor_parallel_size,
+            "distributed_executor_backend": "mp",  # the model's memory goes with the worker's process
             "gpu_memory_utilization": gpu_memory_utilization,
             "enforce_eager": enforce_eager,
             "enable_prefix_caching": True,
@@ -183,7 +187,9 @@ class VLLMEngine:
         if not self.requests:
             return []
         finish_reason: dict[str, FinishReason] = {}
-        for output in self.llm.step():
+        with _failures_in_one_line():
+            outputs = self.llm.step()
+        for output in outputs:
             self.requests[output.request_id].cached = output.num_cached_tokens or 0
             if output.finished:
                 finish_reason[output.request_id] = FinishReason(output.outputs[0].finish_reason)
@@ -214,29 +220,75 @@ class VLLMEngine:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """A worker method's answer. All tensor-parallel ranks know the same; the last one's is taken."""
-        return self.llm.collective_rpc(method, args=arguments)[-1]
+        with _failures_in_one_line():
+            return self.llm.collective_rpc(method, args=arguments)[-1]
 
 
 def _start(settings: Mapping[str, Any]) -> Any:
     """vLLM's own engine, with its model loaded.
 
     One is kept, and the runs of a sweep in one process share it if their settings agree. Another one is
-    started only after it is shut down: both would hold the GPU's memory, and whichever went first would
-    take the process groups of the other with it.
+    started only after it is shut down and forgotten: both would hold the GPU's memory, and whichever went
+    first would take the process groups of the other with it.
     """
     from vllm import EngineArgs, LLMEngine
 
     wanted = repr(settings)
     if wanted not in _started:
-        for llm in _started.values():
-            llm.engine_core.shutdown()
-        _started.clear()
-        gc.collect()
+        _stop()
         try:
             _started[wanted] = LLMEngine.from_engine_args(EngineArgs(**settings))
-        except ValueError as error:
-            raise UserError(f"engine=vllm: {' '.join(str(error).split())}") from error
+        except (
+            Exception
+        ) as error:  # of any kind: what fails in the worker comes as a bare Exception
+            raise _failed(error) from error
     return _started[wanted]
+
+
+def _stop() -> None:
+    """Shut down the engine that is kept, and forget it: vLLM may hold memory while anything refers to it."""
+    while _started:
+        _, llm = _started.popitem()
+        llm.engine_core.shutdown()
+        del llm
+    gc.collect()
+
+
+@contextmanager
+def _failures_in_one_line() -> Iterator[None]:
+    """Report a worker's failure, such as exhausted memory, in one line; the next run starts another engine."""
+    try:
+        yield
+    except RuntimeError as error:
+        with suppress(Exception):  # it may be gone already
+            _stop()
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    remedy = ""
+    if "out of memory" in reason or ("memory" in reason and "less than desired" in reason):
+        remedy = " [set a smaller engine.gpu_memory_utilization or engine.max_num_seqs]"
+    return UserError(f"engine=vllm: {reason}{remedy}")
+
+
+def _max_model_len(model: HubModel, needed: int) -> int:
+    """Tokens of prompt and response to start the engine for: one number for all tasks of a model.
+
+    A power of two, but not beyond the model's context, nor beyond the original length of a longrope model
+    (Phi-3.5), whose long factors would then be used throughout.
+    """
+    config = _config(model)
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or model.context_length
+    longest = min(1 << (needed - 1).bit_length(), model.context_length)
+    return max(needed, min(longest, original) if needed <= original else longest)
+
+
+def _config(model: HubModel) -> Any:
+    config = AutoConfig.from_pretrained(model.location, revision=_revision(model))
+    return config.get_text_config()
 
 
 def _revision(model: HubModel) -> str | None:
@@ -247,5 +299,4 @@ def _dtype(model: HubModel) -> str:
     """The checkpoint's for "auto", as in engine=hf: vLLM's own "auto" makes half of float32."""
     if model.dtype != "auto":
         return model.dtype
-    config = AutoConfig.from_pretrained(model.location, revision=_revision(model))
-    return str(config.get_text_config().dtype or "auto").removeprefix("torch.")
+    return str(_config(model).dtype or "auto").removeprefix("torch.")

@@ -55,7 +55,7 @@ def test_as_many_sequences_fit_as_the_engine_itself_finds(
     weights = 2 * shape.size.parameters
     free = int(GPUS[name].memory) - 2**30 - weights
     monkeypatch.setattr(kv_cache, "free_bytes", lambda device: free)
-    engines = kv_cache.planned_width(10**6, config(shape), 3888, BF16, torch.device("cuda"))
+    engines = kv_cache.planned_num_seqs(10**6, config(shape), 3888, BF16, torch.device("cuda"))
     assert sequences(GPUS[name], shape, 3888, BF16) == engines
     assert sequences(GPUS[name], shape, 10**9, BF16) == 0
 
@@ -110,8 +110,10 @@ class Counting(ToyEngine):
 def test_a_sampler_decodes_what_is_expected_of_it(name: str) -> None:
     counts = [decoded(name, seed) for seed in range(6)]
     mean, expected = np.mean([count for count, _ in counts]), counts[0][1]
-    # entropy_cut restarts where the model is unsure, which is a model's own
-    assert mean == pytest.approx(expected, rel=0.5 if name == "entropy_cut" else 0.2)
+    if name == "deepconf_online":  # which may agree after its first responses
+        assert 0.4 * expected < mean <= expected
+    else:  # entropy_cut restarts where the model is unsure, which is the model's own
+        assert mean == pytest.approx(expected, rel=0.5 if name == "entropy_cut" else 0.2)
 
 
 def test_every_sampler_has_its_work() -> None:

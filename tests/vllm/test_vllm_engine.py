@@ -166,6 +166,6 @@ def test_a_wrong_setting_is_one_line(make: Callable[[], VLLMEngine], said: str) 
 
 
 def test_a_longer_sequence_than_announced_is_refused() -> None:
-    vllm = engine(1)
-    with pytest.raises(UserError, match=r"set \+engine.options.max_model_len=81 or more"):
-        vllm.submit(0, (*PROMPT, 1), EXTEND, uniforms(0))
+    vllm = engine(1)  # for 80 tokens, rounded up to 128
+    with pytest.raises(UserError, match=r"set \+engine.options.max_model_len=129 or more"):
+        vllm.submit(0, (*PROMPT, *range(49)), EXTEND, uniforms(0))
