@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
 EXPERIMENTS := $(ARTEFACTS) frontier
-.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu clean
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu estimate clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ bench-store: setup  ## a run folder of 100,000 samples: opened, verified, report
 
 bench-gpu: setup  ## decoding speed on CUDA against the roofline: Qwen2.5-7B's shape, random weights
 	$(BIN)/python -m powerbench.bench.gpu $(ARGS)
+
+estimate: setup  ## what the paper's experiments would decode and take on a GPU: ARGS='--gpu a100-80'
+	$(BIN)/powerbench estimate $(ARGS)
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,5 +1,5 @@
 """The command line: powerbench run | status | score | rescore-likelihood | report | compare | export |
-verify | list | doctor.
+verify | estimate | list | doctor.
 
 Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
 """
@@ -105,7 +105,7 @@ def _commands() -> tuple[Command, ...]:
                 _argument(
                     "--batch", type=int, default=8192, help="tokens in a pass (default: 8192)"
                 ),
-                _argument("--device", default="auto", help="auto, cpu, or cuda"),
+                _argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ..., or mps"),
             ),
             settings="model",
             epilog="The model is a setting, as for a run: model=qwen2.5-math-7b model.dtype=bfloat16",
@@ -157,6 +157,15 @@ def _commands() -> tuple[Command, ...]:
             "check every line of run folders; exit code 1 if damaged",
             commands.verify,
             (runs, _argument("--repair", action="store_true", help="quarantine damaged lines")),
+        ),
+        Command(
+            "estimate",
+            "what runs would decode and take on a GPU: powerbench estimate GROUP=NAME ...",
+            commands.estimate,
+            (
+                _argument("settings", nargs="*", help="as for run; default: all paper experiments"),
+                _argument("--gpu", default="h100", help="a100-40, a100-80, h100 or h200"),
+            ),
         ),
         Command("list", "all models, tasks, samplers, engines ...", commands.catalogue),
         Command("doctor", "what this machine can run, and what is missing", commands.doctor),

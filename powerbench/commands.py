@@ -183,6 +183,16 @@ def catalogue() -> None:
         out.print(table)
 
 
+def estimate(settings: Sequence[str], gpu: str) -> None:
+    """Print what the runs of a command would decode and take on a GPU; nothing is fetched or run."""
+    from powerbench.bench.estimate import table
+    from powerbench.run.progress import print_any
+
+    found = table(gpu, settings)
+    print_any(found)
+    print(found.note)
+
+
 def doctor() -> None:
     """Print what this machine can run."""
     from powerbench.run.doctor import diagnose

@@ -23,7 +23,7 @@ from powerbench.bench.roofline import (
     sequences,
     step_seconds,
 )
-from powerbench.config import Job, compose, expand, options
+from powerbench.config import RunConfig, compose, expand, options
 from powerbench.engines.hf.kv_cache import row_bytes
 from powerbench.errors import require, unknown
 from powerbench.report.tables.table import Cell, Column, Table
@@ -164,10 +164,9 @@ class Estimate:
         return max(self.tokens / self.rate, self.longest)
 
 
-def estimate(job: Job, gpu: GPU) -> Estimate:
+def estimate(run: RunConfig, gpu: GPU) -> Estimate:
     """Raises UserError for a model, task or engine that nothing is known of, or that does not fit."""
-    config, name = job.config, job.choices["sampler"]
-    engine = job.choices["engine"]
+    config, name, engine = run.values, run.choices["sampler"], run.choices["engine"]
     require(engine == "hf", f"the estimate is for engine=hf, got engine={engine}")
     for what, known, asked in (
         ("model to estimate, by its id", SHAPES, config.model.id),
@@ -177,7 +176,7 @@ def estimate(job: Job, gpu: GPU) -> Estimate:
         if asked not in known:
             raise unknown(what, str(asked), known)
     shape, prompts = SHAPES[config.model.id], PROMPTS[config.task.name]
-    sampler, model = job.build("sampler"), job.build("model")
+    sampler, model = run.build("sampler"), run.build("model")
     dtype = torch.bfloat16 if model.dtype == "auto" else getattr(torch, model.dtype)
     capacity = prompts.longest + sampler.max_tokens
     fits = sequences(gpu, shape, capacity, dtype)
@@ -223,7 +222,7 @@ class Asked(NamedTuple):
     experiment: str
     variant: str
     """What sets it apart from others of the same model, task and sampler."""
-    job: Job
+    config: RunConfig
 
 
 def jobs_of(settings: Sequence[str]) -> list[Asked]:
@@ -231,15 +230,15 @@ def jobs_of(settings: Sequence[str]) -> list[Asked]:
     if not settings:
         names = [name for name in options("experiment") if "/paper" in name]
         return [asked for name in names for asked in jobs_of([f"experiment={name}"])]
-    jobs = expand(settings, multirun=True).overrides
+    jobs = expand(settings, multirun=True).runs
     named = ("model=", "task=", "sampler=", "without=nothing")
     common = {o for o in jobs[0] if all(o in job for job in jobs)}
     found = []
     for overrides in jobs:
         own = [o for o in overrides if o not in common and not o.startswith(named)]
-        job = compose(overrides)
-        experiment = str(job.choices.get("experiment") or "")
-        found.append(Asked(experiment, " ".join(o.removeprefix("sampler.") for o in own), job))
+        config = compose(overrides)
+        experiment = str(config.choices.get("experiment") or "")
+        found.append(Asked(experiment, " ".join(o.removeprefix("sampler.") for o in own), config))
     return found
 
 
@@ -262,7 +261,7 @@ def table(gpu: str, settings: Sequence[str]) -> Table:
     if gpu not in GPUS:
         raise unknown("GPU", gpu, GPUS)
     asked = jobs_of(settings)
-    found = [estimate(each.job, GPUS[gpu]) for each in asked]
+    found = [estimate(each.config, GPUS[gpu]) for each in asked]
     rows: list[Sequence[Cell]] = [
         (
             each.experiment,

@@ -32,7 +32,7 @@ from powerbench.cluster.worker import work
 from powerbench.config import LAUNCHER, compose, conf_dir, quoted
 from powerbench.console import EXIT_SOME_FAILED
 from powerbench.errors import UserError, one_line, require
-from powerbench.run.plan import Plan, prepare
+from powerbench.run.plan import Plan, PromptTooLongError, prepare
 from powerbench.store.shard import Shard
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,29 @@ PLUGINS = {
 
 
 def check(jobs: Sequence[Sequence[str]]) -> list[Plan]:
-    """Prepare every job of a sweep; those that differ only in their shard once. Raises UserError."""
+    """Prepare every job of a sweep; those that differ only in their shard once.
+
+    A job whose prompts are too long for its model ends no other: it is named here, and again when it fails.
+    Raises UserError for whatever else cannot work, and if all are too long.
+    """
     prepared: dict[tuple[str, ...], Plan] = {}
+    too_long: list[PromptTooLongError] = []
     plans = []
     for overrides in jobs:
         shards = [o.partition("=")[2] for o in overrides if o.startswith("shard=")]
         rest = tuple(o for o in overrides if not o.startswith("shard="))
         if rest not in prepared:
-            prepared[rest] = prepare(compose(overrides))
+            try:
+                prepared[rest] = prepare(compose(overrides))
+            except PromptTooLongError as error:
+                prepared[rest] = error.plan
+                too_long.append(error)
         plan = prepared[rest]
         plans.append(plan.part(Shard.parse(shards[0])) if shards else plan)
+    if len(too_long) == len(prepared):
+        raise too_long[0]
+    for each in too_long:
+        logger.info(f"WILL FAIL {each.plan.label}: {each}; the other jobs go on")
     return plans
 
 

@@ -120,9 +120,12 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def use(device: torch.device) -> None:
-    """Make it the current one: streams and graphs of CUDA are those of the current device."""
+    """Make a GPU the current one, for CUDA's streams and graphs are those of the current device; and give back
+    the memory of what no longer runs there."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if device.type != "cpu":
+        release(device)
 
 
 def release(device: torch.device) -> None:

@@ -15,7 +15,7 @@ import yaml
 from powerbench.chains.runner import ChainSpec
 from powerbench.config import RunConfig
 from powerbench.engines.base import Engine
-from powerbench.errors import require, require_integer, require_number
+from powerbench.errors import UserError, require, require_integer, require_number
 from powerbench.models.base import Model, Tokenizer
 from powerbench.rng import Stream
 from powerbench.run.verifier import make_verifier
@@ -184,10 +184,23 @@ class Plan:
         return lambda tokens: verifier.answer(problem, self.tokenizer.decode(tokens))
 
 
+class PromptTooLongError(UserError):
+    """A prompt leaves no room for the longest response: this run cannot be made, whatever others can."""
+
+    def __init__(self, plan: Plan, problem: str, prompt: int) -> None:
+        longest, model = plan.sampler.max_tokens, plan.model
+        super().__init__(
+            f"problem {problem!r} needs {prompt + longest} tokens (prompt {prompt} + max_tokens "
+            f"{longest}), but {model.name} has a context of {model.context_length}; set a smaller "
+            f"max_tokens"
+        )
+        self.plan = plan
+
+
 def prepare(config: RunConfig) -> Plan:
     """Plan a run and reserve its folder: does everything that can fail for a reason that the user can fix.
 
-    Raises UserError for what cannot work.
+    Raises UserError for what cannot work, PromptTooLongError last of all.
     """
     _check_numbers(config)
     runs = config.values.runs
@@ -251,13 +264,8 @@ def _check_prompts(plan: Plan) -> None:
     """No prompt is empty, and each leaves room for the longest response."""
     for problem, prompt in plan.prompts.items():
         require(bool(prompt), f"problem {problem!r} has an empty prompt")
-        needed = len(prompt) + plan.sampler.max_tokens
-        require(
-            needed <= plan.model.context_length,
-            f"problem {problem!r} needs {needed} tokens (prompt {len(prompt)} + max_tokens "
-            f"{plan.sampler.max_tokens}), but {plan.model.name} has a context of "
-            f"{plan.model.context_length}; set a smaller max_tokens",
-        )
+        if len(prompt) + plan.sampler.max_tokens > plan.model.context_length:
+            raise PromptTooLongError(plan, problem, len(prompt))
 
 
 def _part_of_job(shard: Shard) -> Shard:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM, Phi3Config, Qwen2Config
 
 from powerbench.bench.estimate import WORK, distinct, estimate, table
@@ -123,7 +122,7 @@ def test_every_sampler_has_its_work() -> None:
 def test_every_job_of_the_paper_runs_on_80_gb() -> None:
     """Printed for whoever runs this file with -s."""
     everything = table("h100", [])
-    print_any(Console(width=140), everything)
+    print_any(everything)
     print(everything.note)
     *jobs, total = everything.rows
     names = {folder.name for folder in (conf_dir() / "experiment").iterdir()}

@@ -81,6 +81,28 @@ def test_a_job_that_fails_stops_no_other_and_is_named(
     assert [len(each.samples()) for each in find_runs([tmp_path])] == [8, 8]
 
 
+def test_a_job_whose_prompts_are_too_long_for_its_model_ends_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = ("-m", "sampler=base", "shard=1/2,2/2", f"runs={tmp_path}")
+    assert run(*lengths, "max_tokens=4096,8") == 1
+    told, *said = [line for line in capsys.readouterr().out.splitlines() if " FAIL" in f" {line}"]
+    assert told.startswith("WILL FAIL ") and told.endswith("; the other jobs go on")
+    for line in (told, *said):
+        assert "prompt 3 + max_tokens 4096), but toy has a context of 4096" in line
+    assert len(said) == 2 and all(line.startswith("FAILED ") for line in said)
+    (made,) = find_runs([tmp_path])
+    assert len(made.samples()) == 4
+
+
+def test_a_sweep_of_nothing_but_too_long_prompts_starts_no_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", "sampler=base,greedy", "max_tokens=4096", f"runs={tmp_path}") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has a context of 4096; set a smaller max_tokens" in line
+
+
 def test_of_two_jobs_on_one_shard_the_one_that_fails_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,8 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from powerbench.cli import EXIT_BAD_INPUT, main
+from powerbench.cli import main
+from powerbench.console import EXIT_BAD_INPUT
 from powerbench.engines.base import EFFICIENT_NUM_SEQS
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.hf.engine import STEPS_PER_SYNC
@@ -23,7 +24,7 @@ from powerbench.errors import UserError
 from powerbench.models import HubModel, device, hub
 from powerbench.models.device import choose, obstacle, supports, use
 from powerbench.models.flops import Size
-from powerbench.run.doctor import examine
+from powerbench.run.doctor import diagnose
 from powerbench.store.provenance import hardware
 from powerbench.types import Extend
 
@@ -149,7 +150,7 @@ def test_an_old_driver_ends_no_command_and_no_large_model_goes_to_the_cpu_unaske
     found = hardware()
     assert found["accelerators"] == []
     assert ("12040" in found.get("accelerators_unusable", "")) == nvml
-    said = {each.subject: each for each in examine()}["device"]
+    said = {each.subject: each for each in diagnose()}["device"]
     assert not said.ok
     assert "CPU only" in said.what and "whl/cu126" in said.what
     toy = ["model=toy", "engine=toy", "limit=1", "max_tokens=4", "blocks=2", "tracker=none"]
@@ -223,10 +224,13 @@ def test_the_engine_makes_its_device_the_current_one(
 ) -> None:
     """Else CUDA's graphs record the kernels of another device, which are none."""
     made_current: list[object] = []
+    freed: list[object] = []
     monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
+    monkeypatch.setattr(device, "release", freed.append)
     for name in ("cpu", "mps", "cuda:1"):
         use(torch.device(name))
     assert made_current == [torch.device("cuda:1")]
+    assert freed == [torch.device("mps"), torch.device("cuda:1")]
     used: list[object] = []
     monkeypatch.setattr("powerbench.engines.hf.engine.use", used.append)
     HFEngine(saved("llama", tmp_path), 40, 40, max_num_seqs=1, device="cpu")
