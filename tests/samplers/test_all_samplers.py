@@ -35,7 +35,7 @@ SAMPLERS = options("sampler")
 def small(name: str) -> Any:
     """The sampler that a yaml describes, at most 12 tokens in 3 blocks."""
     job = compose([f"sampler={name}", "max_tokens=12", "blocks=3", "steps=3"])
-    node = job.config.sampler
+    node = job.values.sampler
     for setting, value in SMALL.items():
         if isinstance(node.get(setting), int):
             node[setting] = value
