@@ -81,11 +81,13 @@ def test_a_run_goes_to_such_a_folder_alone_and_in_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     main(["run", *SMALL, "runs=~/ünï (1)/lr=2$"])
     (run,) = find_runs([tmp_path / "ünï (1)/lr=2$"])
     assert len(run.samples()) == 1
     main(["run", "-m", *SMALL, "runs=~/b(2)", "seed=1,2"])
     assert len(find_runs([tmp_path / "b(2)"])) == 2
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def sweep(arguments: Sequence[str], plans: Sequence[Plan]) -> int:
             f"{len(plans)} jobs; `powerbench status {config.values.runs}` shows how they go"
         )
     before = [last_writers(plan) for plan in plans]
-    folder = Path(config.values.hydra.sweep.dir).absolute()
+    folder = Path(config.values.hydra.sweep.dir).expanduser().absolute()
     with _logs(folder, launcher) as logs:
         settings = [
             f"hydra.sweep.dir={quoted(folder)}",
