@@ -14,7 +14,7 @@ from powerbench.types import Choose, Context, Extend, FinishReason, Key, LogUnif
 
 @dataclass(frozen=True)
 class PowerOfficial(Blockwise):
-    """Settings as in `power`; the departures are numbered as in the README's fidelity list.
+    """Settings as in `power`; the departures are numbered as in conf/without and the README beside this file.
 
     within_response (1): positions are drawn from the current response, and proposals are decoded up
         to its length only, so a chain can shorten but never lengthen.
