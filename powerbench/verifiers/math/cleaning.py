@@ -27,6 +27,7 @@ MARKUP = Rules(
     (rf"(?<!\\)(?:{SPACE})", " "),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
     (r"\\(?:[dtcsx]|nice|flat)frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
     (r"\\big(cup|cap)(?![a-zA-Z])", r"\\\1"),
     (r"\\backslash(?![a-zA-Z])", r"\\setminus "),
 )

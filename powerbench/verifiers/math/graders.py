@@ -102,8 +102,10 @@ def _chains(gold: str, answer: str, golds: Collection, answers: Collection) -> S
         if _says(said, gold) or any(equal(gold, part).correct for part in said.rough):
             return _score(True, "equal parts")
         return None if said.alternatives else _score(False, "parts that differ")
-    said = None if said else chain(gold)
-    if said and len(answers.items) == 1 and "=" not in answer and _says(said, answer):
+    other, said = said, chain(gold)
+    if said and other and _says(said, other.exact[0]) and _says(other, other.exact[0]):
+        return _score(True, "equal parts")
+    if said and not other and len(answers.items) == 1 and "=" not in answer and _says(said, answer):
         return _score(True, "equal parts")
     return None
 

@@ -3,14 +3,17 @@ r"""What counts as the same answer, kind by kind, and which box is read.
 Run: pytest tests/verifiers/math/test_kinds.py
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import powerbench.verifiers
 from powerbench.types import Problem, Prompt
 from powerbench.verifiers.math import MathVerifier
 
+README = Path(powerbench.verifiers.__file__).with_name("README.md")
 TABLE = Path(__file__).with_name("kinds.txt")
 EQUAL, DIFFERENT = "  =  ", "  !=  "
 
@@ -46,6 +49,26 @@ def test_not_equal(verifier: MathVerifier, gold: str, answer: str) -> None:
 def test_spaces_that_are_not_seen_do_not_count(verifier: MathVerifier) -> None:
     for answer in ("1\N{ZERO WIDTH SPACE}2", "12\N{NO-BREAK SPACE}", "\N{THIN SPACE}12"):
         assert is_right(verifier, "12", rf"\boxed{{{answer}}}") is True
+
+
+def page() -> list[tuple[str, str, bool]]:
+    """(gold, answer, whether they are the same), from the page of examples: groups end with a semicolon."""
+    table = README.read_text(encoding="utf-8").partition("## What counts")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    cells = [
+        (cell, same) for row in rows[1:] for cell, same in zip(row[1:], (True, False), strict=True)
+    ]
+    groups = [
+        (re.findall("`([^`]+)`", group), same) for cell, same in cells for group in cell.split(";")
+    ]
+    return [(gold, answer, same) for (gold, *others), same in groups for answer in others]
+
+
+@pytest.mark.parametrize(("gold", "answer", "same"), page())
+def test_the_page_of_examples_is_true(
+    verifier: MathVerifier, gold: str, answer: str, same: bool
+) -> None:
+    assert is_right(verifier, gold, rf"\boxed{{{answer}}}") is same
 
 
 RESPONSES = [
