@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
 EXPERIMENTS := $(ARTEFACTS) frontier
-.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu estimate clean
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu estimate clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,8 +84,11 @@ sweep: $(VENV)/.cluster  ## samplers side by side, each in two shards: LAUNCHER=
 		task=math_mini sampler=base,low_temp,power shard=all/2 limit=8 max_tokens=96 blocks=4 steps=4 $(ARGS)
 	$(BIN)/powerbench report runs/sweep
 
-test: $(VENV)/.cluster  ## run the tests, without network
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(VENV)/.cluster  ## run the tests, without network and on the CPU; the CUDA paths as if
+	CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-cuda: $(VENV)/.cluster  ## run the tests of the CUDA paths, on the first GPU
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cuda tests/engines $(ARGS)
 
 test-faults: $(VENV)/.cluster  ## the long tests: a hundred kills, full disks, 100,000 samples
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal $(ARGS)

@@ -3,6 +3,7 @@
 Run: pytest tests/engines/test_contract.py
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,9 +26,24 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(params=["toy", "llama", "qwen2", "phi3", "phi3-window"])
-def engine_under_test(request: pytest.FixtureRequest) -> Subject:
-    return subject(request.param)
+SUBJECTS = [(name, "cpu") for name in ("toy", "llama", "qwen2", "phi3", "phi3-window")]
+SUBJECTS += [(name, kind) for kind in ("as_cuda", "cuda") for name in ("llama", "phi3-window")]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(each, id="-".join(each), marks=[pytest.mark.cuda] * (each[1] == "cuda"))
+        for each in SUBJECTS
+    ]
+)
+def engine_under_test(
+    request: pytest.FixtureRequest, prepare_cuda: Callable[[str], None]
+) -> Subject:
+    name, kind = request.param
+    if kind == "cpu":
+        return subject(name, "cpu")
+    prepare_cuda(kind)
+    return subject(name, "cuda")
 
 
 def uniforms(seed: int) -> np.ndarray:
@@ -141,10 +157,11 @@ def test_a_draw_does_not_depend_on_what_else_runs(engine_under_test: Subject) ->
 
 def test_a_withdrawn_chain_is_forgotten_and_disturbs_no_other(engine_under_test: Subject) -> None:
     engine, u = engine_under_test.make(2), uniforms(5)
-    expected = run(engine, {0: (PROMPT, EXTEND, u)})[0]
+    request = replace(EXTEND, until=40)  # several tokens may be decoded in a step
+    expected = run(engine, {0: (PROMPT, request, u)})[0]
     engine.withdraw(0)
-    engine.submit(1, PROMPT, EXTEND, u)
-    engine.submit(2, (9, 9, 2), EXTEND, u)
+    engine.submit(1, PROMPT, request, u)
+    engine.submit(2, (9, 9, 2), request, u)
     for _ in range(3):
         assert engine.step() == []
     engine.withdraw(2)

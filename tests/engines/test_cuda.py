@@ -1,6 +1,8 @@
 """The hf engine on CUDA: graphs, varlen attention and device-side stops, against a plain forward pass.
 
-Run: pytest tests/engines/test_cuda.py
+Each test runs as if there were a GPU (`as_cuda`), and on one for real where it is asked for.
+
+Run: pytest tests/engines/test_cuda.py, or make test-cuda
 """
 
 from dataclasses import replace
@@ -8,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from histories import Histories
 from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
 from powerbench.engines.hf import HFEngine, kv_cache
 from powerbench.errors import UserError
 from powerbench.types import Extend, FinishReason
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+pytestmark = pytest.mark.usefixtures("cuda")
 
 EXTEND = Extend(("draw",), response=(), keep=0, until=30, stop_tokens=(), tau=0.5)
 
@@ -57,6 +60,18 @@ def test_forks_and_rollbacks_are_exact() -> None:
         assert np.abs(expected - drawn.logp).max() < 1e-3
 
 
+@pytest.mark.parametrize("name", ["llama", "phi3-window"])
+@pytest.mark.parametrize(("width", "look"), [(3, 1), (8, 8)])
+def test_exact_after_random_histories(name: str, width: int, look: int) -> None:
+    """As on the CPU (see test_hf.py), with 8 tokens between two looks at what is over."""
+    subject = HFEngine(
+        TinyModel(name), 12, 24, width, max_prefill_tokens=7, steps_per_sync=look, device="cuda"
+    )
+    histories = Histories(name, subject, seed=width + look)
+    histories.play(100)
+    assert histories.withdrawn and subject.runner.graphs
+
+
 def test_rows_need_not_be_the_first_ones() -> None:
     """Longrope and restricted supports go without graphs: some slots of many, with two sets of factors."""
     subject, u = engine("phi3-longrope"), np.random.default_rng(0).random(40)
@@ -96,6 +111,7 @@ def test_stops_and_floors_are_found_on_the_device() -> None:
 def test_graphs_survive_a_cache_that_grows() -> None:
     subject, u = engine("llama"), np.random.default_rng(1).random(40)
     run(subject, {0: ((1, 2), EXTEND, u)})
+    subject.withdraw(0)  # the next one takes the same slot, and the same graph if it were kept
     prompt = tuple(range(200))
     drawn = run(subject, {1: (prompt, EXTEND, u)})[1]
     rows = plain_logp("llama", prompt + drawn.tokens)[len(prompt) - 1 : -1]
@@ -114,6 +130,7 @@ def test_graphs_report_the_likeliest_tokens_of_every_request() -> None:
         assert draws[2 * chain + 1].top_logprobs == ()
         drawn = draws[2 * chain]
         rows = plain_logp("llama", (1, 2 + chain, *drawn.tokens))[1:-1]
+        assert np.abs(rows[range(len(rows)), drawn.tokens] - drawn.logp).max() < 1e-3
         for row, ranked in zip(rows, drawn.top_logprobs, strict=top > 0):
             expected = np.sort(row)[::-1][:top]
             assert np.abs(expected - ranked.logp).max() < 1e-3

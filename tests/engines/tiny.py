@@ -53,6 +53,10 @@ CONFIGS = {
 }
 
 
+DEVICES = {"auto": "cpu"}
+"""Where a model that is asked for on a device is put, if elsewhere."""
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """As much of a model as HFEngine needs."""
@@ -61,21 +65,25 @@ class TinyModel:
     dtype: torch.dtype = torch.float32
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
-        return models(self.name, self.dtype, device)[0]
+        return models(self.name, self.dtype, DEVICES.get(device, device))[0]
 
 
 @cache
 def models(
-    name: str, dtype: torch.dtype = torch.float32, device: str = "auto"
+    name: str, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """The model as powerbench attends, and the library's own in float32, with the same weights."""
-    device = "cpu" if device == "auto" else device
+    """The model as powerbench attends, and the library's own in float32, with the same weights.
+
+    As in a checkpoint that is loaded, the rotary frequencies are float32 whatever the weights are.
+    """
     torch.manual_seed(0)
     config = CONFIGS[name]()
-    ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
     plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
-    plain.load_state_dict(ours.state_dict())
-    return ours.to(device, dtype).eval(), plain.to(device, torch.float32).eval()
+    ours = AutoModelForCausalLM.from_config(
+        copy.deepcopy(config), attn_implementation=ATTENTION, dtype=dtype
+    )
+    ours.load_state_dict(plain.state_dict())
+    return ours.to(device).eval(), plain.to(device).eval()
 
 
 def plain_logp(name: str, tokens: Tokens, pad_to: int = 0) -> np.ndarray:
@@ -101,7 +109,7 @@ class Subject:
     """Next-token log-probabilities [N, V] along a sequence of N tokens."""
 
 
-def subject(name: str) -> Subject:
+def subject(name: str, device: str = "auto") -> Subject:
     if name == "toy":
         toy = TabularModel(vocabulary=12)
         return Subject(
@@ -113,7 +121,9 @@ def subject(name: str) -> Subject:
     return Subject(
         name,
         VOCABULARY,
-        lambda width: HFEngine(TinyModel(name), 40, 40, max_num_seqs=width, max_prefill_tokens=16),
+        lambda width: HFEngine(
+            TinyModel(name), 40, 40, max_num_seqs=width, max_prefill_tokens=16, device=device
+        ),
         lambda x: plain_logp(name, x),
     )
 

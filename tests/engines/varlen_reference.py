@@ -1,4 +1,4 @@
-"""torch's attention over sequences of different lengths, on the CPU: what its CUDA kernel computes, and refuses.
+"""torch's attention over sequences of different lengths, on the CPU: what its CUDA kernel computes and refuses.
 
 The checks are those of `aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp` (mha_varlen_fwd), and
 beyond them that no index leaves its table, of which a kernel says nothing.
