@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, Phi3Config, Qwen2Config
 from powerbench.bench.estimate import WORK, distinct, estimate, table
 from powerbench.bench.roofline import GPUS, PHI, QWEN, QWEN_MATH, Shape, sequences, step_seconds
 from powerbench.chains.runner import run_one
+from powerbench.cli import main
 from powerbench.config import compose, conf_dir, options
 from powerbench.engines.base import Finished
 from powerbench.engines.hf import kv_cache
@@ -145,6 +146,15 @@ def test_what_is_swept_is_named_and_what_is_set_counts() -> None:
     assert free[4] == free[5] == 138
     (few,) = table("h100", [*settings, "limit=3", "replicates=2"]).rows[:-1]
     assert few[4] == 6
+
+
+def test_the_command_line_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["estimate", "model=phi-3.5-mini", "task=alpaca_eval", "sampler=base,power"]
+    main([*command, "--gpu", "h200"])
+    said = capsys.readouterr().out
+    (power,) = [line.split() for line in said.splitlines() if " power " in line]
+    assert power[:3] == ["phi-3.5-mini", "alpaca_eval", "power"]
+    assert "2 runs, each once" in said and "not measured" in said
 
 
 def test_a_gpu_that_is_not_known_is_one_line() -> None:
