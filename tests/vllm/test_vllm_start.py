@@ -6,7 +6,6 @@ Run: pytest tests/vllm/test_vllm_start.py
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import make_dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -46,7 +45,7 @@ class Made:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     seen = Made()
 
     def shutdown() -> None:
@@ -84,9 +83,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     worker.ORDER, worker.Order = "order", dict  # type: ignore[attr-defined]
     for stand_in in (module, inputs, platforms, worker):
         monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    vllm._started.clear()
-    yield seen
-    vllm._started.clear()
+    monkeypatch.setattr(vllm, "_started", {})
+    return seen
 
 
 def model(folder: Path, name: str = "llama", config: Any = None, **settings: Any) -> HubModel:
