@@ -15,19 +15,35 @@ from typing import Any, NamedTuple
 
 from powerbench import commands
 from powerbench.config import options
-from powerbench.console import EXIT_INTERRUPTED, end_with_parent, mistakes_in_one_line, show_log
+from powerbench.console import (
+    EXIT_INTERRUPTED,
+    end_with_parent,
+    mistakes_in_one_line,
+    open_streams,
+    show_log,
+    speak_utf_8,
+)
+
+RESULT_IN_FOLDER = {"run", "score", "rescore-likelihood"}
+"""The commands that are not for what they print."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `powerbench`."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        speak_utf_8()
+        arguments = sys.argv[1:]
     signal.signal(signal.SIGTERM, _interrupt)
+    open_streams(must_arrive=not {*arguments[:1]} & RESULT_IN_FOLDER)
     end_with_parent()
     show_log()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it narrates every retry
     try:
         with mistakes_in_one_line():
-            _main(list(arguments))
+            try:
+                _main(list(arguments))
+            finally:
+                sys.stdout.flush()  # here, where a full disk is told in one line
     except KeyboardInterrupt:
         kept = "samples and scores so far are kept; the same command goes on"
         print(f"interrupted: {kept}", file=sys.stderr)

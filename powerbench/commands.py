@@ -19,7 +19,7 @@ MULTIRUN = ("-m", "--multirun")
 def run(arguments: Sequence[str]) -> None:
     """`powerbench run [-m] overrides`: everything is checked before the first run of a sweep starts."""
     if {"-h", "--help"} & set(arguments):
-        print((conf_dir() / "config.yaml").read_text())
+        print((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
         catalogue()
         return
     from powerbench.cluster.sweep import check, sweep

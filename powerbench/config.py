@@ -112,7 +112,7 @@ def options(group: str) -> dict[str, str]:
     for file in sorted(folder.rglob("*.yaml")):
         comments = [
             x
-            for x in file.read_text().splitlines()
+            for x in file.read_text(encoding="utf-8").splitlines()
             if x.startswith("# ") and not x.startswith("# @")
         ]
         name = file.relative_to(folder).with_suffix("").as_posix()
@@ -192,6 +192,8 @@ def readable(overrides: Sequence[str]) -> list[str]:
 
 def _readable(override: str) -> str:
     key, equals, value = (part.strip() for part in override.partition("="))
+    if any("\ud800" <= letter <= "\udfff" for letter in override):
+        raise UserError(f"the setting {override!a} is not text in UTF-8")
     if not KEY.fullmatch(key) or not (equals or key.startswith("~")):
         raise UserError(
             f"cannot read the setting {override!r}: write name=value, as in limit=5 or sampler.alpha=2"

@@ -45,7 +45,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"powerbench: {error}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {options.out}")
 
 
@@ -110,7 +110,9 @@ def _checkpoints(options: argparse.Namespace, console: Console) -> Mapping[str, 
 
 def _memory(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "powerbench.bench.memory", "--model", options.model]
-    memory = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    memory = json.loads(
+        subprocess.check_output(command, encoding="utf-8", errors="replace").splitlines()[-1]
+    )
     console.print(
         f"memory: 64 chains of 512 tokens take {memory['decoding_over_cache']:.2f} times the "
         f"size of their keys and values ({memory['cache'] / 2**20:.0f} MiB) beyond the weights; "

@@ -128,7 +128,14 @@ def _vllm(
     words = [python, "-m", "powerbench.bench.vllm", model.location, model.dtype, str(tokens)]
     command = [*map(str, words), *map(str, prompt)]
     pipe = subprocess.PIPE
-    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+    child = subprocess.Popen(
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        errors="replace",
+    )
 
     def ask(what: str) -> float:
         assert child.stdin is not None and child.stdout is not None

@@ -165,7 +165,7 @@ def main() -> None:
             shlex.join(["python", "-m", "powerbench.bench.gpu", *sys.argv[1:]])
         ),
     }
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _wait(device: torch.device) -> None:

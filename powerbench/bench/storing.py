@@ -128,7 +128,9 @@ def command(*arguments: str) -> tuple[float, float]:
         "stdout=subprocess.DEVNULL); "
         "print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    printed = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
+    printed = subprocess.check_output(
+        [sys.executable, "-c", code, *arguments], encoding="utf-8", errors="replace"
+    )
     seconds, peak = map(float, printed.split())
     return seconds, peak / 2**20
 
@@ -170,7 +172,7 @@ def main() -> None:
         ),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {options.out}")
 
 

@@ -71,7 +71,7 @@ def main() -> None:
         record[unit] = {name: list(rate.rounds) for name, rate in rates.items()}
         _print(console, unit, rates, baseline)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {options.out}")
 
 

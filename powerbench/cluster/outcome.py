@@ -144,7 +144,11 @@ def failure_of(
 
 def _last_line(log: Path) -> str:
     try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
     except FileNotFoundError:
         return ""
     return lines[-1].strip() if lines else ""
@@ -161,14 +165,17 @@ def log_of(folder: Path, number: int) -> Path:
 def report_failure(number: int, reason: str) -> None:
     """Record why this process's job failed; in one write, for several tasks of a job may fail together."""
     line = json.dumps(JobFailure(reason, os.environ.get(LOG, ""))) + "\n"
-    with suppress(OSError), _failures(Path(os.environ[LOGS]), number).open("a") as file:
+    with (
+        suppress(OSError),
+        _failures(Path(os.environ[LOGS]), number).open("a", encoding="utf-8") as file,
+    ):
         file.write(line)
 
 
 def reported_failure(folder: Path, number: int) -> JobFailure | None:
     """The failure that a job, or the first of its tasks to fail, has reported; None if none did."""
     try:
-        first = _failures(folder, number).read_text().splitlines()[0]
+        first = _failures(folder, number).read_text(encoding="utf-8").splitlines()[0]
     except (FileNotFoundError, IndexError):
         return None
     return JobFailure(*json.loads(first))

@@ -80,7 +80,8 @@ def _wait(job: str) -> str:
         asked = subprocess.run(
             ["squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%T %r"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         state, _, reason = asked.stdout.strip().partition(" ")
         forgotten = "Invalid job id" in asked.stderr or not (asked.returncode or state)

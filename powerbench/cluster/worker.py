@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from powerbench.cluster.outcome import LOGS, log_of, report_failure
 from powerbench.config import LAUNCHER, RunConfig
-from powerbench.console import EXIT_SOME_FAILED, TIED, show_log
+from powerbench.console import EXIT_SOME_FAILED, TIED, open_streams, show_log
 from powerbench.errors import UserError, one_line
 from powerbench.run.execute import execute
 from powerbench.run.plan import prepare
@@ -29,6 +29,7 @@ what kills it kills nothing else."""
 
 def work(values: DictConfig) -> None:
     """The function that Hydra's launchers call for each job; they pickle it by its name."""
+    open_streams(must_arrive=False)
     show_log()
     hydra = HydraConfig.get()
     launcher = hydra.runtime.choices[LAUNCHER]

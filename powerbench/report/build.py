@@ -60,9 +60,9 @@ def write(results: Sequence[Results], out: Path) -> Path:
     selection = select(report.results)
     drawings = draw(report.results, out / "figures")
     write_tables(report.tables, out / "tables")
-    (out / "report.md").write_text(_markdown(report, drawings, selection))
+    (out / "report.md").write_text(_markdown(report, drawings, selection), encoding="utf-8")
     page = out / "page.html"
-    page.write_text(render(report.results, report.tables, drawings, selection))
+    page.write_text(render(report.results, report.tables, drawings, selection), encoding="utf-8")
     return page
 
 

@@ -62,7 +62,7 @@ def sampler_order() -> Sequence[str]:
 def _ordered(folder: Path) -> Sequence[str]:
     places: dict[str, tuple[float, str]] = {}
     for file in folder.glob("*.yaml"):
-        found = re.search(r"^# order: (\d+)$", file.read_text(), re.M)
+        found = re.search(r"^# order: (\d+)$", file.read_text(encoding="utf-8"), re.M)
         places[file.stem] = (int(found[1]) if found else math.inf, file.stem)
     return sorted(places, key=places.__getitem__)
 

@@ -200,7 +200,7 @@ def _boot_id() -> str:
     """Containers may share a host's name, but not its process numbers."""
     parts = []
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 
@@ -211,7 +211,7 @@ def _create_time(pid: int) -> str:
     On Linux in ticks since the boot, which no change of the clock moves.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return ""

@@ -51,8 +51,8 @@ def render(
         selection=selection,
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],
         runs=[(name, r.summary, _provenance(r)) for name, r in zip(names, results, strict=True)],
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup("\n".join((HERE / name).read_text() for name in SCRIPTS)),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         index=embed(data.index),
         chunks=map(embed, data.chunks),
     )
@@ -60,7 +60,7 @@ def render(
 
 def _inline(svg: Path) -> Markup:
     """The figure as an element whose ink is the page's text colour."""
-    text = svg.read_text()
+    text = svg.read_text(encoding="utf-8")
     return Markup(text[text.index("<svg") :].replace(INK, "currentColor"))
 
 

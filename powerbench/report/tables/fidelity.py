@@ -57,7 +57,10 @@ def departures() -> tuple[Departure, ...]:
     """All of them, by number."""
     found = []
     for file in (conf_dir() / "without").glob("*.yaml"):
-        text, settings = file.read_text(), yaml.safe_load(file.read_text())
+        text, settings = (
+            file.read_text(encoding="utf-8"),
+            yaml.safe_load(file.read_text(encoding="utf-8")),
+        )
         if settings:
             ((number, what),) = WITH_SETTINGS.findall(text)
             found.append(Departure(int(number), what, settings, without=file.stem))

@@ -91,7 +91,7 @@ class Judged(NamedTuple):
 @cache
 def published() -> Published:
     """The published numbers."""
-    return msgspec.convert(yaml.safe_load(FILE.read_text()), Published)
+    return msgspec.convert(yaml.safe_load(FILE.read_text(encoding="utf-8")), Published)
 
 
 def judge(summary: Summary) -> Judged | None:
@@ -199,7 +199,7 @@ def write_published(out: Path) -> list[Path]:
     """Table 1 as out/published.md, .csv and .tex."""
     files = write_tables([table()], out)
     page = out / "published.md"
-    page.write_text(markdown(table(), level=1))
+    page.write_text(markdown(table(), level=1), encoding="utf-8")
     return [page, *files]
 
 

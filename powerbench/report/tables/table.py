@@ -144,7 +144,7 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     for table in tables:
         for kind, content in (("csv", as_csv(table)), ("tex", as_latex(table))):
             file = folder / f"{table.name}.{kind}"
-            file.write_text(content)
+            file.write_text(content, encoding="utf-8")
             files.append(file)
     return files
 

@@ -83,7 +83,7 @@ def _obstacle(mode: str) -> str:
 def _tried(mode: str, interpreter: str) -> str:
     """Why the mode does not hold the programs that this interpreter runs; "" if it does."""
     with TemporaryDirectory() as folder:
-        (Path(folder) / SECRET).write_text("")
+        (Path(folder) / SECRET).write_text("", encoding="utf-8")
         source = HARMLESS if mode == "limits" else BREAKOUT
         test = f"def check(candidate):\n    assert candidate({folder!r}) == 'confined'\n"
         program = Program("", source, "confined", test)

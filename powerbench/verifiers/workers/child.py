@@ -85,7 +85,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Reply:
 def _address_space(field: str) -> float:
     """VmSize (now) or VmPeak (ever) of this process, MiB; 0 where the kernel does not tell."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 

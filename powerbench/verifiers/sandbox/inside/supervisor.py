@@ -167,7 +167,7 @@ def _adopted() -> list[int]:
     """This process's children, as far as Linux tells."""
     me = os.getpid()
     try:
-        with open(f"/proc/{me}/task/{me}/children") as file:  # noqa: PTH123 (pathlib is slow to import)
+        with open(f"/proc/{me}/task/{me}/children", encoding="utf-8") as file:  # noqa: PTH123 (pathlib is slow to import)
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
