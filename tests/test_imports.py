@@ -45,6 +45,13 @@ def test_the_map_names_every_room() -> None:
     assert len(files) <= 8
 
 
+def test_the_readme_shows_the_same_map() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text()
+    lines = readme.partition("powerbench/\n")[2].partition("```")[0].splitlines()
+    shown = [line.strip().partition("   ")[0].replace("/", "").split() for line in lines]
+    assert [name for names in shown for name in names] == [n for row in ROWS for n in row.split()]
+
+
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_above(file: Path) -> None:
     own = file.relative_to(PACKAGE).with_suffix("").parts[0]
