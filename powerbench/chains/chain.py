@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from powerbench.engines.base import Engine
+from powerbench.errors import require
 from powerbench.models.flops import contexts
 from powerbench.rng import Stream
 from powerbench.types import (
@@ -81,6 +82,7 @@ class RunningChain:
         self._waits: Extend | Together | None = None
         self._arrived: dict[Key, Draw] = {}  # of those waited for together
         self._superseded: list[Key] = []
+        self._keys: set[Key] = set()  # of the draws asked for since that state
         self._shadow: Chain | None = None
 
     def start(self) -> Outcome | None:
@@ -146,6 +148,7 @@ class RunningChain:
                 return end.value
             match request:
                 case Extend():
+                    self._require_new(request.key)
                     draw = self._ask(request)
                     if draw is None:
                         return None
@@ -155,6 +158,7 @@ class RunningChain:
                     return None
                 case Save():
                     self._state, self._answers, answer = request.state, [], None
+                    self._keys = set(self._superseded)  # the engine has yet to withdraw these
                     self._saved = Checkpoint(
                         request.state,
                         self.decoded,
@@ -164,7 +168,18 @@ class RunningChain:
                         self.attended,
                     )
                 case _:
+                    self._require_new(request.key)
                     answer = self._random(request)
+
+    def _require_new(self, key: Key) -> None:
+        """Raise UserError where a key names two draws: an engine answers one of them only, and the chain would
+        wait for ever."""
+        require(
+            key not in self._keys,
+            f"the sampler uses the key {key} for two draws of one chain, of problem {self.stream.problem!r}: "
+            "name the block, the step and what is drawn",
+        )
+        self._keys.add(key)
 
     def _new_generator(self) -> Chain:
         return self.factory() if self._state is None else self.factory(self._state)
@@ -183,10 +198,9 @@ class RunningChain:
         return draw
 
     def _ask_together(self, request: Together) -> None:
-        keys = {each.key for each in request.requests}
-        assert 0 < len(keys) == len(request.requests), (
-            f"requests together need keys of their own: {keys}"
-        )
+        require(len(request.requests) > 0, "the sampler asks for no draws together: at least one")
+        for each in request.requests:
+            self._require_new(each.key)
         self._waits = request
         self._drop_speculative()
         for each in request.requests:
@@ -234,13 +248,18 @@ class RunningChain:
         return shadow
 
     def _speculative_request(self, shadow: Chain, answer: Answer) -> Extend | None:
-        """What the shadow asks the engine for next; None at its end, or where it asks for several at once,
-        which ends it."""
+        """What the shadow asks the engine for next; None at its end, or where it asks for several at once or by
+        a key that is in use, which ends it."""
         request = self._next_engine_request(shadow, answer)
-        if isinstance(request, Together):
+        if isinstance(request, Extend) and self._in_use(request.key):
+            request = None
+        if not isinstance(request, Extend):
             shadow.close()
             return None
         return request
+
+    def _in_use(self, key: Key) -> bool:
+        return key in self._keys or key in self.speculative
 
     def _next_engine_request(self, shadow: Chain, answer: Answer) -> Extend | Together | None:
         """The next request of the shadow that is the engine's; None at its end."""

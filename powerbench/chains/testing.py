@@ -6,12 +6,15 @@ draws. `check_law` and `check_invariant` hold a sampler's own law, by exact enum
 tolerance for luck. Each raises AssertionError, whose message says what failed and where to look.
 """
 
+import inspect
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from powerbench.chains.law import context_of, held, law, loglikelihood, power_law
 from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, run_chains
@@ -21,10 +24,10 @@ from powerbench.models.toy import EOS
 from powerbench.rng import Stream
 from powerbench.samplers.common import Response, Sampler
 from powerbench.types import (
-    Chain,
     Checkpoint,
     Choose,
     Context,
+    Draw,
     Extend,
     FinishReason,
     Key,
@@ -39,7 +42,18 @@ from powerbench.types import (
     Tokens,
 )
 
-MODEL = TabularModel(vocabulary=5, seed=3)
+VOCABULARY = 5
+
+
+def _seldom_ending(context: Tokens) -> list[float]:
+    """Random next-token probabilities, with a quarter of EOS's."""
+    p = TabularModel(vocabulary=VOCABULARY, seed=4).p(context).copy()
+    p[EOS] /= 4
+    return (p / p.sum()).tolist()
+
+
+MODEL = TabularModel(vocabulary=VOCABULARY, table=_seldom_ending)
+"""Of its responses some end within 12 tokens, and others do not: so chains come to saved states."""
 MODELS = tuple(TabularModel(seed=seed) for seed in range(3))
 """Three tokens each: few enough to enumerate."""
 CHAINS = 6
@@ -80,7 +94,12 @@ def check_saved_states(sampler: Sampler) -> None:
     """From each saved state, read back from JSON, the chain goes on as if it had never stopped."""
     events = _events(sampler, 7)
     whole = {e.key: (e.outcome, e.cost.decoded) for e in events if isinstance(e, Completed)}
-    for each in (e for e in events if isinstance(e, AtBlockEnd)):
+    saved = [e for e in events if isinstance(e, AtBlockEnd)]
+    assert saved or len(inspect.signature(sampler.chain).parameters) == 1, (
+        f"{_name(sampler)}: `chain` takes a saved state, but with these settings no chain saves one before its "
+        "end: give it more max_tokens or blocks"
+    )
+    for each in saved:
         try:
             state = json.loads(json.dumps(dict(each.checkpoint.state)))
         except TypeError as error:
@@ -122,12 +141,20 @@ def check_outcomes(sampler: Sampler) -> None:
 
 def check_keys(sampler: Sampler) -> None:
     """No key names two draws of a chain: they would be made with the same random numbers."""
-    _requests(sampler)
+    for number in range(CHAINS):
+        seen = set[Key]()
+        for request in _requests(sampler, number):
+            assert request.key not in seen, (
+                f"{_name(sampler)}: the key {request.key} is used for two draws of chain p{number}, which are "
+                "then not independent: name the block, the step and what is drawn"
+            )
+            seen.add(request.key)
 
 
 def check_deterministic(sampler: Sampler) -> None:
     """A sampler says that it is deterministic if, and only if, it draws nothing."""
-    draws = [r for r in _requests(sampler) if not isinstance(r, Extend) or r.tau > 0]
+    requests = [request for i in range(CHAINS) for request in _requests(sampler, i)]
+    draws = [r for r in requests if not isinstance(r, Extend) or r.tau > 0]
     if sampler.deterministic:
         assert not draws, f"{_name(sampler)} says that it is deterministic, but asks for {draws[0]}"
     else:
@@ -242,33 +269,37 @@ def _results(
     return {e.key: (e.outcome, e.cost.decoded) for e in events if isinstance(e, Completed)}
 
 
-def _requests(sampler: Sampler) -> list[LogUniform | Choose | Extend]:
-    """All that one chain asks for, each by a key of its own."""
-    asked: list[LogUniform | Choose | Extend] = []
-    seen: set[Key] = set()
+def _requests(sampler: Sampler, number: int) -> Iterator[LogUniform | Choose | Extend]:
+    """What one chain asks for, one draw after the other, whatever their keys: each comes before its answer."""
+    chain = sampler.chain(_context(sampler, MODEL))
+    answer: Any = None
+    rng = np.random.default_rng(number)
+    while True:
+        try:
+            request = chain.send(answer)
+        except StopIteration:
+            return
+        match request:
+            case Save():
+                answer = None
+            case Together():
+                yield from request.requests
+                answer = tuple(_drawn(each, rng) for each in request.requests)
+            case Extend():
+                yield request
+                answer = _drawn(request, rng)
+            case Choose():
+                yield request
+                answer = int(rng.choice(len(request.probabilities), p=request.probabilities))
+            case LogUniform():
+                yield request
+                answer = float(np.log1p(-rng.random()))
 
-    def note(request: LogUniform | Choose | Extend) -> None:
-        assert request.key not in seen, (
-            f"{_name(sampler)}: the key {request.key} is used for two draws, which are then not independent: "
-            "name the block, the step and what is drawn"
-        )
-        seen.add(request.key)
-        asked.append(request)
 
-    def noting() -> Chain:
-        chain, answer = sampler.chain(_context(sampler, MODEL)), None
-        while True:
-            try:
-                request = chain.send(answer)
-            except StopIteration as end:
-                return end.value
-            if isinstance(request, Together):
-                for each in request.requests:
-                    note(each)
-            elif not isinstance(request, Save):
-                note(request)
-            answer = yield request
-
-    spec = ChainSpec(SampleKey("p0", 0), (), lambda _=None: noting(), Stream(0, "t", "p0", 0))
-    list(run_chains([spec], ToyEngine(MODEL), Progress()))
-    return asked
+def _drawn(request: Extend, rng: np.random.Generator) -> Draw:
+    """The answer of a toy engine of its own, that has seen no other request."""
+    engine = ToyEngine(MODEL)
+    engine.submit(0, (), request, rng.random(request.until))
+    while not (finished := engine.step()):
+        pass
+    return finished[0].draw

@@ -5,6 +5,7 @@ Run: pytest tests/chains/test_runner.py
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -15,6 +16,7 @@ from powerbench.chains.law import context_of, law
 from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, run_chains, run_one
 from powerbench.engines.base import Finished
 from powerbench.engines.toy import ToyEngine
+from powerbench.errors import UserError
 from powerbench.models import TabularModel
 from powerbench.rng import Stream
 from powerbench.samplers.common import Response
@@ -27,8 +29,10 @@ from powerbench.types import (
     Context,
     Extend,
     FinishReason,
+    LogUniform,
     Outcome,
     Progress,
+    Request,
     SampleKey,
     Save,
     Together,
@@ -240,6 +244,38 @@ def test_an_engine_answers_a_chain_in_order() -> None:
 
     outcome = run_one(chain, (1,), Stream(0, "t", "p", 0), ToyEngine(MODEL))
     assert len(outcome.tokens) == 5
+
+
+DRAW = Extend(("draw",), (), 0, 3, stop_tokens=(), proposal=True)
+
+
+@pytest.mark.parametrize("speculate", [0, 8])
+@pytest.mark.parametrize(
+    "requests",
+    [
+        (DRAW, DRAW),
+        (DRAW, Save({}), DRAW),
+        (Together((DRAW, DRAW)),),
+        (DRAW, Together((replace(DRAW, key=("other",)), DRAW))),
+        (LogUniform(("u",)), LogUniform(("u",))),
+        (LogUniform(("draw",)), DRAW),
+    ],
+    ids=["in a row", "a save between", "together", "before", "uniforms", "different requests"],
+)
+def test_a_key_that_names_two_draws_ends_the_run_at_once(
+    requests: tuple[Request, ...], speculate: int
+) -> None:
+    def chain(state: object = None) -> Chain:
+        answers = []
+        for request in requests:
+            answers.append((yield request))
+        return Response().outcome()
+
+    spec = ChainSpec(SampleKey("p", 0), (), chain, Stream(0, "t", "p", 0))
+    with pytest.raises(
+        UserError, match=r"the key \('(draw|u)',\) for two draws of one chain, of problem 'p'"
+    ):
+        list(run_chains([spec], ToyEngine(MODEL), Progress(), speculate))
 
 
 @pytest.mark.parametrize("kind", [Power, PowerOfficial])

@@ -11,6 +11,7 @@ import pytest
 
 from powerbench.chains import testing
 from powerbench.config import compose, conf_dir, options
+from powerbench.samplers import beam
 
 SMALL = {
     "n": 3,
@@ -24,6 +25,8 @@ SMALL = {
     "window": 3,
     "together": 2,
     "top_k_confidence": 3,
+    "eta": 1.0,
+    "consensus": 1.0,
     "replicas": 2,
     "tries": 2,
     "width": 3,
@@ -37,7 +40,7 @@ def small(name: str) -> Any:
     job = compose([f"sampler={name}", "max_tokens=12", "blocks=3", "steps=3"])
     node = job.values.sampler
     for setting, value in SMALL.items():
-        if isinstance(node.get(setting), int):
+        if isinstance(node.get(setting), int | float):
             node[setting] = value
     return job.build("sampler")
 
@@ -53,7 +56,10 @@ def test_an_outcome_is_a_response_with_its_own_likelihood(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_chain_goes_on_from_each_saved_state_as_if_never_stopped(name: str) -> None:
+def test_a_chain_goes_on_from_each_saved_state_as_if_never_stopped(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam, "SAVED_EVERY", 4)
     testing.check_saved_states(small(name))
 
 
