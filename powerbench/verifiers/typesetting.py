@@ -8,12 +8,20 @@ from itertools import groupby
 
 
 class Rules:
-    """Substitutions of regular expressions, made one after the other."""
+    """Substitutions of regular expressions, made one after the other.
 
-    def __init__(self, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> None:
+    needs: a part without which a text is left alone, at once.
+    """
+
+    def __init__(
+        self, *rules: tuple[str, str | Callable[[re.Match[str]], str]], needs: str = ""
+    ) -> None:
         self._rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+        self._needs = needs
 
     def applied(self, text: str) -> str:
+        if self._needs not in text:
+            return text
         for pattern, replacement in self._rules:
             text = pattern.sub(replacement, text)
         return text
@@ -108,28 +116,44 @@ def _fraction(match: re.Match[str]) -> str:
 
 SIZES = "tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge"
 STYLES = r"(?:display|text|script|scriptscript)style|(?:no)?limits|bfseries|itshape|(?:un)?boldmath"
-INVISIBLE = "(?:math)?strut|null|relax|allowbreak|nobreak|noindent|centering|hfill|ensuremath|smash"
-WRAPPERS = r"math(?:normal|ord|op|open|close|rel|bin|inner)|uline|underline|hbox"
-CELL = r"(?:array|aligned|align|gathered|gather|split|equation|displaymath|math|center|multline)"
+INVISIBLE = (
+    "(?:math)?strut|null|relax|allowbreak|nobreak|noindent|centering|hfill|(?:big|med|small)skip|selectfont"
+    "|nonumber|notag|qed(?:here)?|blacksquare|checkmark|therefore"
+)
+WRAPPERS = (
+    "math(?:normal|ord|op|open|close|rel|bin|inner|larger|smaller)|ensuremath|smash|uline|underline|[hf]box"
+    "|framebox"
+)
+CELL = (
+    "(?:array|aligned|align|gathered|gather|split|equation|displaymath|math|center|multline|cases|matrix"
+    "|tabular)"
+)
 TYPESETTING = Rules(
-    (r"\s+", " "),
     (rf"\\(?:{SIZES}|{STYLES}|{INVISIBLE}|{WRAPPERS})(?![a-zA-Z])\*?\s*", ""),
     (r"\\(?:(?:text|page|math)?color|colorbox)\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}\s*", ""),
     (
         r"\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}\s*|\\rule\s*(?:\[[^\]]*\])?\{[^{}]*\}\s*\{[^{}]*\}",
         "",
     ),
+    (r"\\(?:tag\*?|label|raisebox|scalebox)\s*\{[^{}]*\}\s*|\\bbox\s*\[[^\]]*\]\s*", ""),
+    (r"\\fontsize\s*\{[^{}]*\}\s*\{[^{}]*\}\s*", ""),
+    (r"\\(?:m?kern|[hvm]skip)\s*-?[\d.]+\s*(?:pt|em|ex|mu|cm|mm|in)(?![a-zA-Z])", " "),
     (r"\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}", " "),
-    # an environment of one cell
+    needs="\\",
+)
+"""Sizes, styles, colours, struts and spaces: what they hold stays."""
+ENVIRONMENTS = Rules(
     (
         rf"\\begin\s*\{{({CELL}\*?)\}}(?:\s*\{{[^{{}}]*\}})?((?:(?!\\\\|\\cr\b|\\begin|\\end).)*)"
         r"\\end\s*\{\1\}",
         lambda m: m[2].strip(" &") if m[1] == "array" else m[2].replace("&", ""),
     ),
+    needs=r"\begin",
 )
-"""Sizes, styles, colours, struts and spaces: what they hold stays."""
+"""An environment of one cell is its content."""
 
 
 def typeset(text: str) -> str:
     """The text without what only changes how it looks, its characters as LaTeX."""
-    return TYPESETTING.applied(as_latex(text))
+    text = re.sub(r"\s+", " ", as_latex(text))
+    return ENVIRONMENTS.applied(TYPESETTING.applied(text))

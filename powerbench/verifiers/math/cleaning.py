@@ -8,69 +8,120 @@ from powerbench.verifiers.typesetting import Rules, typeset
 
 SPACE = r"\\[,;: ]|\\(?:q?quad|thinspace|enspace)\b|~"
 GROUP = r"(?:\s*(?:\\[,;: ]|~|\{,\}(?:\\!)?|,?\s*\\!)\s*\d{3}|\s\d{3})"
+ALIASES = {
+    alias: command
+    for line in (
+        r"\frac dfrac tfrac cfrac sfrac xfrac nicefrac flatfrac",
+        r"\cup bigcup",
+        r"\cap bigcap",
+        r"\setminus backslash smallsetminus",
+        r"\{ lbrace",
+        r"\} rbrace",
+        r"[ lbrack",
+        r"] rbrack",
+        r"\| Vert lVert rVert",
+        r"\\ cr newline tabularnewline",
+        r"\mathbb Bbb",
+        r"\text{and} land wedge",
+        r"\text{or} lor vee",
+        r"\$ textdollar mathdollar",
+        "£ pounds textsterling",
+        "€ euro texteuro",
+        r"\approx simeq sim",
+        r"\emptyset varnothing",
+        r"^\circ textdegree degree degrees",
+        ": colon",
+        "^ textsuperscript",
+        "_ textsubscript",
+        "i imath",
+    )
+    for command, *aliases in (line.split(),)
+    for alias in aliases
+}
 MARKUP = Rules(
-    (r"(?<!\\)\$|^\s*\\\[|(?<!\\)\\\]\s*$|(?<!\\)\\[()]", ""),
-    (r"\\(?:cr|(?:tabular)?newline)(?![a-zA-Z])|\\\\\\\\", r"\\\\"),
+    (r"^\s*\\\[|(?<!\\)\\\]\s*$|(?<!\\)\\[()]", ""),
+    (r"(?<!\\)\\([a-zA-Z]+)", lambda command: ALIASES.get(command[1], command[0])),
+    (r"\\\\\\\\", r"\\\\"),
     (r"\\\\\s*\[[^\]]*\]", r"\\\\"),
-    (r"\\(begin|end)\s*\{[pb]?smallmatrix\}", r"\\\1{pmatrix}"),
-    (
-        r"\\pmatrix\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
-        r"\\begin{pmatrix}\1\\end{pmatrix}",
-    ),
-    (r"\\[lr]?Vert(?![a-zA-Z])", r"\\|"),
+    (r"\\(begin|end)\s*\{[pb]?smallmatrix\*?\}", r"\\\1{pmatrix}"),
+    (r"\\(begin|end)\s*\{([pb]?matrix)\*\}(?:\s*\[[^\]]*\])?", r"\\\1{\2}"),
+    (r"\\pmatrix\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
+    (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+    (r"\\not ?=", r"\\ne "),
+    (r"\\&", r"\\text{and}"),
+    needs="\\",
+)
+"""One command for each thing; no delimiters of mathematics, and no sizes of brackets."""
+SEPARATORS = Rules(
+    (r"(?<!\\)\$", ""),
     (rf"(?<![\d.])\d{{1,3}}{GROUP}+(?!\d)", lambda number: re.sub(r"\D", "", number[0])),
     (r"\d+(?:(?:\\[,;: ]|[ ~])\d+)+(?=\s*_)", lambda digits: re.sub(r"\D", "", digits[0])),
     (r"\\!", ""),
     (r"(?<=\d)\{,\}(?=\d)", "."),
-    (r"(?<!\\text)\{:\}|\\colon(?![a-zA-Z])", ":"),
+    (r"(?<!\\text)\{:\}", ":"),
     (r"\{\}(?=\s*\^)", ""),
     (rf"(?<!\\)(?:{SPACE})", " "),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\.?", ""),
-    (r"\\(?:[dtcsx]|nice|flat)frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
-    (r"\\big(cup|cap)(?![a-zA-Z])", r"\\\1"),
-    (r"\\backslash(?![a-zA-Z])", r"\\setminus "),
+    (r"\^\{?(\d+)\}? ?/ ?_\{?(\d+)\}?", r"\\frac{\1}{\2}"),
 )
-"""One command for each thing; no delimiters of mathematics, sizes of brackets, and separators of thousands."""
+"""Separators of thousands go."""
 
 FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp|max|min|gcd"
 ARGUMENT = r"(?=\s*(?:[\^_({\d\\]|[a-zA-Z](?![a-zA-Z])))"
+NAMES = Rules(
+    (rf"(?<![\\a-zA-Z])(Sin|Cos|Tan|Cot|Sec|Csc|Ln|Log|Exp){ARGUMENT}", lambda m: m[1].lower()),
+    (rf"(?<![\\a-zA-Z])({FUNCTIONS}){ARGUMENT}", r"\\\1 "),
+    (r"(?<![\\a-zA-Z])sqrt(?=\s*[\[({])", r"\\sqrt"),
+    (r"(?<![\\a-zA-Z])sqrt\s*(\d+)", r"\\sqrt{\1}"),
+    (r"(?<![\\a-zA-Z])cbrt\s*\(([^()]*)\)", r"\\sqrt[3]{\1}"),
+)
+"""Functions without a backslash."""
 FONTS = Rules(
+    (r"\{\s*\\rm\s+([a-zA-Z][^{}]+)\}|\\rm\s*\{\s*([a-zA-Z]{2,})\s*\}", r"\\text{\1\2}"),
+    (r"\\mathop\s*\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
     (
         rf"\\(?:operatorname\*?|math(?:rm|op|sf)|text(?:rm|up)?)\s*\{{\s*({FUNCTIONS})\s*\}}{ARGUMENT}",
         r"\\\1 ",
     ),
-    (rf"(?<![\\a-zA-Z])({FUNCTIONS}){ARGUMENT}", r"\\\1 "),
-    (r"(?<![\\a-zA-Z])sqrt(?=\s*[\[({])", r"\\sqrt"),
-    (r"(?<![\\a-zA-Z])sqrt\s*(\d+)", r"\\sqrt{\1}"),
-    (r"\\sqrt\s*(\[[^\]]*\])?\s*\(([^()]*)\)", r"\\sqrt\1{\2}"),
-    (r"\{\s*\\rm\s+([a-zA-Z][^{}]+)\}", r"\\text{\1}"),
+    (r"\\log\s*_\s*(?:e|\{\s*e\s*\})(?![a-zA-Z])", r"\\ln "),
     (r"\\math(?:rm|bf|it|sf|tt)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
     (r"\\operatorname\*?\s*(?=\{[^{}]*\}(?!\s*[({\\]))", r"\\text"),
     (
-        r"\\(?:math(?:rm|sf|tt)|text(?:bf|it|rm|sf|sc|sl|tt|up|md|normal)|[mh]box|emph)\s*(?=\{)",
+        r"\\(?:math(?:rm|sf|tt)|text(?:bf|it|rm|sf|sc|sl|tt|up|md|normal)|mbox|emph)\s*(?=\{)",
         r"\\text",
     ),
-    (r"\\(?:mathbf|mathit|boldsymbol|bold|bm|pmb|bf|rm|it|sf|tt|underline)(?![a-zA-Z])\s*", ""),
+    (
+        r"\\(?:mathbf|mathit|boldsymbol|bold|bm|pmb|bf|rm|it|sf|tt|sc|sl|em|underline)(?![a-zA-Z])\s*",
+        "",
+    ),
+    needs="\\",
 )
 r"""Functions as commands, words in \text{...}, letters as they are."""
+ROOTS = Rules(
+    (r"\\surd\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
+    (r"\\root\s*(\d|\{\w+\})\s*\\of\s*(\{[^{}]*\}|\w)", r"\\sqrt[\1]\2"),
+    (r"\\sqrt\s*(\[[^\]]*\])\s*(\w)", r"\\sqrt\1{\2}"),
+    (r"\\sqrt\s*(\[[^\]]*\])?\s*\(([^()]*)\)", r"\\sqrt\1{\2}"),
+    needs="\\",
+)
+"""What is below a root, in braces."""
 
 ORDINAL = "(?:st|nd|rd|th)"
 CODES = {"USD": r"\$", "US": r"\$", "EUR": "€", "GBP": "£"}
 CODE = rf"({'|'.join(CODES)})\s*(?:\\\$)?"
-COMMANDS = {r"\textdollar": r"\$", r"\mathdollar": r"\$", r"\pounds": "£", r"\textsterling": "£"}
-COMMANDS |= {r"\euro": "€", r"\texteuro": "€"}
-MARKS = Rules(
-    (
-        rf"(?<=\d)(?:{ORDINAL}(?![a-zA-Z])|\s*\^\s*\{{\s*(?:{ORDINAL}|\\text\s*\{{\s*{ORDINAL}\s*\}})\s*\}}"
-        rf"|\s*\^?\s*\\text\s*\{{\s*{ORDINAL}\s*\}})",
-        "",
-    ),
+SIUNITX = Rules(
     (r"\\ang\s*\{([^{};]*)\}", r"\1^\\circ "),
     (r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1\\text{\2}"),
     (r"\\(?:si|unit)\s*(?=\{)", r"\\text"),
     (r"\\num\s*\{([^{}]*)\}", r"\1"),
-    (r"(\\[a-z]+)(?![a-zA-Z])", lambda command: COMMANDS.get(command[0], command[0])),
+    needs="\\",
+)
+MARKS = Rules(
+    (
+        rf"(?<=\d)(?:-?{ORDINAL}(?![a-zA-Z])|\s*\^\s*\{{\s*(?:{ORDINAL}|\\text\s*\{{\s*{ORDINAL}\s*\}})\s*\}}"
+        rf"|\s*\^?\s*\\text\s*\{{\s*{ORDINAL}\s*\}})",
+        "",
+    ),
     (
         rf"(?<![a-zA-Z]){CODE}\s*(?=\d)|\\text\s*\{{\s*{CODE}\s*\}}\s*(?=\d)",
         lambda m: CODES[m[1] or m[2]],
@@ -79,13 +130,15 @@ MARKS = Rules(
         r"(?<=\d)\s*(?:[eE]\s*\{([-+]?\d+)\}|\\text\s*\{\s*[eE]\s*(?:\}\s*\{?([-+]?\d+)\}?|([-+]?\d+)\s*\}))",
         lambda m: "e" + next(filter(None, m.groups())),
     ),
+    (r"(?<=\d)\s+E(?=[-+]\d)", "e"),
     (r"(?<=\d)\s*[xX]\s*10(?=\s*\^)", r"\\times 10"),
-    (r"\\imath(?![a-zA-Z])|(?<=[\d+}-])\s*\\text\s*\{\s*i\s*\}", "i"),
+    (r"(?<=\d)( ?)\{\s*(\\text\s*\{[^{}]*\})\s*\}", r"\1\2"),
+    (r"(?<=[\d+}-])\s*\\text\s*\{\s*i\s*\}", "i"),
 )
-"""Ordinals are numbers; quantities of siunitx and codes of currencies as they are written by hand."""
+"""Ordinals are numbers, codes of currencies signs; powers of ten as in `6.72e-5`."""
 
 PREFIX = (
-    r"(?i:(?:(?:so|thus|hence|therefore|the|my|our|final|correct)\W+)*(?:answer|result|solution|value)"
+    r"(?i:(?:(?:so|thus|hence|therefore|the|my|our|final|correct)\W+)*(?:answer|ans\.?|result|solution|value)"
     r"\s*(?:is|are|=|:)+\s*:?\s*(?=\S))"
 )
 MATHEMATICS = re.compile(
@@ -127,7 +180,7 @@ SUBSCRIPT = r"_\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\\text\s*\{[^{}]*\})"
 
 def _base(match: re.Match[str]) -> str:
     """`_8` for a base in whatever brackets and words; other subscripts as they are."""
-    name = re.sub(r"\\text|\bbase\b|[\s{}()]", "", match[1])
+    name = re.sub(r"\\text|\bbase\b|[\s{}()\[\]-]", "", match[1])
     return _subscript(name) if BASES.get(name.lower(), name).isdigit() else match[0]
 
 
@@ -135,56 +188,86 @@ def _subscript(name: str) -> str:
     return f"_{{{BASES.get(name.lower(), name)}}}"
 
 
-OR = r"or(?: equivalently| simply| just| rather)?|i\.?e\.?|that is|which (?:is|equals)"
-PREAMBLE = r"\\approx|\\text\s*\{[^{}]*\b(?i:answer|is|about|approximately)[ :.]*\}(?!\s*=)"
-SUPERSCRIPT_O = r"\\circ(?![a-zA-Z])|o(?![a-zA-Z])|\\text\s*\{\s*o\s*\}"
-WORDS = Rules(
-    (TEXT, _text),
+BASED = Rules(
     (SUBSCRIPT, _base),
     (
-        rf"(?<=[\dA-F])\s*(?:\\text\s*\{{\s*\(?\s*(?:in\s+)?base(?:\s*\}}\s*{BASE}|\s+{BASE}\s*\)?\s*\}})"
-        rf"|\(\s*base\s+{BASE}\s*\)|(?:in\s+)?base\s+{BASE})",
+        rf"(?<=[\dA-F])\s*(?:\\text\s*\{{\s*\(?\s*(?:in\s+)?base(?:\s*\}}\s*{BASE}|[\s-]+{BASE}\s*\)?\s*\}})"
+        rf"|\(\s*\\text\s*\{{\s*base\s*\}}\s*{BASE}\s*\)|\(\s*base\s+{BASE}\s*\)|(?:in\s+)?base\s+{BASE})",
         lambda m: _subscript(next(filter(None, m.groups()))),
     ),
-    (r"(?<=\d)\s*([aApP])\.\s?[mM]\.?(?![a-zA-Z])", r"\\text{\1m}"),
-    (r"(?<=:\d\d)\s*([aApP])[mM](?![a-zA-Z])|(?<=\d)\s*([AP])M(?![a-zA-Z])", r"\\text{\1\2m}"),
+)
+"""Bases, in words or brackets, as subscripts."""
+
+ABOUT = r"(?i:approximately|approx\.?|about|roughly)"
+OR = r"or(?: equivalently| simply| just| rather)?|i\.?e\.?|that is|which (?:is|equals)"
+EXCEPT = "(?:except|but not|excluding)(?: for| when| where)?"
+SENTENCES = Rules(
     (rf"\\text\s*\{{\s*\(\s*(?:{OR})[\s:,]*\}}([^()]*)\)", r"\\text{or}\1"),
-    (rf"\(\s*(?:\\text\s*\{{\s*(?:{OR})[\s:,]*\}}|or\s)([^()]*)\)", r"\\text{or}\1"),
+    (rf"\(\s*\\text\s*\{{\s*(?:{OR})[\s:,]*\}}([^()]*)\)", r"\\text{or}\1"),
     (rf"\\text\s*\{{\s*[,;]?\s*(?:{OR}),?\s*\}}", r"\\text{or}"),
-    (r"(?i:\\text\s*\{\s*or\s+(?:approximately|about|roughly)\s*\})", r"\\text{or}\\approx "),
-    (r"\\(?:approx|simeq|sim)(?![a-zA-Z])", r"\\approx "),
-    (rf"^\s*(?:{PREAMBLE}|{PREFIX})", ""),
+    (rf"\\text\s*\{{\s*\(\s*{ABOUT}\s+([-\d.]+)\s*\)\s*\}}", r"\\approx \1"),
+    (rf"(?:\(\s*\\text\s*\{{\s*|\\text\s*\{{\s*\(\s*){ABOUT}\s*\}}([^()]*)\)", r"\\approx \1"),
+    (rf"(?<=\S)\s*\\text\s*\{{\s*,?\s*(?:or\s+)?{ABOUT}\s*\}}", r"\\approx "),
     (r"\\text\s*\{\s*[(,]?\s*(?i:since|because|as)\b.*$", ""),
+    (r"\\text\s*\{\s*(?:such that|s\.t\.)\s*\}", r"\\mid "),
+    (rf"\\text\s*\{{\s*,?\s*{EXCEPT}\s*\}}\s*([a-zA-Z])\s*=", r"\\text{and}\1\\ne "),
+    (r"\\text\s*\{\s*,?\s*(?:with|where)\s*\}(?=\s*[a-zA-Z] ?\\n)", r"\\text{and}"),
     (
-        rf"\^\s*\{{\s*\\circ\s*\}}|\^\s*\\circ(?![a-zA-Z])|(?<=[\d)}}])\s*\^\s*(?:{SUPERSCRIPT_O}"
-        rf"|\{{\s*(?:{SUPERSCRIPT_O})\s*\}})|(?<=\d)\s*\\circ(?![a-zA-Z])"
-        r"|\\(?:textdegree|degrees?)(?![a-zA-Z])",
-        r"\\text{degrees}",
+        rf"(?i:\\text\s*\{{\s*all (?:reals|real numbers)(?:\s+({EXCEPT}))?\s*\}})\s*(?:[a-zA-Z]\s*=)?(.*)$",
+        lambda m: rf"\mathbb{{R}}\setminus\{{{m[2]}\}}" if m[1] else rf"\mathbb{{R}}{m[2]}",
     ),
-    (r"(\\text\{degrees\})\s*(?:[CF]|\\text\s*\{\s*[CF]\s*\})(?![a-zA-Z])", r"\1"),
-    (r"\\?%", r"\\text{percent}"),
+    (
+        r"\\text\s*\{\s*(-|negative )?(?:positive )?(?i:infinity)\s*\}",
+        lambda m: r"-\infty " if m[1] else r"\infty ",
+    ),
     (
         r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*(\\text\s*\{[^{}]*\}(?:\^\{?\d\}?)?)\s*\}",
         r"\\text{\1}/\2",
     ),
-    (
-        r"\\text\s*\{\s*(-|negative )?(?:positive )?(?i:infinity)\s*\}"
-        r"|(?<![\\a-zA-Z])(?i:infinity)(?![a-zA-Z])",
-        lambda m: r"-\infty " if m[1] else r"\infty ",
-    ),
-    (r"(?<=[\d)}]) ([a-zA-Z][a-zA-Z./ ]*)((?:\^\d)?)(?=\s*(?:$|[,;)=]))", as_unit),
+    needs=r"\text",
 )
-r"""Words in \text{...}, the answer alone; bases, units, degrees, percent and alternatives in one form."""
+r"""What is said in \text: alternatives, approximations, reasons, exceptions, infinity, fractions of units."""
+
+STOPS = (
+    r"\\text\s*\{[^{}]*\b(?i:answer|is|about|approximately)[ :.]*\}(?!\s*=)|\\text\s*\{[^{}]*:\s*\}"
+)
+PREAMBLE = rf"\\approx|{STOPS}|=|{PREFIX}"
+DEGREES = r"\\circ(?![a-zA-Z])|o(?![a-zA-Z])|\\text\s*\{\s*o\s*\}"
+WORDS = Rules(
+    (r"(?<=\d)\s*([aApP])\.\s?[mM]\.?(?![a-zA-Z])", r"\\text{\1m}"),
+    (r"(?<=:\d\d)\s*([aApP])[mM](?![a-zA-Z])|(?<=\d)\s*([AP])M(?![a-zA-Z])", r"\\text{\1\2m}"),
+    (r"\(\s*or\s([^()]*)\)", r"\\text{or}\1"),
+    (r"\(\s*(\\approx|=)([^()]*)\)$", r"\1\2"),
+    (rf"^\s*(?:{PREAMBLE})", ""),
+    (r"\^?\s*\\text\s*\{\s*\^?\s*\\circ\s*\}", r"^\\circ "),
+    (r"\^\s*(?:\{\s*\^\s*\\circ\s*\}|\^\s*\\circ(?![a-zA-Z]))", r"^\\circ "),
+    (
+        rf"\^\s*\{{\s*\\circ\s*\}}|\^\s*\\circ(?![a-zA-Z])|(?<=[\d)}}])\s*\^\s*(?:{DEGREES}"
+        rf"|\{{\s*(?:{DEGREES})\s*\}})|(?<=\d)\s*\\circ(?![a-zA-Z])",
+        r"\\text{degrees}",
+    ),
+    (r"(\\text\{degrees\})\s*(?:[CF]|\\text\s*\{\s*[CF]\s*\})(?![a-zA-Z])", r"\1"),
+    (r"\\?%", r"\\text{percent}"),
+    (r"(?<=[\d}]) ?\(([a-zA-Z] ?\\neq?(?![a-zA-Z])[^()]*)\)$", r"\\text{and}\1"),
+    (r"(?<![\\a-zA-Z])(?i:infinity)(?![a-zA-Z])", r"\\infty "),
+    (r"(?<=[\d)}]) ([a-zA-Z][a-zA-Z./ ]*)((?:\^\d)?)(?=\s*(?:$|[,;)=]))", as_unit),
+    (r"(?<=[\d)}]) ?\(([a-zA-Z][a-zA-Z ]*)\)()$", as_unit),
+)
+r"""The answer alone; degrees, percent, halves of the day, and units as words in \text{...}."""
 
 SPELLINGS = Rules(
     (r"([\^_])\{(\w)\}(?!\w)", r"\1\2"),
     (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
-    (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset "),
+    (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"(?<=[})\]])\s*-\s*(?=\\\{)", r"\\setminus "),
     (r"\s+", " "),
 )
-STAGES = (MARKUP, FONTS, MARKS, WORDS, SPELLINGS)
+TEXTS = Rules((r"\s+", " "), (TEXT, _text))
+STAGES = (
+    *(MARKUP, SEPARATORS, NAMES, FONTS, ROOTS, SIUNITX, MARKS),
+    *(TEXTS, BASED, SENTENCES, WORDS, SPELLINGS),
+)
 """The whole table, in its order."""
 
 CLEANED = 1024
@@ -227,6 +310,7 @@ def separated(answer: str) -> str:
 def words(text: str) -> str:
     r"""The text in lower case and in the singular, without \text, brackets, punctuation and spaces."""
     text = re.sub(r"\\text(?=\{)|[{}()\[\].,;:!?'\"`]", "", text).lower()
+    text = re.sub(r"^ ?there (?:is|are) ", "", text)
     return re.sub(r"\s+", "", PLURALS.applied(text))
 
 

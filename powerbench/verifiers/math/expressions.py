@@ -69,15 +69,15 @@ def union(text: str, parts: Collection) -> Any:
 
     if parts.brackets or len(parts.items) == 1:
         return parsed(text)
-    items = [item for item in parts.items if not REAL.fullmatch(item)]
-    if unequal := UNEQUAL.match(items[0] if items else ""):  # of each item, in `x \\ne 1, 2`
+    items = list(parts.items)
+    if unequal := UNEQUAL.match(items[0]):  # of each item, in `x \\ne 1, 2`
         items = [item if CONDITION.search(item) else f"{unequal[0]}{item}" for item in items]
     objects = [parsed(item) for item in items]
     symbols = set().union(*(part.free_symbols for part in objects if part is not None))
     if not all(isinstance(part, Set | Boolean) for part in objects) or len(symbols) > 1:
         return None
     sets = [part.as_set() if isinstance(part, Boolean) else part for part in objects]
-    if not OR.search(text) and all(isinstance(part, Boolean) for part in objects):
+    if not OR.search(text) and any(isinstance(part, Boolean) for part in objects):
         together = Intersection(*sets)
         if not together.is_empty:
             return together
@@ -85,7 +85,6 @@ def union(text: str, parts: Collection) -> Any:
 
 
 UNEQUAL = re.compile(r"[a-zA-Z]\\neq?(?![a-zA-Z]) ?")
-REAL = re.compile(r"[a-zA-Z]\\in\\mathbb\{R\}")
 
 
 def approximates(rough: str, exact: str) -> bool:

@@ -149,9 +149,13 @@ def scientific(text: str, other: str) -> str:
 # -- sets and chains ------------------------------------------------------------------------------
 
 BUILDER = re.compile(
-    r"\\\{(?P<name>[a-zA-Z])(?:\\in\\mathbb\{R\})?(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|[:|]) ?"
+    r"\\\{(?P<name>[a-zA-Z])(?:\\in ?(?:\\mathbb\{R\}|(?P<domain>[(\[][^()\[\]]*[)\]])))?(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|[:|]) ?"
     r"(?P<condition>.*(?P=name).*)\\\}"
 )
+REAL = re.compile(
+    r"(?:[,;]|\\text\{and\}) ?[a-zA-Z]\\in ?\\mathbb\{R\}$|^[a-zA-Z]\\in ?\\mathbb\{R\}(?:[,;]|\\text\{and\})"
+)
+"""A condition that says nothing."""
 CONDITION = re.compile(r"[<>]|\\(?:[lg]eq?(?:slant)?|[lg]t|neq?)(?![a-zA-Z])")
 OR = re.compile(r"\\text\{ ?,?or ?\}|(?<![\\a-zA-Z])or(?![a-zA-Z])")
 VARIABLE = re.compile(r"(?<![a-zA-Z])(?![ei](?![a-zA-Z]))[a-zA-Z]")
@@ -159,8 +163,15 @@ VARIABLE = re.compile(r"(?<![a-zA-Z])(?![ei](?![a-zA-Z]))[a-zA-Z]")
 
 def conditions(text: str) -> str:
     r"""`\{x \mid x > 2\}` as `x > 2`, for real x; anything else as it is."""
-    match = BUILDER.fullmatch(text)
-    return match["condition"] if match else text
+    sets = [BUILDER.fullmatch(each) for each in re.split(r"\\cup ?", text)]
+    found = [_condition(match) for match in sets if match]
+    text = r"\text{or}".join(found) if len(found) == len(sets) else text
+    return REAL.sub("", text) if CONDITION.search(text) else text
+
+
+def _condition(builder: re.Match[str]) -> str:
+    domain = f"{builder['domain']}," if builder["domain"] else ""
+    return f"{domain}{builder['condition']}"
 
 
 def has_conditions(items: Sequence[str]) -> bool:

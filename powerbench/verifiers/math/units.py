@@ -35,6 +35,11 @@ SYNONYMS = (
     "£",
     "degree deg",
     "radian rad",
+    "n newton",
+    "j joule",
+    "w watt",
+    "hz hertz",
+    "mol mole",
     "percent",
 )
 UNITS = {synonym: line.split()[0] for line in SYNONYMS for synonym in line.split()}
@@ -60,7 +65,7 @@ SENTENCE = re.compile(
 """What may change the value."""
 
 
-NEUTRAL = {"per", "of", "a", "an", "each", "in", "old", "long", "high", "men", "way"}
+NEUTRAL = {"per", "of", "a", "an", "each", "in", "old", "long", "high", "men", "way", "us"}
 """Short words that a unit may hold."""
 NO_UNIT = re.compile(
     r"am|pm|infinity|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega"
