@@ -121,7 +121,7 @@ INVISIBLE = (
     "|nonumber|notag|qed(?:here)?|blacksquare|checkmark|therefore"
 )
 WRAPPERS = (
-    "math(?:normal|ord|op|open|close|rel|bin|inner|larger|smaller)|ensuremath|smash|uline|underline|[hf]box"
+    "math(?:normal|ord|op|open|close|rel|bin|inner|larger|smaller)|ensuremath|smash|uline|underline|fbox"
     "|framebox"
 )
 CELL = (

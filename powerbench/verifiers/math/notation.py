@@ -149,13 +149,13 @@ def scientific(text: str, other: str) -> str:
 # -- sets and chains ------------------------------------------------------------------------------
 
 BUILDER = re.compile(
-    r"\\\{(?P<name>[a-zA-Z])(?:\\in ?(?:\\mathbb\{R\}|(?P<domain>[(\[][^()\[\]]*[)\]])))?(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|[:|]) ?"
-    r"(?P<condition>.*(?P=name).*)\\\}"
+    r"\\\{(?P<name>[a-zA-Z])(?:\\in ?(?:\\mathbb\{R\}|(?P<domain>[(\[][^()\[\]]*[)\]])))?"
+    r"(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|[:|]) ?(?P<condition>.*(?P=name).*)\\\}"
 )
-REAL = re.compile(
-    r"(?:[,;]|\\text\{and\}) ?[a-zA-Z]\\in ?\\mathbb\{R\}$|^[a-zA-Z]\\in ?\\mathbb\{R\}(?:[,;]|\\text\{and\})"
-)
-"""A condition that says nothing."""
+AND = r"(?:[,;]|\\text\{and\})"
+REAL = r"[a-zA-Z]\\in ?\\mathbb\{R\}"
+SAID = re.compile(rf"{AND} ?{REAL}$|^{REAL}{AND}")
+"""That a variable is real, which is understood."""
 CONDITION = re.compile(r"[<>]|\\(?:[lg]eq?(?:slant)?|[lg]t|neq?)(?![a-zA-Z])")
 OR = re.compile(r"\\text\{ ?,?or ?\}|(?<![\\a-zA-Z])or(?![a-zA-Z])")
 VARIABLE = re.compile(r"(?<![a-zA-Z])(?![ei](?![a-zA-Z]))[a-zA-Z]")
@@ -166,7 +166,7 @@ def conditions(text: str) -> str:
     sets = [BUILDER.fullmatch(each) for each in re.split(r"\\cup ?", text)]
     found = [_condition(match) for match in sets if match]
     text = r"\text{or}".join(found) if len(found) == len(sets) else text
-    return REAL.sub("", text) if CONDITION.search(text) else text
+    return SAID.sub("", text) if CONDITION.search(text) else text
 
 
 def _condition(builder: re.Match[str]) -> str:
