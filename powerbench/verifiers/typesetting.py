@@ -55,7 +55,7 @@ SCRIPTS = {"<super": "^", "<sub": "_"}
 ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 FRACTION = "\N{FRACTION SLASH}"
 UNICODE = Rules(
-    (rf"\^\{{(\d+)\}}{FRACTION}_\{{(\d+)\}}|(\d+){FRACTION}(\d+)", lambda m: _fraction(m)),
+    (rf"\^\{{(\d+)\}}{FRACTION}_\{{(\d+)\}}|(?<!\d)(\d+){FRACTION}(\d+)", lambda m: _fraction(m)),
     (FRACTION, "/"),
     (r"([√∛∜])\s*([-+]?\d+(?:\.\d+)?|[a-zA-Z])", lambda m: f"{ROOTS[m[1]]}{{{m[2]}}}"),
     (r"[√∛∜]", lambda m: f"{ROOTS[m[0]]} "),

@@ -154,7 +154,13 @@ def test_the_last_box_decides(text: str, score: Score) -> None:
 
 
 def test_no_response_makes_it_hang() -> None:
-    for content in ("A) " + "(" * 100_000, "answer " + " " * 100_000, "A" * 100_000, "\\" * 99_999):
+    for content in (
+        "A) " + "(" * 100_000,
+        "answer " + " " * 100_000,
+        "A" * 100_000,
+        "\\" * 99_999,
+        "²" * 99_999,
+    ):
         assert judge(rf"\boxed{{{content}}}").correct is not None
 
 

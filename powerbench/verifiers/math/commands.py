@@ -95,11 +95,13 @@ FONTS = Rules(
     needs="\\",
 )
 r"""Functions as commands, words in \text{...}, letters as they are."""
+NESTED = r"((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)"
 ROOTS = Rules(
     (r"\\surd\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
     (r"\\root\s*(\d|\{\w+\})\s*\\of\s*(\{[^{}]*\}|\w)", r"\\sqrt[\1]\2"),
     (r"\\sqrt\s*(\[[^\]]*\])\s*(\w)", r"\\sqrt\1{\2}"),
-    (r"\\sqrt\s*(\[[^\]]*\])?\s*\(([^()]*)\)", r"\\sqrt\1{\2}"),
+    (rf"\\sqrt\s*(\[[^\]]*\])?\s*\({NESTED}\)", r"\\sqrt\1{\2}"),
+    (rf"\\sqrt\s*(\[[^\]]*\])?\s*\({NESTED}\)", r"\\sqrt\1{\2}"),  # a root below a root
     needs="\\",
 )
 """What is below a root, in braces."""
