@@ -81,7 +81,7 @@ def report(runs: Sequence[Path], out: Path | None, published: bool, each: bool) 
     require(bool(runs), "name run folders to report on, such as runs/, or ask for --published")
     require(not (each and out), "--each writes into the runs' own folders: leave --out away")
     from powerbench.report.build import write
-    from powerbench.report.summary import Results
+    from powerbench.report.models import read_all
     from powerbench.run.progress import print_table
     from powerbench.store import Run, find_runs
 
@@ -92,7 +92,7 @@ def report(runs: Sequence[Path], out: Path | None, published: bool, each: bool) 
             folder = run.path.resolve().parents[2] / "report"
         folders.setdefault(folder, []).append(run)
     for folder, some in folders.items():
-        results = [Results.read(run) for run in some]
+        results = read_all(some)
         print_table([r.summary for r in results])
         page = write(results, folder)
         print(f"report: {page.with_name('report.md')}\npage:   {page}")
@@ -103,12 +103,12 @@ def compare(
 ) -> None:
     """Print the samplers of the given runs side by side, and write the tables to `out` if it is given."""
     from powerbench.report.build import comparison
-    from powerbench.report.summary import Results
+    from powerbench.report.models import read_all
     from powerbench.report.tables.table import write_tables
     from powerbench.run.progress import print_any
     from powerbench.store import find_runs
 
-    found = comparison(list(map(Results.read, find_runs(runs))), tokens, seconds)
+    found = comparison(read_all(find_runs(runs)), tokens, seconds)
     for table in found:
         print_any(table)
     if out is not None:

@@ -215,7 +215,7 @@ class HubModel:
         revision = self.revision if self.gguf is None else None
         try:
             return loader.from_pretrained(self.location, revision=revision, **options)
-        except UserError:
+        except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # files of others, read by libraries that raise whatever comes
             raise UserError(

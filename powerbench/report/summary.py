@@ -112,6 +112,8 @@ class Results:
     """Of the samples, by verifier: the run's own first."""
     steps: StepCounts
     """Of all samples of the run."""
+    model: str | None = None
+    """What a report calls its model, where others have the same name."""
 
     @classmethod
     def read(cls, run: Run) -> "Results":
@@ -150,7 +152,7 @@ class Results:
         manifest, full = self.run.manifest, _full(self.scores)
         return Summary(
             task=config["task"]["name"],
-            model=config["model"]["name"],
+            model=self.model or config["model"]["name"],
             sampler=config["sampler"]["name"],
             run=self.run.path.name,
             settings={k: v for k, v in config["sampler"].items() if k not in ("name", "_target_")},

@@ -6,13 +6,15 @@ otherwise its text is tokenised again, without a stop token. The results are in 
 likelihoods/<model>.jsonl, one line a response.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from powerbench.errors import require
 from powerbench.models.base import Model, Tokenizer
 from powerbench.models.token_logprobs import Text, TokenLogprobs
-from powerbench.store import Run
+from powerbench.store import Run, records
+from powerbench.store.provenance import difference
 from powerbench.store.writing import likelihood_writer
 from powerbench.types import Likelihood, Problem, Sample, SampleKey
 
@@ -25,6 +27,7 @@ def rescore(run: Run, model: Model, batch: int, device: str) -> int:
     """
     with likelihood_writer(run, model.name) as write:
         done = {each.key for each in run.likelihoods(model.name)}
+        _require_same_model(run, model, scored=bool(done))
         problems, tokenizer = run.problems(), model.tokenizer()
         todo = [s for s in run.stream() if s.key not in done]
         if not todo:
@@ -44,6 +47,21 @@ def rescore(run: Run, model: Model, batch: int, device: str) -> int:
                 retokenised = texts[sample.key].response != sample.tokens
                 write(Likelihood(*sample.key, retokenised, *scored))
         return len(todo)
+
+
+def _require_same_model(run: Run, model: Model, scored: bool) -> None:
+    """Note beside the likelihoods which model they are of. Raises UserError if those there are of another."""
+    note = run.likelihoods_file(model.name).with_suffix(".json")
+    here = json.loads(json.dumps(dict(model.identity())))
+    if note.exists():
+        there = json.loads(note.read_bytes())
+        require(
+            there == here,
+            f"{run.likelihoods_file(model.name)} is of another model of that name "
+            f"({'; '.join(difference(there, here))}): set model.name to tell them apart",
+        )
+    elif not scored:
+        records.write_atomic(note, json.dumps(here).encode())
 
 
 def _require_numbers(key: SampleKey, scored: TokenLogprobs, model: str) -> None:
