@@ -218,6 +218,11 @@ class HubModel:
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # files of others, read by libraries that raise whatever comes
+            if isinstance(error, KeyError) and error.args == (options.get("attn_implementation"),):
+                raise UserError(
+                    f"engine=hf cannot drive {self.name!r}, of the architecture "
+                    f"{self._config.model_type}: it takes no attention function"
+                ) from error
             raise UserError(
                 f"model.id={self.id!r} cannot be loaded: {first_line(error)} "
                 f"[set model.id to a hub id you can reach, a local folder, or a GGUF file]"

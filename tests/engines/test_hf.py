@@ -3,7 +3,6 @@
 Run: pytest tests/engines/test_hf.py
 """
 
-import copy
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,6 @@ import pytest
 import torch
 from histories import Histories, close
 from tiny import SWITCH, TinyModel, models, plain_logp, run
-from transformers import PreTrainedModel
 
 from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.hf import HFEngine, kv_cache
@@ -197,17 +195,6 @@ def test_bfloat16_weights_are_drawn_from_in_float32() -> None:
     expected = plain_logp("llama", x)[range(2, len(x) - 1), drawn.tokens]
     assert drawn.logp == pytest.approx(expected, abs=0.3)  # bfloat16 keeps 8 bits of the logits
     assert drawn.logq != pytest.approx(drawn.logp, abs=0.01)
-
-
-def test_a_model_with_other_layers_is_refused() -> None:
-    class Foreign(TinyModel):
-        def load(self, device: str, attention: str) -> PreTrainedModel:
-            odd = copy.deepcopy(models("llama")[0])
-            odd.config.layer_types = ["full_attention", "linear_attention"]
-            return odd
-
-    with pytest.raises(UserError, match="layers that are not causal attention"):
-        HFEngine(Foreign("llama"), 4, 8)
 
 
 POWER = Power(max_tokens=24, alpha=3.0, blocks=3, steps=5)

@@ -15,6 +15,10 @@ ATTENTION = "powerbench"
 """The name to load a model with: `attn_implementation=ATTENTION`."""
 
 SUPPORTED = {"sliding_window", "position_ids", "is_causal", "use_cache", "output_attentions"}
+"""What attention reads, or what does not concern it."""
+
+NOT_ATTENTION = {"output_router_logits", "output_hidden_states"}
+"""What mixtures of experts, and others, hand to every layer."""
 
 
 def attention(
@@ -32,10 +36,13 @@ def attention(
 
     Raises UserError for what a model asks beyond causal attention with a sliding window.
     """
-    unknown = [name for name in options.keys() - SUPPORTED if options[name] is not None]
-    if unknown:
-        raise UserError(f"engine=hf does not support this model's attention ({', '.join(unknown)})")
-    assert batch is not None
+    known = SUPPORTED | NOT_ATTENTION
+    if unknown := sorted(name for name in options.keys() - known if options[name] is not None):
+        raise UserError(f"attention with {', '.join(unknown)} is not covered")
+    if batch is None:
+        raise UserError("its layers do not hand on what they are called with")
+    if attention_mask is not None or dropout:
+        raise UserError("attention with a mask or a dropout of its own is not covered")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window: int | None = options.get("sliding_window")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling

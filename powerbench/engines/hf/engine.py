@@ -4,8 +4,9 @@ A step schedules requests, prefills, decodes, and collects what is finished. Req
 every step. A chain's prefix stays resident (see `prefix_cache`), so going on from it computes nothing
 again.
 
-Covered: causal attention with a sliding window, grouped heads, longrope. Not covered: encoder-decoder
-models, attention with soft caps or sinks, and models that keep a state other than keys and values.
+Covered: causal attention with a sliding window, grouped heads, longrope. Not covered, and refused when the
+model is loaded (see `architecture`): encoder-decoder models, attention with soft caps, sinks or biases, and
+models that keep a state other than keys and values.
 """
 
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from powerbench.engines.base import EFFICIENT_NUM_SEQS, Finished
-from powerbench.engines.hf.architecture import attends_only, longrope_switch
+from powerbench.engines.hf.architecture import longrope_switch, require_drivable
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.kv_cache import KVCache, planned_num_seqs
 from powerbench.engines.hf.model_runner import ModelRunner
@@ -66,11 +67,7 @@ class HFEngine:
         self.device = first.device
         use(self.device)
         config = self.lm.config.get_text_config()
-        require(
-            attends_only(self.lm),
-            f"engine=hf cannot drive {model.name!r}: it has layers that are not causal attention, or "
-            f"that take no attention function",
-        )
+        require_drivable(self.lm, str(model.name))
         if self.device.type == "cpu" and can_pack():
             pack(self.lm)
         self.switch = longrope_switch(config)
