@@ -171,6 +171,9 @@ class Draw:
     top_logprobs: tuple[TopLogprobs, ...] = ()
     """The most likely tokens at each position, as many as the request's `top_logprobs` or the whole vocabulary;
     empty if it asked for none."""
+    preempted: int = 0
+    """Tokens decoded for it before and thrown away, since the engine's memory ran out: decoded again, they are
+    the same up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,8 @@ class Cost:
     """Summed over decoded and prefilled tokens: how many tokens each of them attends to; as `prefilled`, it
     depends on what was cached."""
     speculated: int = 0
-    """Tokens decoded ahead and thrown away; `decoded` does not hold them, and never depends on them."""
+    """Tokens decoded ahead and thrown away, or thrown away since memory ran out; `decoded` does not hold them,
+    and never depends on them."""
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
 

@@ -121,6 +121,7 @@ def time_decoding(
     needed = step_bytes(model.load("meta", "sdpa"), engine.max_num_seqs, length)
     copied = bandwidth(engine.device, 2**32 if engine.device.type == "cuda" else 2**26)
     roofline = engine.max_num_seqs * copied / needed
+    dim = shape_of(engine.lm.config.get_text_config())[2]
     return {
         "chains": engine.max_num_seqs,
         "length": length,
@@ -129,7 +130,7 @@ def time_decoding(
         "bandwidth": copied,
         "roofline_tokens_per_second": roofline,
         "of_roofline": median(rates) / roofline,
-        "varlen_attention": has_varlen(engine.device, torch.bfloat16, engine.cache.shape[2]),
+        "varlen_attention": has_varlen(engine.device, torch.bfloat16, dim),
         "graphs": len(engine.runner.graphs),
     }
 

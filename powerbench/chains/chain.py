@@ -217,6 +217,7 @@ class RunningChain:
         draws = answer if isinstance(answer, tuple) else (answer,)
         self.decoded += sum(len(draw.tokens) for draw in draws)
         self.prefilled += sum(draw.prefilled for draw in draws)
+        self.speculated += sum(draw.preempted for draw in draws)
         self._answers.append(answer)
         assert self._waits is not None
         of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
@@ -233,7 +234,7 @@ class RunningChain:
 
     def _drop_speculative(self) -> None:
         for key, each in self.speculative.items():
-            self.speculated += len(each.draw.tokens) if each.draw else 0
+            self.speculated += len(each.draw.tokens) + each.draw.preempted if each.draw else 0
             self.speculated += self.engine.withdraw(self.number, key)
         self.speculative.clear()
         self._shadow = None

@@ -7,11 +7,13 @@ prompts, decides how.
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from powerbench.engines.hf.kv_cache import KVCache, round_up
@@ -66,15 +68,16 @@ class Prefill:
             stop, after = start + len(tokens), at + len(tokens)
             keys[row, :, start:stop] = key[:, at:after]
             values[row, :, start:stop] = value[:, at:after]
-            output[:, at:after] = sdpa(
-                query[None, :, at:after],
-                keys[row : row + 1, :, :stop],
-                values[row : row + 1, :, :stop],
-                attn_mask=_causal(start, stop, window, query.device),
-                is_causal=start == 0 and window is None,
-                scale=scaling,
-                enable_gqa=True,
-            )[0]
+            with _kernels(query.device):
+                output[:, at:after] = sdpa(
+                    query[None, :, at:after],
+                    keys[row : row + 1, :, :stop],
+                    values[row : row + 1, :, :stop],
+                    attn_mask=_causal(start, stop, window, query.device),
+                    is_causal=start == 0 and window is None,
+                    scale=scaling,
+                    enable_gqa=True,
+                )[0]
             at = after
         return output
 
@@ -240,6 +243,24 @@ def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     named = inspect.signature(varlen_attn).parameters
     known = {"seqused_k", "enable_gqa", "window_size", "scale"} <= named.keys()
     return known and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_pages(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
+    """Whether that attention also reads a cache in pages here."""
+    if not has_varlen(device, dtype, dim):
+        return False
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"block_table", "num_splits"} <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def _kernels(device: torch.device) -> AbstractContextManager[None]:
+    """On CUDA without cuDNN's, which plans anew for every shape, and prompts have as many as lengths."""
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
 
 
 def _write(

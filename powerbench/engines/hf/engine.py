@@ -9,15 +9,13 @@ model is loaded (see `architecture`): encoder-decoder models, attention with sof
 models that keep a state other than keys and values.
 """
 
-import sys
-
 import numpy as np
 import torch
 
 from powerbench.engines.base import EFFICIENT_NUM_SEQS, Finished
 from powerbench.engines.hf.architecture import longrope_switch, require_drivable
 from powerbench.engines.hf.attention import ATTENTION
-from powerbench.engines.hf.kv_cache import KVCache, planned_num_seqs
+from powerbench.engines.hf.cache_plan import make_cache
 from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.prefix_cache import PrefixCache
 from powerbench.engines.hf.projections import can_pack, pack
@@ -32,6 +30,9 @@ from powerbench.types import Draw, Extend, Key, Tokens
 STEPS_PER_SYNC = {"cpu": 1, "mps": 1, "cuda": 8}
 """Tokens decoded between two synchronisations: one is free on the CPU, and stops the device on CUDA."""
 
+MAX_PREFILL_TOKENS = {"cpu": 512, "mps": 512, "cuda": 4096}
+"""Prompt tokens computed in one step: as many as keep the device busy."""
+
 
 class HFEngine:
     """Runs up to `max_num_seqs` requests at once.
@@ -39,8 +40,9 @@ class HFEngine:
     model: loaded here, onto `device` (see `models.device.choose`).
     max_prompt, max_tokens: the longest prompt and response to expect, in tokens; the cache is sized
         for them, and grows for longer prompts.
-    max_num_seqs: lowered, with a word on stderr, to what fits the memory that is free.
-    max_prefill_tokens: at most this many prompt tokens are computed in one step.
+    max_num_seqs: lowered, with a word on stderr, to what fits the memory that is free; None chooses by the
+        device (see `cache_plan`).
+    max_prefill_tokens: at most this many prompt tokens are computed in one step; None chooses by the device.
     deterministic: the same samples, bit for bit on one machine, whatever the batch, order and
         max_num_seqs: every product has one fixed shape. Slower; `make bench` measures by how much.
     steps_per_sync: tokens decoded before the host asks which requests are over; None chooses by the device.
@@ -51,16 +53,19 @@ class HFEngine:
         model: HubModel,
         max_prompt: int,
         max_tokens: int,
-        max_num_seqs: int = 32,
-        max_prefill_tokens: int = 512,
+        max_num_seqs: int | None = None,
+        max_prefill_tokens: int | None = None,
         device: str = "auto",
         deterministic: bool = False,
         steps_per_sync: int | None = None,
     ) -> None:
-        require_integer("engine.max_num_seqs", max_num_seqs, 1)
-        require_integer("engine.max_prefill_tokens", max_prefill_tokens, 1)
-        if steps_per_sync is not None:
-            require_integer("engine.steps_per_sync", steps_per_sync, 1)
+        for name, value in (
+            ("max_num_seqs", max_num_seqs),
+            ("max_prefill_tokens", max_prefill_tokens),
+            ("steps_per_sync", steps_per_sync),
+        ):
+            if value is not None:
+                require_integer(f"engine.{name}", value, 1)
         self.max_tokens = max_tokens
         self.lm = model.load(device, ATTENTION)
         first = next(self.lm.parameters())
@@ -73,22 +78,13 @@ class HFEngine:
         self.switch = longrope_switch(config)
         self.vocabulary = config.vocab_size
         capacity = max_prompt + max_tokens
-        fit = planned_num_seqs(max_num_seqs, config, capacity, first.dtype, self.device)
-        if fit < max_num_seqs:
-            print(
-                f"engine.max_num_seqs={max_num_seqs} does not fit memory; using {fit}",
-                file=sys.stderr,
-            )
+        self.cache, fit = make_cache(
+            max_num_seqs, config, capacity, first.dtype, self.device, fixed_shape=deterministic
+        )
         self.max_num_seqs = fit
         self.efficient_num_seqs = min(fit, EFFICIENT_NUM_SEQS[self.device.type])
         self.steps_per_sync = steps_per_sync or STEPS_PER_SYNC[self.device.type]
-        try:
-            self.cache = KVCache(config, 2 * fit, capacity, first.dtype, self.device)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"the KV cache of {2 * fit} rows of {capacity} tokens does not fit "
-                f"{self.device}; set a smaller engine.max_num_seqs"
-            ) from error
+        max_prefill_tokens = max_prefill_tokens or MAX_PREFILL_TOKENS[self.device.type]
         self.slots = Slots(fit, max_tokens, self.device)
         self.scheduler = Scheduler(PrefixCache(self.cache, fit), max_prefill_tokens)
         self.runner = ModelRunner(self.lm, self.cache, self.slots, self.switch, deterministic)
@@ -111,8 +107,10 @@ class HFEngine:
     def withdraw(self, chain: int, key: Key | None = None) -> int:
         decoded = 0
         for request in self.scheduler.withdraw(chain, key):
-            decoded += int(self.slots.position[request.slot]) + 1 - len(request.known)
-            self.slots.active[request.slot] = False
+            decoded += request.preempted
+            if request.running:
+                decoded += int(self.slots.position[request.slot]) + 1 - len(request.known)
+                self.slots.active[request.slot] = False
         return decoded
 
     @torch.inference_mode()
@@ -132,8 +130,12 @@ class HFEngine:
     def _decode(self) -> list[EngineRequest]:
         """Decode for whoever can; returns those for whom that was done."""
         decoded = []
+        for slot in self.scheduler.make_room(self.steps_per_sync):
+            self.slots.active[slot] = False
         for long, requests in self.scheduler.decode_batches():
             self.runner.decode(requests, long, self.steps_per_sync)
+            for request in requests:
+                request.decoded += self.steps_per_sync
             decoded += requests
         return decoded
 
@@ -148,7 +150,7 @@ class HFEngine:
         finished = []
         for request, new in zip(over, self.slots.read(over), strict=True):
             self.scheduler.finish(request, (*request.known, *new.tokens[:-1]))
-            draw = Draw(*new[:-1], prefilled=request.prefilled, top_logprobs=new.top_logprobs)
+            draw = Draw(*new[:-1], request.prefilled, new.top_logprobs, request.preempted)
             finished.append(Finished(request.chain, request.key, draw))
         return finished
 

@@ -1,13 +1,12 @@
-"""The KV cache: a table of rows, one sequence each, and how many of them the memory holds."""
+"""The KV cache: what its users need of it, the one of contiguous rows, and what is free for it."""
 
 import math
+from typing import Protocol
 
 import numpy as np
 import psutil
 import torch
 from transformers import PretrainedConfig
-
-from powerbench.errors import UserError
 
 STRIDE = 64
 """Rows have room for a multiple of this many tokens."""
@@ -16,8 +15,53 @@ SHARE = 0.9
 """Of the memory that is free, how much the cache may take: the rest is for activations."""
 
 
-class KVCache:
-    """Keys and values of `rows` sequences of up to `capacity` tokens.
+class KVCache(Protocol):
+    """Keys and values of `rows` sequences of up to `capacity` tokens."""
+
+    rows: int
+    capacity: int
+    dtype: torch.dtype
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer, as the batches for this cache read them."""
+        ...
+
+    def spare(self) -> float:
+        """How many more tokens can be written than have been reserved; infinity where rows have fixed room."""
+        ...
+
+    def owned(self, row: int) -> int:
+        """What memory would be free if a row held nothing, in pages; 0 where rows have fixed room."""
+        ...
+
+    def shared_part(self, length: int) -> int:
+        """Of so many tokens that another row holds, how many take no memory in a second one."""
+        ...
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Give a row the positions start..stop of another, whose tokens up to `stop` are the same."""
+        ...
+
+    def truncate(self, row: int, length: int) -> None:
+        """Nothing of a row is needed beyond its first `length` positions."""
+        ...
+
+    def reserve(self, row: int, start: int, stop: int) -> bool:
+        """See to it that a row, truncated to `start` or reserved up to there, can be written from there to
+        `stop`; False, and nothing is changed, if memory lacks."""
+        ...
+
+    def commit(self) -> None:
+        """What was copied, reserved and truncated holds on the device from now on."""
+        ...
+
+    def grow(self, capacity: int, used: list[int]) -> None:
+        """Make room for longer sequences, keeping the first used[row] positions of every row."""
+        ...
+
+
+class ContiguousCache:
+    """A `KVCache` that is a table with room for `capacity` tokens in every row.
 
     Starts as zeros: attention reads, and masks, positions that were never written, and a mask does not
     hide a NaN. On the CPU the zeros are the operating system's, committed as positions are written, and
@@ -41,6 +85,24 @@ class KVCache:
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one layer: [rows, heads, capacity, dim] each, a view."""
         return self.table[0, index], self.table[1, index]
+
+    def spare(self) -> float:
+        return math.inf
+
+    def owned(self, row: int) -> int:
+        return 0
+
+    def shared_part(self, length: int) -> int:
+        return 0
+
+    def truncate(self, row: int, length: int) -> None:
+        pass
+
+    def reserve(self, row: int, start: int, stop: int) -> bool:
+        return True
+
+    def commit(self) -> None:
+        pass
 
     def copy(self, source: int, target: int, start: int, stop: int) -> None:
         """Copy positions start..stop of one row to another."""
@@ -87,25 +149,3 @@ def free_bytes(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return psutil.virtual_memory().available
-
-
-def planned_num_seqs(
-    max_num_seqs: int,
-    config: PretrainedConfig,
-    capacity: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> int:
-    """How many chains (two rows each) fit what is free, at most `max_num_seqs`.
-
-    Raises UserError where not even one does.
-    """
-    free, chain = free_bytes(device), 2 * row_bytes(config, capacity, dtype)
-    fit = int(SHARE * free) // chain
-    if fit < 1:
-        raise UserError(
-            f"a chain of up to {capacity} tokens needs {chain / 2**30:.1f} GiB of KV cache, and "
-            f"{free / 2**30:.1f} GiB are free on {device}; set a smaller max_tokens, or "
-            f"model.dtype=bfloat16"
-        )
-    return min(max_num_seqs, fit)

@@ -20,6 +20,8 @@ from powerbench.engines.hf.attention_batches import (
     Prefill,
 )
 from powerbench.engines.hf.kv_cache import KVCache
+from powerbench.engines.hf.paged_batches import paged_decode, paged_prefill
+from powerbench.engines.hf.paged_cache import PagedCache
 from powerbench.engines.hf.request import EngineRequest
 from powerbench.engines.hf.slots import Slots
 from powerbench.engines.sampling import draw
@@ -81,6 +83,7 @@ class ModelRunner:
 
     def prefill(self, chunks: Sequence[Chunk], long: bool) -> None:
         """Compute keys and values of these tokens."""
+        self.cache.commit()
         every = [
             (row, start + i, token)
             for row, start, tokens in chunks
@@ -93,6 +96,8 @@ class ModelRunner:
             if self.deterministic:
                 where = [(row, position) for row, position, _ in every[i : i + size]]
                 batch = DecodeFixedShape(self.cache, rows, positions, where)
+            elif isinstance(self.cache, PagedCache):
+                batch = paged_prefill(self.cache, chunks)
             else:
                 batch = Prefill(self.cache, chunks)
             self._run(tokens, positions, batch, long, logits=False)
@@ -101,6 +106,7 @@ class ModelRunner:
 
     def decode(self, requests: Sequence[EngineRequest], long: bool, steps: int) -> None:
         """Draw up to `steps` tokens for each request (slots ascending); fewer for those that end."""
+        self.cache.commit()
         settings, slots = DecodeSettings.of(requests), [request.slot for request in requests]
         on_cuda = self.device.type == "cuda" and not self.deterministic
         if on_cuda and self.switch is None and not any(settings.supports):
@@ -136,6 +142,8 @@ class ModelRunner:
         if self.deterministic:
             where = list(zip(rows.tolist(), positions.tolist(), strict=True))
             return DecodeFixedShape(self.cache, rows, positions, where)
+        if isinstance(self.cache, PagedCache):
+            return paged_decode(self.cache, rows, positions, self.slots.active[rows], leading)
         if self.device.type == "cuda":
             return DecodeCUDA(self.cache, rows, positions, leading)
         longest = 1 + int(positions.max())

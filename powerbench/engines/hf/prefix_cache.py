@@ -24,6 +24,8 @@ class CacheRow:
     tokens: list[int] = field(default_factory=list)
     long: bool = False
     """Whether they were computed with longrope's long factors."""
+    touched: int = 0
+    """When a request last had to do with it: larger is later."""
 
     def common(self, tokens: Sequence[int], long: bool) -> int:
         """How many of these tokens, from the first, the row holds."""
@@ -44,6 +46,7 @@ class PrefixCache:
         self.rows = [CacheRow() for _ in range(2 * max_num_seqs)]
         self.retained: dict[ResponseName, int] = {}
         """The row that keeps a response."""
+        self._clock = 0
 
     def __getitem__(self, row: int) -> CacheRow:
         return self.rows[row]
@@ -87,8 +90,7 @@ class PrefixCache:
         )
         held, source = self.rows[slot].common(body, long), slot
         if held < len(body):
-            retained = self.retained.get(name)
-            own = [slot, *near, *([] if retained is None else [retained])]
+            own = [slot, *near, *self.retained_rows(name)]
             source = max(own, key=lambda row: self.rows[row].common(body, long))
             if self.rows[source].common(body, long) < len(body):
                 every = range(len(self.rows))
@@ -96,6 +98,29 @@ class PrefixCache:
         self._copy(source, slot, held, max(held, self.rows[source].common(body, long)))
         self.rows[slot].long = long
         return slot
+
+    def retained_rows(self, name: ResponseName) -> list[int]:
+        """The row that keeps a response, if there is one."""
+        return [self.retained[name]] if name in self.retained else []
+
+    def keep(self, row: int, tokens: Sequence[int]) -> None:
+        """A row holds these tokens from now on: it has been written, or is cut."""
+        self.rows[row].tokens = [*tokens]
+        self.cache.truncate(row, len(tokens))
+        self._touch(row)
+
+    def drop(self, rows: Iterable[int]) -> bool:
+        """Give up what one of these rows holds, for the sake of memory: of those that alone have memory, or
+        else of those that share some, the one untouched for longest. False if none holds anything."""
+        held = [row for row in rows if self.rows[row].tokens]
+        least = min(
+            held,
+            key=lambda row: (self.cache.owned(row) == 0, self.rows[row].touched),
+            default=None,
+        )
+        if least is not None:
+            self.keep(least, ())
+        return least is not None
 
     def longest_prefix(self, known: Sequence[int], long: bool) -> int:
         """How many of these tokens, from the first, the best row holds."""
@@ -124,6 +149,13 @@ class PrefixCache:
         row = self.rows[target]
         row.tokens[start:] = self.rows[source].tokens[start:stop]
         row.long = self.rows[source].long
+        self.cache.truncate(target, len(row.tokens))
+        self._touch(source)
+        self._touch(target)
+
+    def _touch(self, row: int) -> None:
+        self._clock += 1
+        self.rows[row].touched = self._clock
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -39,8 +39,16 @@ class EngineRequest:
     status: Status = Status.WAITING
     slot: int = field(default=-1, init=False)
     """Where it runs, or ran last; -1 while it waits."""
+    number: int = field(default=-1, init=False)
+    """Of the engine's requests, the how manieth: lower ones are older."""
     prefilled: int = field(default=0, init=False)
     """Known tokens that had to be computed, for no row of the cache held them."""
+    decoded: int = field(default=0, init=False)
+    """Steps since it got its slot: as many tokens, or fewer if it has ended."""
+    reserved: int = field(default=0, init=False)
+    """Up to which position its slot may be written."""
+    preempted: int = field(default=0, init=False)
+    """Tokens that were decoded for it and thrown away, since memory ran out."""
 
     @property
     def key(self) -> Key:
@@ -50,6 +58,11 @@ class EngineRequest:
     def known(self) -> Tokens:
         """Prompt and reused response: the last of these tokens is the first to be fed for decoding."""
         return self.prompt + self.extend.prefix
+
+    @property
+    def running(self) -> bool:
+        """Whether its slot is being written."""
+        return self.status in (Status.PREFILLING, Status.DECODING)
 
     def is_named(self, chain: int, key: Key | None) -> bool:
         """Whether this is the chain's request of that key, or, without a key, any of the chain's."""

@@ -3,6 +3,10 @@
 A request starts in the free slot that spares it the most computation and copying. One whose prompt another
 request is just computing waits for that: replicates of a problem share one prefill, and problems share
 their few-shot examples or system prompt.
+
+A request is started when memory has room for what it knows, and some to grow for all that run. Where memory
+runs out nevertheless, what can be computed again gives way: rows that nobody needs, then those of requests
+that are answered, then the youngest request, which starts again later. The oldest one always goes on.
 """
 
 from collections import deque
@@ -12,6 +16,12 @@ from powerbench.engines.hf.attention_batches import Chunk
 from powerbench.engines.hf.prefix_cache import PrefixCache, common_prefix
 from powerbench.engines.hf.request import EngineRequest, Status
 from powerbench.types import Key
+
+PASSED_OVER = 8
+"""Where memory lacks for so many waiting requests, the others are not looked at in this step."""
+
+GROWTH = 256
+"""Tokens that every running request should be able to decode before another one is started."""
 
 MIN_SHARED_PREFILL = 8
 """A request waits a step for another's prefill if that spares it at least this many tokens of its own."""
@@ -26,6 +36,8 @@ class Scheduler:
     def __init__(self, prefix_cache: PrefixCache, max_prefill_tokens: int) -> None:
         self.prefix_cache, self.max_prefill_tokens = prefix_cache, max_prefill_tokens
         self.waiting: deque[EngineRequest] = deque()
+        self.count = 0
+        """Of requests so far."""
         self.by_slot: dict[int, EngineRequest] = {}
         """The request that runs in a slot, or that finished there and is not yet withdrawn."""
 
@@ -54,21 +66,24 @@ class Scheduler:
             current = request.prompt + extend.response
             name, slots = (request.chain, extend.sequence), self.reusable(request.chain)
             self.prefix_cache.retain(name, slots, current, request.long)
+        request.number = self.count
+        self.count += 1
         self.waiting.append(request)
 
     def withdraw(self, chain: int, key: Key | None) -> list[EngineRequest]:
-        """Forget a request, or all of a chain's and what is retained for it; returns those that ran."""
+        """Forget a request, or all of a chain's and what is retained for it; returns those not answered."""
+        waiting = [each for each in self.waiting if each.is_named(chain, key)]
         self.waiting = deque(each for each in self.waiting if not each.is_named(chain, key))
         named = [each for each in self.by_slot.values() if each.is_named(chain, key)]
         for request in named:
             del self.by_slot[request.slot]
         if key is None:
             self.prefix_cache.release(chain)
-        return [request for request in named if request.status is not Status.FINISHED]
+        return waiting + [request for request in named if request.running]
 
     def finish(self, request: EngineRequest, row: Sequence[int]) -> None:
         """The request is answered; row: the tokens that its slot now holds."""
-        self.prefix_cache[request.slot].tokens = [*row]
+        self.prefix_cache.keep(request.slot, row)
         request.status = Status.FINISHED
         self.by_slot[request.slot] = self.by_slot.pop(request.slot)  # `reusable` goes by this order
 
@@ -78,14 +93,18 @@ class Scheduler:
         """Start waiting requests while there are free slots; returns those that were started."""
         started = self.schedule_in_place()
         postponed: deque[EngineRequest] = deque()
-        while self.waiting and (free := self._free()):
+        passed_over = 0
+        while self.waiting and passed_over < PASSED_OVER and (free := self._free()):
             request = self.waiting.popleft()
+            unused = [slot for slot in free if slot not in self.by_slot]
+            slots = unused or sorted(self.reusable(request.chain)) or free
             if self.worth_prefix_wait(request):
                 postponed.append(request)
-                continue
-            unused = [slot for slot in free if slot not in self.by_slot]
-            self._start(request, unused or sorted(self.reusable(request.chain)) or free)
-            started.append(request)
+            elif self._start(request, slots):
+                started.append(request)
+            else:
+                postponed.append(request)
+                passed_over += 1
         self.waiting.extendleft(reversed(postponed))
         return started
 
@@ -97,8 +116,7 @@ class Scheduler:
         waiting, self.waiting = self.waiting, deque()
         started = []
         for request in waiting:
-            if slots := self._ends_of(request):
-                self._start(request, slots)
+            if (slots := self._ends_of(request)) and self._start(request, slots):
                 started.append(request)
             else:
                 self.waiting.append(request)
@@ -117,14 +135,24 @@ class Scheduler:
         now = self.prefix_cache.longest_prefix(request.known, request.long)
         return soon - now >= MIN_SHARED_PREFILL
 
-    def _start(self, request: EngineRequest, free: Sequence[int]) -> None:
+    def _start(self, request: EngineRequest, free: Sequence[int]) -> bool:
+        """Give a request one of these slots; False if memory lacks."""
+        if not self._has_room(request):
+            return False
         name, known = (request.chain, request.extend.sequence), request.known
         slot = self.prefix_cache.allocate(
             name, known, request.long, free, self.reusable(request.chain)
         )
-        self.by_slot[slot], request.slot = request, slot
-        request.prefilled = len(known) - 1 - len(self.prefix_cache[slot].tokens)
+        held = len(self.prefix_cache[slot].tokens)
+        answered = self.by_slot.pop(slot, None)
+        if not self._reserve(slot, held, len(known)):
+            if answered is not None:
+                self.by_slot[slot] = answered
+            return False
+        self.by_slot[slot], request.slot, request.reserved = request, slot, len(known)
+        request.prefilled, request.decoded = len(known) - 1 - held, 0
         request.status = Status.PREFILLING if request.prefilled else Status.DECODING
+        return True
 
     def _ends_of(self, request: EngineRequest) -> list[int]:
         """The free slot, if any, where a response of this chain ends that the request only continues."""
@@ -143,6 +171,78 @@ class Scheduler:
 
     def _slots_of(self, status: Status) -> list[int]:
         return sorted(slot for slot, request in self.by_slot.items() if request.status is status)
+
+    # -- memory ---------------------------------------------------------------------------------
+
+    def make_room(self, steps: int) -> list[int]:
+        """See to it that every request that decodes can do so for this number of steps, the oldest first;
+        returns the slots of those that had to give way, and wait to start again."""
+        lost = []
+        for request in sorted(self._running(), key=lambda each: each.number):
+            if request.status is not Status.DECODING:  # it has room for what it knows; or gave way
+                continue
+            at = len(request.known) - 1 + request.decoded
+            stop = min(at + steps, len(request.prompt) + request.extend.until)
+            while stop > request.reserved:
+                if self._reserve(request.slot, max(at, request.reserved), stop):
+                    request.reserved = stop
+                else:
+                    youngest = max(self._running(), key=lambda each: each.number)
+                    lost.append(self._preempt(youngest))
+                    if youngest is request:
+                        break
+        return lost
+
+    def _preempt(self, request: EngineRequest) -> int:
+        """Put a request back, to be decoded again from its start; returns the slot that it had."""
+        slot, request.slot = request.slot, -1
+        del self.by_slot[slot]
+        self.prefix_cache.keep(slot, self.prefix_cache[slot].tokens)
+        request.preempted += request.decoded
+        request.status, request.decoded, request.reserved = Status.WAITING, 0, 0
+        self.waiting.appendleft(request)
+        return slot
+
+    def _reserve(self, slot: int, start: int, stop: int) -> bool:
+        """Have these positions of a slot made writable, rows that do not run giving way."""
+        while not self.prefix_cache.cache.reserve(slot, start, stop):
+            unneeded, answered = self._droppable(slot)
+            if not (self.prefix_cache.drop(unneeded) or self.prefix_cache.drop(answered)):
+                return False
+        return True
+
+    def _droppable(self, slot: int) -> tuple[list[int], list[int]]:
+        """The rows but this one that nobody needs, and those that a chain may go on from."""
+        kept = {*self.prefix_cache.retained.values()}
+        idle = [
+            row
+            for row in range(len(self.prefix_cache.rows))
+            if row != slot and not (row in self.by_slot and self.by_slot[row].running)
+        ]
+        needed = {row for row in idle if row in kept or row in self.by_slot}
+        return [row for row in idle if row not in needed], sorted(needed)
+
+    def _has_room(self, request: EngineRequest) -> bool:
+        """Whether memory has room for what a request knows, and for all that run to grow."""
+        cache, running = self.prefix_cache.cache, len(self._running())
+        need = len(request.known) + GROWTH * (running + 1)
+        if running == 0 or cache.spare() >= need:
+            return True
+        need -= cache.shared_part(self._held_of(request))
+        while cache.spare() < need:
+            if not self.prefix_cache.drop(self._droppable(-1)[0]):
+                return False
+        return True
+
+    def _held_of(self, request: EngineRequest) -> int:
+        """How many of the tokens that a request knows its chain's own rows hold."""
+        name = request.chain, request.extend.sequence
+        own = [*self.reusable(request.chain), *self.prefix_cache.retained_rows(name)]
+        rows = (self.prefix_cache[row] for row in own)
+        return max((row.common(request.known, request.long) for row in rows), default=0)
+
+    def _running(self) -> list[EngineRequest]:
+        return [each for each in self.by_slot.values() if each.running]
 
     # -- work -----------------------------------------------------------------------------------
 
