@@ -24,7 +24,7 @@ from powerbench.engines.hf.attention_batches import (
     DecodeCUDA,
     Prefill,
 )
-from powerbench.engines.hf.kv_cache import KVCache
+from powerbench.engines.hf.kv_cache import ContiguousCache
 from powerbench.engines.hf.plain_pass import plain_logp
 from powerbench.errors import UserError
 
@@ -122,7 +122,7 @@ def _compare(lm: PreTrainedModel) -> tuple[list[int], torch.Tensor, torch.Tensor
     """The layers that attended in a step, and log p [positions, V] at the steps' tokens: plain, ours."""
     first, config = next(lm.parameters()), lm.config.get_text_config()
     sequences = _tokens(config).to(first.device)
-    cache = KVCache(config, len(sequences), LENGTH, first.dtype, first.device)
+    cache = ContiguousCache(config, len(sequences), LENGTH, first.dtype, first.device)
     for chunks in PASSES:
         real = [c._replace(tokens=sequences[c.row, list(c.tokens)].tolist()) for c in chunks]
         batch = _Recording(Prefill(cache, real), cache.shape)
@@ -150,7 +150,7 @@ def _inputs(
     }
 
 
-def _decode(cache: KVCache, step: Sequence[tuple[int, int]]) -> Batch:
+def _decode(cache: ContiguousCache, step: Sequence[tuple[int, int]]) -> Batch:
     rows, positions = torch.tensor(step, device=cache.device).T
     if cache.device.type == "cuda":
         return DecodeCUDA(cache, rows, positions, leading=False)

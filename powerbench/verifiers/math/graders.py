@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from powerbench.types import Score
-from powerbench.verifiers.choice import option_letter
 from powerbench.verifiers.math.cleaning import THREES, clean, is_text, separated, words
 from powerbench.verifiers.math.expressions import approximates, parsed, same, union
 from powerbench.verifiers.math.notation import (
@@ -29,6 +28,7 @@ from powerbench.verifiers.math.notation import (
     without_names,
 )
 from powerbench.verifiers.math.units import conflict, quantity
+from powerbench.verifiers.option_letters import option_letter
 
 TEXT = "text"
 """What decides where no grader is needed: the answers as text."""
