@@ -29,17 +29,17 @@ from powerbench.engines.hf.plain_pass import plain_logp
 from powerbench.errors import UserError
 
 PASSES = (
-    (Chunk(0, 0, range(0, 3)), Chunk(1, 0, range(0, 9)), Chunk(3, 0, range(0, 11))),
-    (Chunk(2, 0, range(0, 17)), Chunk(3, 11, range(11, 24))),
+    (Chunk(0, 0, range(0, 2)), Chunk(2, 0, range(0, 6))),
+    (Chunk(1, 0, range(0, 8)), Chunk(2, 6, range(6, 11))),
 )
-"""What is prefilled of four rows; here a chunk's tokens are indices into its row's sequence."""
+"""What is prefilled of three rows; here a chunk's tokens are indices into its row's sequence."""
 
-STEPS = ((0, 3), (1, 9), (2, 17), (3, 24)), ((0, 4), (3, 25))
+STEPS = ((0, 2), (1, 8), (2, 11)), ((2, 12),)
 """Then these rows decode, at these positions."""
 
-LENGTH = 26
+ROWS, LENGTH = 3, 13
 
-REACH = 5
+REACH = 3
 """Tokens that a window spans in the check, so that the sequences are longer than it."""
 
 REACHING = re.compile(r"(window|window_size|attention_chunk_size|floor_scale)$")
@@ -57,8 +57,8 @@ class Limits(NamedTuple):
 
 LIMITS = {
     torch.float32: Limits(5e-4, 1e-2),
-    torch.float16: Limits(0.03, 0.5),
-    torch.bfloat16: Limits(0.1, 1.0),
+    torch.float16: Limits(0.1, 1.0),
+    torch.bfloat16: Limits(0.4, 2.0),
 }
 
 
@@ -122,7 +122,7 @@ def _compare(lm: PreTrainedModel) -> tuple[list[int], torch.Tensor, torch.Tensor
     """The layers that attended in a step, and log p [positions, V] at the steps' tokens: plain, ours."""
     first, config = next(lm.parameters()), lm.config.get_text_config()
     sequences = _tokens(config).to(first.device)
-    cache = ContiguousCache(config, len(sequences), LENGTH, first.dtype, first.device)
+    cache = ContiguousCache(config, ROWS, LENGTH, first.dtype, first.device)
     for chunks in PASSES:
         real = [c._replace(tokens=sequences[c.row, list(c.tokens)].tolist()) for c in chunks]
         batch = _Recording(Prefill(cache, real), cache.shape)
@@ -158,11 +158,11 @@ def _decode(cache: ContiguousCache, step: Sequence[tuple[int, int]]) -> Batch:
 
 
 def _tokens(config: Any) -> torch.Tensor:
-    """Random sequences, int64 [4, LENGTH], without the tokens that a model may treat in its own way."""
+    """Random sequences, int64 [ROWS, LENGTH], without the tokens that a model may treat in its own way."""
     named: list[Any] = [getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")]
     special = {token for each in named for token in np.atleast_1d(each)}
     ordinary = [token for token in range(config.vocab_size) if token not in special]
-    chosen = np.random.default_rng(0).choice(ordinary, (4, LENGTH))
+    chosen = np.random.default_rng(0).choice(ordinary, (ROWS, LENGTH))
     return torch.from_numpy(chosen.astype(np.int64))
 
 
