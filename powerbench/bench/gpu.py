@@ -22,7 +22,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from powerbench.engines.hf import HFEngine
-from powerbench.engines.hf.attention_batches import has_varlen
 from powerbench.engines.hf.kv_cache import shape_of
 from powerbench.store.provenance import provenance
 from powerbench.types import Extend
@@ -121,7 +120,6 @@ def time_decoding(
     needed = step_bytes(model.load("meta", "sdpa"), engine.max_num_seqs, length)
     copied = bandwidth(engine.device, 2**32 if engine.device.type == "cuda" else 2**26)
     roofline = engine.max_num_seqs * copied / needed
-    dim = shape_of(engine.lm.config.get_text_config())[2]
     return {
         "chains": engine.max_num_seqs,
         "length": length,
@@ -130,8 +128,8 @@ def time_decoding(
         "bandwidth": copied,
         "roofline_tokens_per_second": roofline,
         "of_roofline": median(rates) / roofline,
-        "varlen_attention": has_varlen(engine.device, torch.bfloat16, dim),
-        "graphs": len(engine.runner.graphs),
+        "varlen_attention": engine.runner.varlen,
+        "graphs": len(engine.runner.recorder.graphs),
     }
 
 

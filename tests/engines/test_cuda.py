@@ -6,6 +6,7 @@ Run: pytest tests/engines/test_cuda.py, or make test-cuda
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from histories import Histories
 from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
 from powerbench.engines.hf import HFEngine, kv_cache
+from powerbench.engines.hf.slots import Slots
+from powerbench.engines.sampling import Drawn
 from powerbench.errors import UserError
 from powerbench.types import Extend, FinishReason
 
@@ -31,14 +34,15 @@ def engine(name: str, dtype: torch.dtype = torch.float32, width: int = 8) -> HFE
     ("dtype", "off"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)], ids=["fp32", "bf16"]
 )
 def test_log_probabilities_are_those_of_a_plain_pass(
-    name: str, dtype: torch.dtype, off: float
+    name: str, dtype: torch.dtype, off: float, cuda: str
 ) -> None:
     """float32 attends by SDPA, bfloat16 by the kernel for different lengths; both in graphs."""
     subject = engine(name, dtype)
+    assert subject.runner.varlen == (dtype == torch.bfloat16) or cuda == "cuda"
     prompts = {c: tuple(range(1 + c, 4 + 3 * c)) for c in range(6)}
     u = np.random.default_rng(0).random(40)
     draws = run(subject, {c: (p, EXTEND, u) for c, p in prompts.items()})
-    assert subject.runner.graphs
+    assert subject.runner.recorder.graphs
     for chain, prompt in prompts.items():
         x = prompt + draws[chain].tokens
         rows = plain_logp(name, x)[len(prompt) - 1 : -1]
@@ -69,7 +73,7 @@ def test_exact_after_random_histories(name: str, width: int, look: int) -> None:
     )
     histories = Histories(name, subject, seed=width + look)
     histories.play(100)
-    assert histories.withdrawn and subject.runner.graphs
+    assert histories.withdrawn and subject.runner.recorder.graphs
 
 
 def test_rows_need_not_be_the_first_ones() -> None:
@@ -137,6 +141,107 @@ def test_graphs_report_the_likeliest_tokens_of_every_request() -> None:
             assert np.abs(row[list(ranked.tokens)] - ranked.logp).max() < 1e-3
         for each in both:
             subject.withdraw(each)
+
+
+def test_short_longrope_chains_are_recorded_beside_what_a_long_one_left() -> None:
+    """Idle slots keep positions, and the longest position of a call decides the factors of all."""
+    subject, u = engine("phi3-longrope"), np.random.default_rng(0).random(40)
+    subject.max_tokens = 16
+    request = replace(EXTEND, until=16)
+    run(subject, {c: (tuple(range(40)), request, u) for c in range(8)})
+    for chain in range(1, 8):
+        subject.withdraw(chain)
+    assert not subject.runner.recorder.graphs  # the long factors are not recorded
+    prompts = {c: tuple(range(c, 3 + 2 * c)) for c in range(1, 6)}
+    draws = run(subject, {c: (p, request, u) for c, p in prompts.items()})
+    assert subject.runner.recorder.graphs
+    assert max(subject.slots.position.tolist()) > SWITCH
+    for chain, prompt in prompts.items():
+        rows = plain_logp("phi3-longrope", prompt + draws[chain].tokens)[len(prompt) - 1 : -1]
+        assert np.abs(rows[range(16), draws[chain].tokens] - draws[chain].logp).max() < 1e-3
+
+
+def test_short_and_long_longrope_chains_at_work_together_are_not_recorded() -> None:
+    """A step of the first slots would take in all that are active, with one set of factors."""
+    subject = HFEngine(TinyModel("phi3-longrope"), 40, 16, 4, max_prefill_tokens=128, device="cuda")
+    request, u = replace(EXTEND, until=16), np.random.default_rng(0).random(40)
+    prompts = {0: (1, 2, 3), 1: tuple(range(40)), 2: (4, 5), 3: tuple(range(30))}
+    draws = run(subject, {c: (p, request, u) for c, p in prompts.items()})
+    for chain, prompt in prompts.items():
+        pad = SWITCH + 1 if len(prompt) + 16 > SWITCH else 0
+        x = prompt + draws[chain].tokens
+        rows = plain_logp("phi3-longrope", x, pad_to=pad)[len(prompt) - 1 : -1]
+        assert np.abs(rows[range(16), draws[chain].tokens] - draws[chain].logp).max() < 1e-3
+
+
+def break_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step does what no recording allows."""
+    advance = Slots.advance
+
+    def waiting(slots: Slots, rows: torch.Tensor, drawn: Drawn) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+        advance(slots, rows, drawn)
+
+    monkeypatch.setattr(Slots, "advance", waiting)
+
+
+def test_where_recording_fails_decoding_goes_on_step_by_step_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    u, before = np.random.default_rng(0).random(40), torch.cuda.current_stream()
+    requests = {c: ((3, 1, 4 + c), EXTEND, u) for c in range(5)}
+    expected = run(engine("llama"), requests)
+    assert capsys.readouterr().err == ""
+    break_recording(monkeypatch)
+    subject = engine("llama")
+    draws = run(subject, requests)
+    run(subject, {5: ((3, 1), EXTEND, u)})
+    assert torch.cuda.current_stream() == before  # not that of the recording
+    assert not subject.runner.graphs and not subject.runner.recorder.graphs
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "decoding goes on step by step" in said
+    for chain, draw in expected.items():
+        assert draws[chain].tokens == draw.tokens
+        assert draws[chain].logp == pytest.approx(draw.logp, abs=1e-4)
+
+
+def test_graphs_are_never_or_always_recorded_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    u, model = np.random.default_rng(0).random(40), TinyModel("llama")
+    subject = HFEngine(model, 40, 40, 2, device="cuda", graphs=False)
+    run(subject, {0: ((3, 1, 4), EXTEND, u)})
+    assert not subject.runner.recorder.graphs
+    break_recording(monkeypatch)
+    subject = HFEngine(model, 40, 40, 2, device="cuda", graphs=True)
+    with pytest.raises(UserError, match=r"engine\.graphs=true: a decoding step cannot be recorded"):
+        run(subject, {0: ((3, 1, 4), EXTEND, u)})
+
+
+def test_graphs_share_one_stream_and_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or they share no memory (torch.cuda.graph)."""
+    graph, seen = torch.cuda.graph, []
+
+    def recording(*given: Any, pool: object, stream: object) -> object:
+        seen.append((pool, stream))
+        return graph(*given, pool=pool, stream=stream)
+
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    subject, u = engine("llama"), np.random.default_rng(0).random(40)
+    for chains in (1, 3, 8):
+        run(subject, {c: ((3, 1, 4 + c), EXTEND, u) for c in range(chains)})
+        for chain in range(chains):
+            subject.withdraw(chain)
+    assert len(seen) == len(subject.runner.recorder.graphs) == 3
+    assert seen == [seen[0]] * 3
+
+
+def test_a_graph_that_does_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
+    u = np.random.default_rng(0).random(40)
+    with pytest.raises(UserError, match=r"no response has grown .* set engine\.graphs=false"):
+        run(engine("llama"), {c: ((3, 1, 4 + c), EXTEND, u) for c in range(3)})
 
 
 def test_deterministic_mode_does_not_depend_on_the_batch() -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import psutil
@@ -16,7 +17,8 @@ from histories import Histories, close
 from tiny import SWITCH, TinyModel, models, plain_logp, run
 
 from powerbench.chains.runner import ChainSpec, Completed, run_chains
-from powerbench.engines.hf import HFEngine, kv_cache
+from powerbench.engines.hf import HFEngine, attention_batches, kv_cache
+from powerbench.engines.hf.slots import Slots
 from powerbench.engines.sampling import draw
 from powerbench.errors import UserError
 from powerbench.rng import Stream
@@ -180,10 +182,53 @@ def test_room_made_for_more_likeliest_tokens_or_longer_responses_disturbs_none_a
         assert ranked.logp == pytest.approx(np.sort(row)[::-1][:top], abs=1e-4)
 
 
-@pytest.mark.parametrize("setting", [{"max_num_seqs": 0}, {"max_prefill_tokens": 0}])
-def test_impossible_settings_are_refused(setting: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_num_seqs": 0}, {"max_prefill_tokens": 0}, {"graphs": "yes"}, {"graphs": True}],
+)
+def test_impossible_settings_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         HFEngine(TinyModel("llama"), 4, 8, **setting)
+
+
+def test_no_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=3)
+    u, request = np.random.default_rng(2).random(24), Extend((0,), (), 0, 20, stop_tokens=())
+    run(engine, {0: ((5, 6, 7), request, u)})
+    monkeypatch.setattr(Slots, "advance", lambda slots, rows, drawn: None)
+    engine.submit(1, (5, 6, 7), request, u)
+    engine.submit(2, (5, 8), request, u)
+    with pytest.raises(UserError, match="no response has grown in 1 decoding steps on cpu"):
+        for _ in range(3):
+            engine.step()
+
+
+def test_a_response_may_begin_and_end_between_two_looks() -> None:
+    """While its long prompt was computed, another one was looked at, and ended."""
+    engine = HFEngine(TinyModel("llama"), 30, 24, 2, max_prefill_tokens=7, steps_per_sync=8)
+    u, request = np.random.default_rng(2).random(24), Extend((0,), (), 0, 20, stop_tokens=())
+    prompts = {0: (5, 6), 1: tuple(range(29))}
+    brief = {0: replace(request, until=9), 1: replace(request, until=3)}
+    draws = run(engine, {c: (prompts[c], brief[c], u) for c in prompts})
+    for chain, prompt in prompts.items():
+        assert close("llama", prompt, (), draws[chain].tokens, draws[chain].logp)
+
+
+def test_a_window_that_hides_nothing_costs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phi-3.5's configuration names one of 262144 tokens."""
+    masks, plain = [], attention_batches.causal_mask
+
+    def causal(start: int, stop: int, window: int | None, device: torch.device) -> Any:
+        masks.append(window)
+        return plain(start, stop, window, device)
+
+    monkeypatch.setattr(attention_batches, "causal_mask", causal)
+    u, request = np.random.default_rng(2).random(24), Extend((0,), (), 0, 20, stop_tokens=())
+    for name, hidden in (("phi3-window", 6), ("phi3-wide-window", None)):
+        engine = HFEngine(TinyModel(name), 12, 24, max_num_seqs=3)
+        run(engine, {0: (tuple(range(12)), request, u)})
+        assert set(masks) == {hidden}
+        masks.clear()
 
 
 def test_bfloat16_weights_are_drawn_from_in_float32() -> None:

@@ -38,6 +38,7 @@ CONFIGS = {
     "qwen2": lambda: Qwen2Config(**SHAPE),
     "phi3": lambda: Phi3Config(**SHAPE, sliding_window=None),
     "phi3-window": lambda: Phi3Config(**SHAPE, sliding_window=6),
+    "phi3-wide-window": lambda: Phi3Config(**SHAPE, sliding_window=2**18),
     "phi3-longrope": lambda: Phi3Config(
         **SHAPE,
         sliding_window=None,

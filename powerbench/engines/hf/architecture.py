@@ -105,6 +105,10 @@ class _Recording:
     """Layers, key heads and their dimension, by the configuration."""
     layers: list[int] = field(default_factory=list)
 
+    @property
+    def cache(self) -> KVCache:
+        return self.batch.cache
+
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
         self.layers.append(inputs.layer)
         for what, given in (("keys", inputs.key), ("values", inputs.value)):

@@ -45,6 +45,8 @@ def attention(
         raise UserError("attention with a mask or a dropout of its own is not covered")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window: int | None = options.get("sliding_window")
+    if window is not None and window >= batch.cache.capacity:  # it hides nothing, and costs a mask
+        window = None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = batch.attend(AttentionInputs(layer, query[0], key[0], value[0], window, scaling))
     return output.transpose(0, 1)[None], None

@@ -39,6 +39,9 @@ class AttentionInputs(NamedTuple):
 class Batch(Protocol):
     """What the tokens of a forward pass are. Tokens beyond its own are padding: attended as zeros."""
 
+    @property
+    def cache(self) -> KVCache: ...
+
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
         """Write keys and values, and attend: [heads, N, dim]."""
         ...
@@ -73,7 +76,7 @@ class Prefill:
                     query[None, :, at:after],
                     keys[row : row + 1, :, :stop],
                     values[row : row + 1, :, :stop],
-                    attn_mask=_causal(start, stop, window, query.device),
+                    attn_mask=causal_mask(start, stop, window, query.device),
                     is_causal=start == 0 and window is None,
                     scale=scaling,
                     enable_gqa=True,
@@ -101,7 +104,7 @@ class DecodeCPU:
         keys, values = _write(self.cache, self.rows, self.positions, inputs)
         query, window, scaling = inputs.query, inputs.window, inputs.scaling
         count = len(self.rows)
-        grouped = _grouped(query[:, :count], keys.shape[1])
+        grouped = group_heads(query[:, :count], keys.shape[1])
         if 2 * count > self.end_row:
             result = self._together(grouped, keys, values, window, scaling)
         else:
@@ -111,7 +114,7 @@ class DecodeCPU:
                 seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
                 pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
                 result[i] = sdpa(grouped[i : i + 1], *pair, scale=scaling)[0]
-        return _ungrouped(result, query)
+        return ungroup_heads(result, query)
 
     def _together(
         self,
@@ -147,7 +150,7 @@ class DecodeCPU:
         if window not in self.masks:
             end = torch.zeros(self.end_row, dtype=torch.int64)
             end[self.rows] = self.positions
-            self.masks[window] = _additive(end, self.longest, window, dtype)
+            self.masks[window] = additive_mask(end, self.longest, window, dtype)
         return self.masks[window]
 
 
@@ -162,35 +165,19 @@ class DecodeCUDA:
     """int64 [R]"""
     leading: bool
     """Whether `rows` are 0, 1 ... R - 1."""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
         keys, values = _write(self.cache, self.rows, self.positions, inputs)
-        query, window, scaling = inputs.query, inputs.window, inputs.scaling
-        count, capacity = len(self.rows), self.cache.capacity
-        if not has_varlen(query.device, query.dtype, query.shape[-1]):
-            which = slice(count) if self.leading else self.rows
-            mask = _additive(self.positions, capacity, window, query.dtype)
-            grouped = _grouped(query[:, :count], keys.shape[1])
-            result = sdpa(grouped, keys[which], values[which], attn_mask=mask, scale=scaling)
-            return _ungrouped(result, query)
-        from torch.nn.attention.varlen import varlen_attn
-
-        starts = torch.nn.functional.pad(self.rows * capacity, (0, 1)).int()  # the last is not read
-        flat = varlen_attn(
-            query[:, :count].transpose(0, 1).contiguous(),
-            keys.transpose(1, 2).flatten(0, 1),
-            values.transpose(1, 2).flatten(0, 1),
-            torch.arange(count + 1, dtype=torch.int32, device=query.device),
-            starts,
-            1,
-            capacity,
-            scale=scaling,
-            window_size=(-1, -1) if window is None else (window - 1, 0),
-            enable_gqa=True,
-            seqused_k=(self.positions + 1).int(),
-        )
-        assert isinstance(flat, torch.Tensor)
-        return _ungrouped(flat, query)
+        query, window = inputs.query, inputs.window
+        if window not in self.masks:  # the same in all layers with this window
+            self.masks[window] = additive_mask(
+                self.positions, self.cache.capacity, window, query.dtype
+            )
+        grouped = group_heads(query[:, : len(self.rows)], keys.shape[1])
+        which = slice(len(self.rows)) if self.leading else self.rows
+        pair, mask = (keys[which], values[which]), self.masks[window]
+        return ungroup_heads(sdpa(grouped, *pair, attn_mask=mask, scale=inputs.scaling), query)
 
 
 @dataclass(frozen=True)
@@ -210,20 +197,20 @@ class DecodeFixedShape:
         keys, values = _write(self.cache, self.rows, self.positions, inputs)
         query, window, scaling = inputs.query, inputs.window, inputs.scaling
         count = len(self.rows)
-        grouped = _grouped(query[:, :count], keys.shape[1])
+        grouped = group_heads(query[:, :count], keys.shape[1])
         result = torch.empty_like(grouped)
         masks = self._masks(window, query.dtype)
         for i, (row, _) in enumerate(self.where):
             length = masks[i].shape[-1]
             pair = keys[row : row + 1, :, :length], values[row : row + 1, :, :length]
             result[i] = sdpa(grouped[i : i + 1], *pair, attn_mask=masks[i], scale=scaling)[0]
-        return _ungrouped(result, query)
+        return ungroup_heads(result, query)
 
     def _masks(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor]:
         """A token's own, over the next multiple of STRIDE: the same in all layers with this window."""
         if window not in self.masks:
             self.masks[window] = [
-                _additive(self.positions[i : i + 1], round_up(position + 1), window, dtype)
+                additive_mask(self.positions[i : i + 1], round_up(position + 1), window, dtype)
                 for i, (_, position) in enumerate(self.where)
             ]
         return self.masks[window]
@@ -231,7 +218,7 @@ class DecodeFixedShape:
 
 @cache
 def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
-    """Whether torch's attention over sequences of different lengths runs here, in the form needed."""
+    """Whether torch's attention over sequences of different lengths, and over pages, runs here."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
     if dim % 8 or dim > 256:
@@ -241,17 +228,8 @@ def has_varlen(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     except ImportError:
         return False
     named = inspect.signature(varlen_attn).parameters
-    known = {"seqused_k", "enable_gqa", "window_size", "scale"} <= named.keys()
-    return known and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def has_pages(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
-    """Whether that attention also reads a cache in pages here."""
-    if not has_varlen(device, dtype, dim):
-        return False
-    from torch.nn.attention.varlen import varlen_attn
-
-    return {"block_table", "num_splits"} <= inspect.signature(varlen_attn).parameters.keys()
+    needed = {"seqused_k", "enable_gqa", "window_size", "scale", "block_table", "num_splits"}
+    return needed <= named.keys() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _kernels(device: torch.device) -> AbstractContextManager[None]:
@@ -273,7 +251,7 @@ def _write(
     return keys, values
 
 
-def _grouped(query: torch.Tensor, shared: int) -> torch.Tensor:
+def group_heads(query: torch.Tensor, shared: int) -> torch.Tensor:
     """[heads, R, dim] -> [R, shared, heads / shared, dim].
 
     The query heads that share a key head become queries of that one head, so that no head is repeated.
@@ -282,7 +260,7 @@ def _grouped(query: torch.Tensor, shared: int) -> torch.Tensor:
     return query.transpose(0, 1).reshape(rows, shared, heads // shared, dim)
 
 
-def _ungrouped(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+def ungroup_heads(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     """Back to the shape of the query, [heads, N, dim]; tokens beyond the result's are zero."""
     heads, tokens, dim = query.shape
     flat = result.reshape(-1, heads, dim).transpose(0, 1)
@@ -293,7 +271,7 @@ def _ungrouped(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     return output
 
 
-def _additive(
+def additive_mask(
     ends: torch.Tensor, length: int, window: int | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """[R, 1, 1, length]: 0 for the positions that a token at ends[r] sees, else -inf."""
@@ -305,7 +283,9 @@ def _additive(
     return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
 
 
-def _causal(start: int, stop: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+def causal_mask(
+    start: int, stop: int, window: int | None, device: torch.device
+) -> torch.Tensor | None:
     """bool [stop - start, stop]: who sees whom; None where `is_causal` says it."""
     if start == 0 and window is None:
         return None

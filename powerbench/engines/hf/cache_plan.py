@@ -12,7 +12,7 @@ import torch
 from transformers import PretrainedConfig
 
 from powerbench.engines.hf import kv_cache, paged_cache
-from powerbench.engines.hf.attention_batches import has_pages
+from powerbench.engines.hf.attention_batches import has_varlen
 from powerbench.engines.hf.kv_cache import SHARE, ContiguousCache, KVCache, row_bytes, shape_of
 from powerbench.engines.hf.paged_cache import PagedCache
 from powerbench.errors import UserError
@@ -47,7 +47,7 @@ def make_cache(
     stands for. Raises UserError where not even one chain fits.
     """
     most = max_num_seqs or MAX_NUM_SEQS[device.type]
-    paged = not fixed_shape and has_pages(device, dtype, shape_of(config)[2])
+    paged = not fixed_shape and has_varlen(device, dtype, shape_of(config)[2])
     free = kv_cache.free_bytes(device)
     plan = plan_pages if paged else plan_rows
     num_seqs, pages = plan(most, free, config, capacity, dtype)

@@ -9,6 +9,8 @@ model is loaded (see `architecture`): encoder-decoder models, attention with sof
 models that keep a state other than keys and values.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -33,6 +35,9 @@ STEPS_PER_SYNC = {"cpu": 1, "mps": 1, "cuda": 8}
 MAX_PREFILL_TOKENS = {"cpu": 512, "mps": 512, "cuda": 4096}
 """Prompt tokens computed in one step: as many as keep the device busy."""
 
+ENDED = -1
+"""Stands for the position of a slot that is not active."""
+
 
 class HFEngine:
     """Runs up to `max_num_seqs` requests at once.
@@ -45,6 +50,8 @@ class HFEngine:
     max_prefill_tokens: at most this many prompt tokens are computed in one step; None chooses by the device.
     deterministic: the same samples, bit for bit on one machine, whatever the batch, order and
         max_num_seqs: every product has one fixed shape. Slower; `make bench` measures by how much.
+    graphs: whether decoding steps are recorded as CUDA graphs. "auto": on CUDA, and where that fails decoding
+        goes on step by step, with a word on stderr; True: an error where it fails; False: never.
     steps_per_sync: tokens decoded before the host asks which requests are over; None chooses by the device.
     """
 
@@ -57,6 +64,7 @@ class HFEngine:
         max_prefill_tokens: int | None = None,
         device: str = "auto",
         deterministic: bool = False,
+        graphs: bool | str = "auto",
         steps_per_sync: int | None = None,
     ) -> None:
         for name, value in (
@@ -66,11 +74,20 @@ class HFEngine:
         ):
             if value is not None:
                 require_integer(f"engine.{name}", value, 1)
+        require(
+            graphs == "auto" or isinstance(graphs, bool),
+            f"engine.graphs must be auto, true or false, got {graphs!r}",
+        )
         self.max_tokens = max_tokens
         self.lm = model.load(device, ATTENTION)
         first = next(self.lm.parameters())
         self.device = first.device
         use(self.device)
+        require(
+            graphs is not True or (self.device.type == "cuda" and not deterministic),
+            f"engine.graphs=true needs CUDA, and engine.deterministic=false; this is {self.device}"
+            + (", deterministic" if deterministic else ""),
+        )
         config = self.lm.config.get_text_config()
         require_drivable(self.lm, str(model.name))
         if self.device.type == "cpu" and can_pack():
@@ -87,7 +104,11 @@ class HFEngine:
         max_prefill_tokens = max_prefill_tokens or MAX_PREFILL_TOKENS[self.device.type]
         self.slots = Slots(fit, max_tokens, self.device)
         self.scheduler = Scheduler(PrefixCache(self.cache, fit), max_prefill_tokens)
-        self.runner = ModelRunner(self.lm, self.cache, self.slots, self.switch, deterministic)
+        self.runner = ModelRunner(
+            self.lm, self.cache, self.slots, self.switch, deterministic, graphs
+        )
+        self.positions = [0] * fit
+        """The position of each slot when the host last knew it."""
 
     @torch.inference_mode()
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
@@ -117,6 +138,7 @@ class HFEngine:
     def step(self) -> list[Finished]:
         for request in self.scheduler.schedule():
             self.slots.load(request)
+            self.positions[request.slot] = len(request.known) - 1
         self._prefill()
         return self._collect(self._decode())
 
@@ -132,8 +154,9 @@ class HFEngine:
         decoded = []
         for slot in self.scheduler.make_room(self.steps_per_sync):
             self.slots.active[slot] = False
-        for long, requests in self.scheduler.decode_batches():
-            self.runner.decode(requests, long, self.steps_per_sync)
+        batches = list(self.scheduler.decode_batches())
+        for long, requests in batches:
+            self.runner.decode(requests, long, self.steps_per_sync, alone=len(batches) == 1)
             for request in requests:
                 request.decoded += self.steps_per_sync
             decoded += requests
@@ -143,16 +166,26 @@ class HFEngine:
         """Answer the requests that are over, in the order of their slots."""
         if not decoded:
             return []
-        active = self.slots.active.tolist()
-        over = sorted(
-            (each for each in decoded if not active[each.slot]), key=lambda each: each.slot
-        )
+        decoded.sort(key=lambda each: each.slot)
+        over = self._over(decoded)
         finished = []
         for request, new in zip(over, self.slots.read(over), strict=True):
             self.scheduler.finish(request, (*request.known, *new.tokens[:-1]))
             draw = Draw(*new[:-1], request.prefilled, new.top_logprobs, request.preempted)
             finished.append(Finished(request.chain, request.key, draw))
         return finished
+
+    def _over(self, decoded: Sequence[EngineRequest]) -> list[EngineRequest]:
+        """Which of these have ended. Raises UserError where none has moved since the last look."""
+        positions = torch.where(self.slots.active, self.slots.position, ENDED).tolist()
+        require(
+            any(positions[each.slot] != self.positions[each.slot] for each in decoded),
+            f"engine=hf: no response has grown in {self.steps_per_sync} decoding steps on {self.device}; "
+            f"set {'engine.graphs=false' if self.runner.graphs else 'another engine.device'}",
+        )
+        for each in decoded:
+            self.positions[each.slot] = positions[each.slot]
+        return [each for each in decoded if positions[each.slot] == ENDED]
 
     def _reserve(self, request: EngineRequest) -> None:
         """Make room for a request that is longer, or reports more, than any before it."""

@@ -1,11 +1,13 @@
 """Forward passes: prompts into the cache, and decoding steps that draw a token for each of some slots.
 
 On CUDA a decoding step is recorded once per batch size as a graph of fixed shapes, and replayed without
-a synchronisation. Where that is not done (a support to restrict to; longrope, whose two sets of factors may
-be at work side by side), the same code runs step by step.
+a synchronisation. Where that is not done (a support to restrict to; longrope's long factors, or both sets of
+them at work side by side; a device that cannot record), the same code runs step by step.
 """
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +21,14 @@ from powerbench.engines.hf.attention_batches import (
     DecodeFixedShape,
     Prefill,
 )
+from powerbench.engines.hf.graphs import GraphRecorder
 from powerbench.engines.hf.kv_cache import KVCache
 from powerbench.engines.hf.paged_batches import paged_decode, paged_prefill
 from powerbench.engines.hf.paged_cache import PagedCache
 from powerbench.engines.hf.request import EngineRequest
 from powerbench.engines.hf.slots import Slots
 from powerbench.engines.sampling import draw
+from powerbench.errors import UserError, first_line
 from powerbench.types import Tokens
 
 TILE = 32
@@ -55,6 +59,8 @@ class ModelRunner:
 
     switch: beyond how many tokens longrope's factors change; None if they never do.
     deterministic: fixed shapes only.
+    graphs: whether decoding steps are recorded. "auto": on CUDA, unless that fails, which is said once;
+        True: a recording that fails is an error.
     """
 
     def __init__(
@@ -64,20 +70,24 @@ class ModelRunner:
         slots: Slots,
         switch: int | None,
         deterministic: bool,
+        graphs: bool | str = "auto",
     ) -> None:
         self.lm, self.cache, self.slots = lm, cache, slots
         self.switch, self.deterministic = switch, deterministic
         self.device = slots.device
-        self.graphs: dict[tuple[int, int, bool, int], torch.cuda.CUDAGraph] = {}
-        self.pool: Any = None  # memory that the graphs share: they never run at once
+        self.graphs_required = graphs is True
+        self.graphs = bool(graphs) and self.device.type == "cuda" and not deterministic
+        """Whether steps are recorded from now on: may be switched off at any time."""
+        self.varlen = isinstance(cache, PagedCache)
+        """Whether torch's attention over different lengths is used: may be switched off at any time."""
+        self.recorder = GraphRecorder(slots)
         self.all_slots = torch.arange(
             slots.max_num_seqs, device=self.device
         )  # read by graphs: stays
 
     def discard_graphs(self) -> None:
         """Tensors have moved: what was recorded is void."""
-        self.graphs.clear()
-        self.pool = None
+        self.recorder.discard()
 
     # -- prompts --------------------------------------------------------------------------------
 
@@ -97,20 +107,24 @@ class ModelRunner:
                 where = [(row, position) for row, position, _ in every[i : i + size]]
                 batch = DecodeFixedShape(self.cache, rows, positions, where)
             elif isinstance(self.cache, PagedCache):
-                batch = paged_prefill(self.cache, chunks)
+                batch = paged_prefill(self.cache, chunks, self.varlen)
             else:
                 batch = Prefill(self.cache, chunks)
             self._run(tokens, positions, batch, long, logits=False)
 
     # -- decoding -------------------------------------------------------------------------------
 
-    def decode(self, requests: Sequence[EngineRequest], long: bool, steps: int) -> None:
-        """Draw up to `steps` tokens for each request (slots ascending); fewer for those that end."""
+    def decode(
+        self, requests: Sequence[EngineRequest], long: bool, steps: int, alone: bool = True
+    ) -> None:
+        """Draw up to `steps` tokens for each request (slots ascending); fewer for those that end.
+
+        alone: no other request is at work, with the other set of longrope's factors.
+        """
         self.cache.commit()
         settings, slots = DecodeSettings.of(requests), [request.slot for request in requests]
-        on_cuda = self.device.type == "cuda" and not self.deterministic
-        if on_cuda and self.switch is None and not any(settings.supports):
-            graph = self._graph(1 << slots[-1].bit_length(), settings)
+        recordable = alone and not long and not any(settings.supports)
+        if recordable and (graph := self._graph(1 << slots[-1].bit_length(), settings)):
             for _ in range(steps):
                 graph.replay()
             return
@@ -124,9 +138,13 @@ class ModelRunner:
     def _step(
         self, rows: torch.Tensor, long: bool, settings: DecodeSettings, leading: bool
     ) -> None:
-        """One token for each of these slots; leading: they are the first ones."""
+        """One token for each of these slots; leading: they are the first ones, some of them idle."""
         positions = self.slots.position[rows]
         batch = self._batch(rows, positions, leading)
+        if (
+            leading and self.switch is not None
+        ):  # the longest position of a call decides the factors
+            positions = torch.where(self.slots.active[rows], positions, 0)
         logits = self._run(self.slots.token[rows], positions, batch, long, logits=True)
         uniforms, tau, top_k = self.slots.settings(rows)
         if (short := len(logits) - len(rows)) > 0:  # fixed shapes: padding is drawn for as well
@@ -143,34 +161,39 @@ class ModelRunner:
             where = list(zip(rows.tolist(), positions.tolist(), strict=True))
             return DecodeFixedShape(self.cache, rows, positions, where)
         if isinstance(self.cache, PagedCache):
-            return paged_decode(self.cache, rows, positions, self.slots.active[rows], leading)
+            active = self.slots.active[rows]
+            return paged_decode(self.cache, rows, positions, active, leading, self.varlen)
         if self.device.type == "cuda":
             return DecodeCUDA(self.cache, rows, positions, leading)
         longest = 1 + int(positions.max())
         return DecodeCPU(self.cache, rows, positions, 1 + int(rows[-1]), longest)
 
-    def _graph(self, size: int, settings: DecodeSettings) -> torch.cuda.CUDAGraph:
-        """A recorded step of the first `size` slots (or all, if fewer): idle ones take nothing in."""
+    def _graph(self, size: int, settings: DecodeSettings) -> torch.cuda.CUDAGraph | None:
+        """A recorded step of the first `size` slots (or all, if fewer): idle ones take nothing in.
+
+        None where steps are not recorded. Raises UserError where they have to be, and cannot.
+        """
+        if not self.graphs:
+            return None
         size = min(size, self.slots.max_num_seqs)
-        name = size, settings.largest_k, settings.greedy, settings.top
-        if name not in self.graphs:
-            rows = self.all_slots[:size]
-            settings = settings._replace(supports=())
-            saved = [tensor.clone() for tensor in self.slots.progress()]
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # libraries allocate and choose kernels at first use
-                for _ in range(2):
-                    self._step(rows, False, settings, leading=True)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            self.pool = self.pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self.pool, stream=stream):
-                self._step(rows, False, settings, leading=True)
-            for tensor, before in zip(self.slots.progress(), saved, strict=True):
-                tensor.copy_(before)
-            self.graphs[name] = graph
-        return self.graphs[name]
+        name = size, settings.largest_k, settings.greedy, settings.top, self.varlen
+        settings = settings._replace(supports=())
+        step = partial(self._step, self.all_slots[:size], False, settings, leading=True)
+        try:
+            return self.recorder.graph(name, step)
+        except RuntimeError as error:
+            reason = first_line(error)
+            if self.graphs_required:
+                raise UserError(
+                    f"engine.graphs=true: a decoding step cannot be recorded on {self.device}: {reason}"
+                ) from error
+            self.graphs = False
+            self.discard_graphs()
+            print(
+                f"CUDA graphs do not work on {self.device} ({reason}); decoding goes on step by step, slower",
+                file=sys.stderr,
+            )
+            return None
 
     # -- the model ------------------------------------------------------------------------------
 

@@ -1,16 +1,25 @@
 """Batches over a KV cache in pages: any number of tokens of each of some rows, in one call of torch's kernel.
 
-Fixed shapes, and no synchronisation: what a decoding step does can be recorded.
+Fixed shapes, and no synchronisation: what a decoding step does can be recorded. Where the kernel is not to be
+trusted, the pages are gathered, and the plain attention of each row goes over them: right, and slower.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from powerbench.engines.hf import paged_cache
-from powerbench.engines.hf.attention_batches import AttentionInputs, Chunk
+from powerbench.engines.hf.attention_batches import (
+    AttentionInputs,
+    Chunk,
+    additive_mask,
+    causal_mask,
+    group_heads,
+    ungroup_heads,
+)
 from powerbench.engines.hf.paged_cache import PagedCache
 
 
@@ -32,23 +41,41 @@ class PagedBatch:
     most: int
     """The largest number of tokens of a sequence."""
 
-    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
-        from torch.nn.attention.varlen import varlen_attn
+    varlen: bool
+    """Whether the kernel is used."""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
-        layer, query, key, value, window, scaling = inputs
+    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
+        layer, query, key, value, *_ = inputs
         keys, values = self.cache.layer(layer)
         count = len(self.pages)
         keys[self.pages, self.offsets] = key[:, :count].transpose(0, 1)
         values[self.pages, self.offsets] = value[:, :count].transpose(0, 1)
+        inputs = inputs._replace(query=query[:, :count])
+        if self.varlen:
+            result = self._by_kernel(inputs, keys, values)
+        elif self.most == 1:
+            result = self._one_token_each(inputs, keys, values)
+        else:
+            result = self._row_by_row(inputs, keys, values)
+        return ungroup_heads(result, query)
+
+    def _by_kernel(
+        self, inputs: AttentionInputs, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """[N, heads, dim]; keys and values: [pages, page, key heads, dim]."""
+        from torch.nn.attention.varlen import varlen_attn
+
+        query, window = inputs.query, inputs.window
         result = varlen_attn(
-            query[:, :count].transpose(0, 1).contiguous(),
+            query.transpose(0, 1).contiguous(),
             keys,
             values,
             self.starts,
             self.starts,  # read for nothing but their number
             self.most,
             self.cache.capacity,
-            scale=scaling,
+            scale=inputs.scaling,
             window_size=self._window(window),
             enable_gqa=True,
             seqused_k=self.used,
@@ -56,11 +83,44 @@ class PagedBatch:
             num_splits=self._splits(len(query), keys.shape[2], window),
         )
         assert isinstance(result, torch.Tensor)
-        if count == query.shape[1]:
-            return result.transpose(0, 1)
-        output = torch.zeros_like(query)
-        output[:, :count] = result.transpose(0, 1)
-        return output
+        return result
+
+    def _one_token_each(
+        self, inputs: AttentionInputs, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """As `_by_kernel`, over whole rows: fixed shapes, no synchronisation."""
+        query, window = inputs.query, inputs.window
+        if window not in self.masks:  # the same in all layers with this window
+            last = self.used - 1
+            self.masks[window] = additive_mask(last, self.cache.capacity, window, query.dtype)
+        key, value = (pool[self.table].flatten(1, 2).transpose(1, 2) for pool in (keys, values))
+        queries = group_heads(query, keys.shape[2])
+        return sdpa(queries, key, value, attn_mask=self.masks[window], scale=inputs.scaling)
+
+    def _row_by_row(
+        self, inputs: AttentionInputs, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """As `_by_kernel`, for chunks of prompts."""
+        lengths, parts = self.starts.diff().tolist(), []
+        chunks = zip(
+            torch.split(inputs.query, lengths, 1), self.used.tolist(), self.table, strict=True
+        )
+        for query, used, pages in chunks:
+            key, value = (
+                pool[pages].flatten(0, 1)[:used].transpose(0, 1) for pool in (keys, values)
+            )
+            start = used - query.shape[1]
+            part = sdpa(
+                query[None],
+                key[None],
+                value[None],
+                attn_mask=causal_mask(start, used, inputs.window, query.device),
+                is_causal=start == 0 and inputs.window is None,
+                scale=inputs.scaling,
+                enable_gqa=True,
+            )
+            parts.append(part[0].transpose(0, 1))
+        return torch.cat(parts)
 
     def _window(self, window: int | None) -> tuple[int, int]:
         """Causal, aligned to each sequence's end; which needs not be said of a single token."""
@@ -80,6 +140,7 @@ def paged_decode(
     positions: torch.Tensor,
     active: torch.Tensor,
     leading: bool,
+    varlen: bool = True,
 ) -> PagedBatch:
     """One token for each of these rows, int64 [R]; idle ones read one key, and write to the scratch page.
 
@@ -96,10 +157,11 @@ def paged_decode(
         used=torch.where(active, positions + 1, 1).int(),
         table=table,
         most=1,
+        varlen=varlen,
     )
 
 
-def paged_prefill(cache: PagedCache, chunks: Sequence[Chunk]) -> PagedBatch:
+def paged_prefill(cache: PagedCache, chunks: Sequence[Chunk], varlen: bool = True) -> PagedBatch:
     """Chunks of some rows' prompts, one after the other."""
     page, device = paged_cache.PAGE, cache.device
     lengths = [len(chunk.tokens) for chunk in chunks]
@@ -118,4 +180,5 @@ def paged_prefill(cache: PagedCache, chunks: Sequence[Chunk]) -> PagedBatch:
         used=torch.tensor(ends, dtype=torch.int32, device=device),
         table=cache.table[torch.tensor([chunk.row for chunk in chunks], device=device)],
         most=max(lengths),
+        varlen=varlen,
     )
