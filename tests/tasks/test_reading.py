@@ -46,8 +46,8 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
         ("big_endian.jsonl", b"\xfe\xff" + LINES.encode("utf-16-be")),
         ("windows.jsonl", LINES.replace("\n", "\r\n").encode("utf-8-sig")),
         ("array.json", json.dumps(ROWS).encode("utf-8-sig")),
-        ("packed.jsonl.gz", gzip.compress(LINES.encode())),
-        ("packed_with_mark.jsonl", gzip.compress(LINES.encode("utf-8-sig"))),
+        ("packed.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("packed_with_mark.jsonl", gzip.compress(LINES.encode("utf-8-sig"), mtime=0)),
         ("test-00000-of-00001.parquet", parquet(ROWS)),
         ("parquet_by_content", parquet(ROWS)),
     ],
@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_data_set(tmp_path: Path, name: str, content
 def test_csv_is_read_for_every_task(tmp_path: Path, suffix: str) -> None:
     text = 'unique_id,problem,answer,subject,level\na/1,"One,\r\nor two?",1,Algebra,1\n'
     content = text.encode("utf-8-sig")
-    content = gzip.compress(content) if suffix.endswith("gz") else content
+    content = gzip.compress(content, mtime=0) if suffix.endswith("gz") else content
     (problem,) = Math500(path=saved(tmp_path, f"set{suffix}", content)).problems("base")
     assert (problem.id, problem.gold, problem.meta["problem"]) == ("a/1", "1", "One,\nor two?")
 
@@ -72,8 +72,12 @@ def test_csv_is_read_for_every_task(tmp_path: Path, suffix: str) -> None:
     ("name", "content", "said"),
     [
         ("cut.parquet", parquet(ROWS)[:200], "is not a whole Parquet file"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode())[:40], "cannot read task.path="),
-        ("spoilt.gz", gzip.compress(LINES.encode())[:20] + b"\0" * 60, "cannot read task.path="),
+        ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:40], "cannot read task.path="),
+        (
+            "spoilt.gz",
+            gzip.compress(LINES.encode(), mtime=0)[:20] + b"\0" * 60,
+            "cannot read task.path=",
+        ),
         ("latin.jsonl", LINES.encode("latin-1", "replace"), "JSON lines, a JSON array, CSV"),
         ("set.zip", b"PK\x03\x04\x14\x00\xb4\xff", "Parquet"),
         ("set.yaml", b"- problem: x\n", "JSON lines, a JSON array, CSV"),

@@ -24,7 +24,7 @@ from powerbench.engines.hf.attention_batches import (
     DecodeCUDA,
     Prefill,
 )
-from powerbench.engines.hf.kv_cache import ContiguousCache
+from powerbench.engines.hf.kv_cache import ContiguousCache, KVCache
 from powerbench.engines.hf.plain_pass import plain_logp
 from powerbench.errors import UserError
 
