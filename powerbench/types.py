@@ -101,7 +101,7 @@ class Extend:
 
     key: Key
     response: Tokens
-    """The chain's current response, in full: what an engine does well to keep in its cache."""
+    """The chain's current response, in full: an engine should keep it in its cache."""
     keep: int
     until: int
     """Decode up to this length of the response, in tokens, kept ones included, or to a stop token."""
@@ -113,10 +113,10 @@ class Extend:
     floor: float = float("-inf")
     """End as soon as the sum over new tokens of alpha * log p - log q, in nats, is below this."""
     sequence: int = 0
-    """Which of the chain's responses `response` is, where it has several, such as replicas: an engine does
-    well to keep one of each in its cache."""
+    """Which of the chain's responses `response` is, where it has several, such as replicas: an engine
+    should keep one of each in its cache."""
     proposal: bool = False
-    """Whether the chain, answered with `Ended.FLOOR`, takes it for rejected and goes on from `response`.
+    """Whether the chain, answered with `FinishReason.FLOOR`, takes it for rejected and goes on from `response`.
     What it asks next is then known before the answer is, and may be started ahead."""
     top_logprobs: int = 0
     """Report this many of the base model's most likely next tokens at every new position."""
@@ -178,7 +178,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Context:
-    """What a chain is told at its start."""
+    """What a chain is given at its start."""
 
     prompt: Tokens
     eos: int
@@ -188,15 +188,15 @@ class Context:
     task_stop_tokens: Tokens = ()
     """Those of them that are the task's own, such as the line's end after a few-shot solution."""
     answer: Callable[[Tokens], str | None] | None = None
-    """The answer that a response gives, equal answers as equal strings; None if it gives none. None in its
-    stead where the task's responses have no answers."""
+    """The answer that a response gives, equal answers as equal strings, or None if it gives none. The field is
+    None where the task's responses have no answers."""
 
 
 # -- what a chain returns, and what is stored -----------------------------------------------------
 
 
 class Step(NamedTuple):
-    """One Metropolis-Hastings step, for the diagnostician."""
+    """One Metropolis-Hastings step, for diagnostics."""
 
     block: int
     restart: int
@@ -211,7 +211,7 @@ class Step(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Several candidates, of which some went on: for the diagnostician."""
+    """Several candidates, of which some were kept: for diagnostics."""
 
     block: int
     start: int
@@ -219,9 +219,9 @@ class Round(NamedTuple):
     logp: tuple[float, ...]
     """Log-likelihood (nats, whole response so far) of each."""
     weights: tuple[float, ...]
-    """By which they were chosen, summing to one; or votes, or scores, if so the sampler says."""
+    """Those by which they were chosen, summing to one; or votes or scores, where the sampler says so."""
     kept: tuple[int, ...]
-    """Which went on, by their places in `logp`; more than once if copied."""
+    """Indices in `logp` of those that were kept, repeated where copied."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from powerbench.cli import main
 from powerbench.config import compose, expand, options, quoted
 from powerbench.errors import UserError
 from powerbench.run.plan import prepare
-from powerbench.samplers.common import LARGEST
+from powerbench.samplers.common import MAX_LOGIT_SCALE
 from powerbench.store import find_runs
 
 TOY = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
@@ -162,7 +162,7 @@ def test_no_sampler_takes_a_number_that_is_none(name: str, value: float) -> None
                 type(sampler)(**{**settings, field: value})
 
 
-@pytest.mark.parametrize("value", [2 * LARGEST, 0.5 / LARGEST])
+@pytest.mark.parametrize("value", [2 * MAX_LOGIT_SCALE, 0.5 / MAX_LOGIT_SCALE])
 def test_a_temperature_beyond_float32_is_refused(value: float) -> None:
     with pytest.raises(UserError, match=r"sampler\.proposal_temperature must be from 1e-06 to 1e"):
         compose([f"sampler.proposal_temperature={value}"]).build("sampler")

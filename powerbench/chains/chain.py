@@ -91,7 +91,7 @@ class RunningChain:
 
     @property
     def busy(self) -> int:
-        """Requests that the engine is at, or has been, for what the chain waits for and what may follow."""
+        """The number of requests to the engine that the chain waits for, and of speculative ones."""
         waits = len(self._waits.requests) if isinstance(self._waits, Together) else 1
         return waits + len(self.speculative)
 
@@ -117,7 +117,7 @@ class RunningChain:
         return self._advance(self._take(draw))
 
     def speculate(self) -> bool:
-        """Start one more request ahead of its turn; False if none can be foretold."""
+        """Start one more request ahead of its turn; False if none can be predicted."""
         ahead = list(self.speculative.values())
         last = ahead[-1].request if ahead else self._waits
         if not isinstance(last, Extend) or not last.proposal:
@@ -131,7 +131,7 @@ class RunningChain:
         return True
 
     def saved(self) -> Checkpoint | None:
-        """Where the chain can be started again from, if it has said so since the last call."""
+        """The checkpoint that the chain has reached since the last call, if any."""
         saved, self._saved = self._saved, None
         return saved
 
@@ -185,7 +185,7 @@ class RunningChain:
         return self.factory() if self._state is None else self.factory(self._state)
 
     def _ask(self, request: Extend) -> Draw | None:
-        """The answer, if it was foretold and is there; otherwise the engine is at it."""
+        """The answer, if it was speculated and is finished; None while the engine works on it."""
         self._waits = request
         first = next(iter(self.speculative.values()), None)
         if first is not None and first.request == request:
@@ -207,13 +207,13 @@ class RunningChain:
             self._submit(each)
 
     def _withdraw_superseded(self) -> None:
-        """The engine has seen by now what the chain goes on from."""
+        """To be called once the engine has the request that continues from them."""
         for key in self._superseded:
             self.engine.withdraw(self.number, key)
         self._superseded = []
 
     def _take(self, answer: D) -> D:
-        """Note what an answer cost; draws that do not wait for each other are one answer."""
+        """Count what an answer cost; the draws of a `Together` are one answer."""
         draws = answer if isinstance(answer, tuple) else (answer,)
         self.decoded += sum(len(draw.tokens) for draw in draws)
         self.prefilled += sum(draw.prefilled for draw in draws)

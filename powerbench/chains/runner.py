@@ -132,11 +132,11 @@ def run_one(factory: ChainFactory, prompt: Tokens, stream: Stream, engine: Engin
     return next(event.outcome for event in events if isinstance(event, Completed))
 
 
-def _speculate(chains: list[RunningChain], engine: Engine, most: int) -> None:
-    """Fill the rows that cost next to nothing, the chains with the fewest speculative requests first."""
+def _speculate(chains: list[RunningChain], engine: Engine, max_depth: int) -> None:
+    """Fill the rows that cost little, the chains with the fewest speculative requests first."""
     room = min(engine.efficient_num_seqs, engine.max_num_seqs)
     room -= sum(chain.busy for chain in chains)
-    for depth in range(most):
+    for depth in range(max_depth):
         for chain in chains:
             if room <= 0:
                 return

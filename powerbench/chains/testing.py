@@ -59,13 +59,13 @@ MODELS = tuple(TabularModel(seed=seed) for seed in range(3))
 CHAINS = 6
 
 Law = Callable[[TabularModel, int], Mapping[Tokens, float]]
-"""The probability of every response of at most so many tokens, given a model."""
+"""The probability of every response, given a model and the length of the longest response in tokens."""
 Kernel = Callable[[Response, Context], Generator[Request, Any, tuple[Response, Step]]]
 """A step from a response, as a generator of requests: it returns the response after it, and its record."""
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Every law that samplers share, of one with small settings: some 12 tokens, a few blocks and steps.
+    """Every law that samplers share, of one with small settings: about 12 tokens, a few blocks and steps.
 
     sampler: inherits `powerbench.samplers.common.Sampler`. One that votes is given each response's first token
     as its answer.
@@ -167,7 +167,7 @@ def check_deterministic(sampler: Sampler) -> None:
 def check_law(
     sampler: Sampler, target: Law, models: Iterable[TabularModel] = MODELS, tolerance: float = 1e-12
 ) -> None:
-    """What the whole chain returns has exactly this law, on responses of at most max_tokens (some 3)."""
+    """What the whole chain returns has exactly this law, on responses of at most max_tokens (about 3)."""
     for model in models:
 
         def program(model: TabularModel = model) -> Generator[Request, Any, Tokens]:
@@ -187,7 +187,7 @@ def check_invariant(
     tolerance: float = 1e-12,
 ) -> None:
     """A step from a response with this law leads to a response with this law, all of at most `horizon` tokens
-    (some 3).
+    (about 3).
 
     tau: the temperature at which the response that the step departs from was proposed.
     """
@@ -297,7 +297,7 @@ def _requests(sampler: Sampler, number: int) -> Iterator[LogUniform | Choose | E
 
 
 def _drawn(request: Extend, rng: np.random.Generator) -> Draw:
-    """The answer of a toy engine of its own, that has seen no other request."""
+    """The answer of a new toy engine, which has seen no other request."""
     engine = ToyEngine(MODEL)
     engine.submit(0, (), request, rng.random(request.until))
     while not (finished := engine.step()):

@@ -21,7 +21,7 @@ from powerbench.samplers.population import record
 from powerbench.types import Chain, Context, Draw, FinishReason, Save
 
 SAVED_EVERY = 64
-"""Tokens."""
+"""Tokens between two saved states."""
 
 
 @dataclass(frozen=True)

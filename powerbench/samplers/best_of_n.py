@@ -24,8 +24,8 @@ SCORES = ("total", "per_token")
 class BestOfN(Sampler):
     """Its one round shows the scores as weights.
 
-    score: what the best has most of, under the base model: "total" log-likelihood, or its mean "per_token",
-        which does not favour short responses. Of equals, the first.
+    score: what is largest in the best, under the base model: "total" log-likelihood, or its mean "per_token",
+        which does not favour short responses. Ties go to the first.
     temperature: of the draws; 1 is the model as it is.
     top_k: truncates the draws.
     """

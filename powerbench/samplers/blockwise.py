@@ -34,7 +34,7 @@ from powerbench.types import (
 )
 
 Moving = Generator[Request, Any, tuple[Response, Step]]
-"""A step under way: it returns the response after it, and its record."""
+"""A step as a generator of requests: it returns the response after it, and its record."""
 
 
 class Proposal(NamedTuple):
@@ -121,7 +121,7 @@ class BlockState(NamedTuple):
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any] | None) -> "BlockState":
-        """What `saved` saved; the chain's start, if nothing was."""
+        """The inverse of `saved`; the chain's start where state is None."""
         if state is None:
             return cls(0, Response(), [])
         steps = [Step(*step) for step in state["steps"]]

@@ -23,7 +23,7 @@ from powerbench.types import (
 
 Name = TypeVar("Name")
 
-LARGEST = 1e6
+MAX_LOGIT_SCALE = 1e6
 """The largest alpha and temperature, and 1 over the smallest temperature: float32 can scale logits by them."""
 
 
@@ -111,7 +111,7 @@ class Response:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> "Response":
-        """What `state` gave."""
+        """The inverse of `state`."""
         return cls(
             tuple(state["tokens"]),
             tuple(state["logp"]),
@@ -147,7 +147,7 @@ def independent(
 ) -> Generator[Request, Any, tuple[Draw, ...]]:
     """The draws of independent whole responses, all at once.
 
-    numbers: those of these responses among all that the chain draws. settings: as in `Response.extend`.
+    numbers: name these responses among all that the chain draws. settings: as in `Response.extend`.
     """
     empty = Response()
     asked = (empty.extend(0, max_tokens, ("response", i), context, **settings) for i in numbers)
@@ -169,7 +169,7 @@ def require_top_k(top_k: int | None) -> None:
 
 def require_alpha(alpha: float) -> None:
     require(alpha > 0, f"sampler.alpha must be > 0 (the paper: 4.0), got {alpha}")
-    require(alpha <= LARGEST, f"sampler.alpha must be <= {LARGEST:g}, got {alpha}")
+    require(alpha <= MAX_LOGIT_SCALE, f"sampler.alpha must be <= {MAX_LOGIT_SCALE:g}, got {alpha}")
 
 
 def require_own_temperature(tau: float | None) -> None:
@@ -181,6 +181,6 @@ def require_own_temperature(tau: float | None) -> None:
 def require_temperature(name: str, tau: float | None) -> None:
     require(tau is None or tau > 0, f"sampler.{name} must be > 0 (or null for 1/alpha), got {tau}")
     require(
-        tau is None or 1 / LARGEST <= tau <= LARGEST,
-        f"sampler.{name} must be from {1 / LARGEST:g} to {LARGEST:g}, got {tau}",
+        tau is None or 1 / MAX_LOGIT_SCALE <= tau <= MAX_LOGIT_SCALE,
+        f"sampler.{name} must be from {1 / MAX_LOGIT_SCALE:g} to {MAX_LOGIT_SCALE:g}, got {tau}",
     )

@@ -35,8 +35,8 @@ class Trace:
         return Trace(self.x.then(draw), (*self.confidence, *new))
 
     def groups(self, window: int, since: int = 0) -> np.ndarray:
-        """Mean confidence of each window of so many tokens that ends after the first `since`; of all tokens,
-        if they are fewer."""
+        """Mean confidence of each window of `window` tokens that ends after the first `since` tokens; of all
+        tokens, if they are fewer."""
         tokens = np.array(self.confidence[max(0, since - window + 1) :])
         if len(tokens) < window:
             return tokens.mean(keepdims=True)
@@ -65,7 +65,7 @@ class Trace:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> "Trace":
-        """What `state` gave."""
+        """The inverse of `state`."""
         return cls(Response.of_state(state), tuple(state["confidence"]))
 
 
@@ -74,10 +74,12 @@ def threshold(confidences: Sequence[float], eta: float) -> float:
     return float(np.quantile(confidences, 1 - eta))
 
 
-def ballot(given: Sequence[str | None], confidences: Sequence[float], least: float) -> list[float]:
+def ballot(
+    given: Sequence[str | None], confidences: Sequence[float], min_confidence: float
+) -> list[float]:
     """Each response's vote: its confidence, if it gives an answer and reaches the threshold; else 0."""
     pairs = zip(given, confidences, strict=True)
-    return [c if answer is not None and c >= least else 0.0 for answer, c in pairs]
+    return [c if answer is not None and c >= min_confidence else 0.0 for answer, c in pairs]
 
 
 def voted(
@@ -87,8 +89,8 @@ def voted(
     votes: Sequence[float],
     rounds: Sequence[Round] = (),
 ) -> Outcome:
-    """The most confident response that gives the answer that wins; of those without an answer, if no one votes.
-    The vote is the last round of its trace."""
+    """The most confident response that gives the winning answer; where nothing has a vote, the most confident
+    response without an answer. The vote is the last round of its trace."""
     won = winner(tally(given, votes))
     best = max(range(len(traces)), key=lambda i: (given[i] == won, confidences[i]))
     total = sum(votes) or 1

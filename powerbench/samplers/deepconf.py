@@ -72,5 +72,5 @@ class DeepConf(Sampler):
         given = answers(context, [each.x for each in traces])
         confidences = [each.measured(self.measure, self.window, self.tail) for each in traces]
         valid = [c for answer, c in zip(given, confidences, strict=True) if answer is not None]
-        least = threshold(valid, self.eta) if valid else 0.0
-        return voted(traces, given, confidences, ballot(given, confidences, least))
+        min_confidence = threshold(valid, self.eta) if valid else 0.0
+        return voted(traces, given, confidences, ballot(given, confidences, min_confidence))

@@ -1,13 +1,13 @@
 """DeepConf, online (Fu et al. 2025, arXiv 2508.15260, Algorithm 2): unsure responses are stopped early.
 
 `warm_up` responses are drawn in full; the threshold s is the percentile 1 - eta of their lowest group
-confidences. Further responses are stopped once a group's confidence is below s. Whoever stays at s or above
-votes, with its lowest group confidence as weight; no more are drawn once the leading answer has the share
+confidences. Further responses are stopped once a group's confidence is below s. A response that stays at s or
+above votes, with its lowest group confidence as weight; no more are drawn once the leading answer has the share
 `consensus` of the votes, or after n responses. Law: this rule's for independent responses at the
 temperature; no limit of p^alpha. Cost, tokens decoded per response token: n at most; what stopping saves
-shows in the tokens decoded, and in the trace each round keeps those who stayed.
+shows in the tokens decoded, and each round of the trace keeps those that were not stopped.
 
-Departures: responses are drawn `together` at a time, and consensus is looked at in between (1: the paper's
+Departures: responses are drawn `together` at a time, and consensus is checked in between (1: the paper's
 algorithm); one is stopped at the end of the request of `interval` tokens in which it falls below s (1: at
 the very token); n = 32 (the paper: 512); proposals are not truncated (the paper: top_p = 0.95).
 """
@@ -64,29 +64,30 @@ class DeepConfOnline(Sampler):
             yield self._saved(traces)
         while True:
             lowest = [each.lowest(self.window) for each in traces]
-            least = threshold(lowest[: self.warm_up], self.eta)
+            min_confidence = threshold(lowest[: self.warm_up], self.eta)
             given = answers(context, [each.x for each in traces])
-            votes = ballot(given, lowest, least)
+            votes = ballot(given, lowest, min_confidence)
             leading = max(tally(given, votes).values(), default=0.0)
             agreed = leading > 0 and leading >= self.consensus * sum(votes)
             if agreed or len(traces) == self.n:
-                return voted(traces, given, lowest, votes, self._rounds(traces, lowest, least))
-            upto = min(len(traces) + self.together, self.n)
-            traces += yield from self._drawn(range(len(traces), upto), least, context)
+                rounds = self._rounds(traces, lowest, min_confidence)
+                return voted(traces, given, lowest, votes, rounds)
+            numbers = range(len(traces), min(len(traces) + self.together, self.n))
+            traces += yield from self._drawn(numbers, min_confidence, context)
             yield self._saved(traces)
 
     def _drawn(
-        self, some: Sequence[int], least: float, context: Context
+        self, numbers: Sequence[int], min_confidence: float, context: Context
     ) -> Generator[Request, Any, list[Trace]]:
-        """Responses of these numbers, each up to the request in which a group is below `least`."""
-        traces, going, until = [Trace() for _ in some], list(range(len(some))), 0
+        """Responses of these numbers, each up to the request in which a group falls below `min_confidence`."""
+        traces, going, until = [Trace() for _ in numbers], list(range(len(numbers))), 0
         while going:
-            start, until = until, self._until(until, least)
+            start, until = until, self._until(until, min_confidence)
             asked = (
                 traces[i].x.extend(
                     start,
                     until,
-                    ("response", some[i], start) if start else ("response", some[i]),
+                    ("response", numbers[i], start) if start else ("response", numbers[i]),
                     context,
                     tau=self.temperature,
                     top_k=self.top_k,
@@ -96,31 +97,31 @@ class DeepConfOnline(Sampler):
             )
             for i, draw in zip(going, (yield Together(tuple(asked))), strict=True):
                 traces[i] = traces[i].then(draw)
-            going = [i for i in going if self._goes_on(traces[i], start, until, least)]
+            going = [i for i in going if self._goes_on(traces[i], start, until, min_confidence)]
         return traces
 
-    def _until(self, start: int, least: float) -> int:
-        """Where the next request ends: the first of them with a whole group."""
-        if least == float("-inf"):
+    def _until(self, start: int, min_confidence: float) -> int:
+        """Where the next request ends; the first one holds a whole group at least."""
+        if min_confidence == float("-inf"):
             return self.max_tokens
         return min(max(start + self.interval, self.window), self.max_tokens)
 
-    def _goes_on(self, trace: Trace, start: int, until: int, least: float) -> bool:
+    def _goes_on(self, trace: Trace, start: int, until: int, min_confidence: float) -> bool:
         if trace.x.finished or until == self.max_tokens:
             return False
-        return bool(trace.groups(self.window, since=start).min() >= least)
+        return bool(trace.groups(self.window, since=start).min() >= min_confidence)
 
     def _saved(self, traces: Sequence[Trace]) -> Save:
         return Save({"traces": [each.state() for each in traces]})
 
     def _rounds(
-        self, traces: Sequence[Trace], lowest: Sequence[float], least: float
+        self, traces: Sequence[Trace], lowest: Sequence[float], min_confidence: float
     ) -> list[Round]:
-        """What was drawn at a time, by its lowest group confidence; kept are those who stayed."""
+        """A round for each batch of responses, by their lowest group confidence; kept are those not stopped."""
         rounds = []
         starts = [0, *range(self.warm_up, len(traces), self.together)]
         for k, (start, end) in enumerate(pairwise([*starts, len(traces)])):
             xs = [each.x for each in traces[start:end]]
-            stayed = [i for i, each in enumerate(lowest[start:end]) if each >= least]
+            stayed = [i for i, each in enumerate(lowest[start:end]) if each >= min_confidence]
             rounds.append(record(k, 0, xs, lowest[start:end], stayed))
         return rounds

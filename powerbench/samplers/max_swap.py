@@ -18,7 +18,7 @@ from powerbench.samplers.blockwise import Blockwise, Moving
 from powerbench.samplers.common import Response
 from powerbench.types import Context, FinishReason, Step
 
-LARGE = 1e6
+LARGE_ALPHA = 1e6
 """The alpha of the running weight by which proposals are rejected early."""
 
 
@@ -28,9 +28,9 @@ class MaxSwap(Blockwise):
 
     alpha: enters through the proposal's temperature alone, 1/alpha unless proposal_temperature is set.
     early_rejection: stop decoding a proposal once its likelihood can no longer rise above the current one. The
-        sum of log p only falls; and as log q <= 0, a running weight, LARGE * log p - log q, below LARGE times
-        the current suffix's log p says that the sum is below it already, whatever the temperature and top_k.
-        The chain is the same, token for token.
+        sum of log p only falls; and as log q <= 0, a running weight, LARGE_ALPHA * log p - log q, below
+        LARGE_ALPHA times the current suffix's log p says that the sum is below it already, whatever the
+        temperature and top_k. The chain is the same, token for token.
     """
 
     early_rejection: bool = True
@@ -44,8 +44,8 @@ class MaxSwap(Blockwise):
             context,
             tau=self.tau,
             top_k=self.top_k,
-            alpha=LARGE,
-            floor=LARGE * sum(x.logp[m:]) if self.early_rejection else -math.inf,
+            alpha=LARGE_ALPHA,
+            floor=LARGE_ALPHA * sum(x.logp[m:]) if self.early_rejection else -math.inf,
             proposal=True,
         )
         if y.finish_reason is FinishReason.FLOOR:

@@ -6,8 +6,8 @@ neighbours. The top rung is returned. Law: each step leaves the product of the r
 the top rung tends to what `power` tends to; for K = 1 it is `power`. Cost, tokens decoded per response token:
 at most K * N_MCMC * T / (4 B), and what scoring costs.
 
-A move needs log q of the current suffix at its rung's temperature; after an exchange that is found out
-(`replicas.scored`), at a token a position. The paper's ladder and number of steps are not known to us.
+A move needs log q of the current suffix at its rung's temperature; after an exchange `replicas.scored` finds
+it, at the cost of one token per position. The paper's ladder and number of steps are not known to us.
 """
 
 import math
@@ -56,7 +56,7 @@ class ParallelTempering(Blocks):
 
     @property
     def moves(self) -> tuple[SuffixMove, ...]:
-        """Each rung's own."""
+        """The suffix move of each rung."""
         *below, top = (SuffixMove(a, 1 / a, self.top_k, self.early_rejection) for a in self.ladder)
         return *below, top._replace(tau=self.proposal_temperature or top.tau)
 
@@ -86,7 +86,7 @@ class ParallelTempering(Blocks):
     def move(
         self, replicas: list[Replica], horizon: int, k: int, n: int, context: Context
     ) -> Generator[Request, Any, tuple[list[Replica], Step]]:
-        """In step n of block k, a suffix move of each replica; beside them the top one's, for the record."""
+        """In step n of block k, a suffix move of each replica. Returns them, and the top one's record."""
         restarts = []
         for r in range(len(replicas)):
             restarts.append((yield Choose(("restart", k, n, r), (1 / horizon,) * horizon)))
@@ -110,8 +110,8 @@ class ParallelTempering(Blocks):
     ) -> Generator[Request, Any, tuple[list[Replica], list[Round]]]:
         """In step n of block k, exchanges of neighbours: the even pairs and the odd ones in turn.
 
-        The chance is min(1, exp((alpha_r+1 - alpha_r) (log p(x_r) - log p(x_r+1)))). For the record, beside the
-        replicas, the top pair's: two candidates for the top rung, weighted by their chances.
+        The chance is min(1, exp((alpha_r+1 - alpha_r) (log p(x_r) - log p(x_r+1)))). Returns
+        the replicas, and a round for the top pair: two candidates for the top rung, weighted by their chances.
         """
         replicas, rounds = list(replicas), []
         for r in range(n % 2, len(replicas) - 1, 2):

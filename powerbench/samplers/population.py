@@ -9,7 +9,7 @@ from powerbench.samplers.common import Response
 from powerbench.types import Choose, Key, Request, Round, Save
 
 ROUNDING = 1e-12
-"""Places of u that are closer than this are one."""
+"""Places of u that are closer than this count as one place."""
 
 
 def normalised(log_weights: Sequence[float]) -> tuple[float, ...]:
@@ -111,7 +111,7 @@ class Population(NamedTuple):
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> "Population":
-        """What `saved` saved."""
+        """The inverse of `saved`."""
         particles = tuple(Response.of_state(x) for x in state["particles"])
         log_weights = tuple(state["log_weights"])
         rounds = tuple(recorded(state["rounds"]))

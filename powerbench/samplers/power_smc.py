@@ -4,7 +4,7 @@ N particles are drawn at temperature 1/alpha and weighted by alpha * log p - log
 weights have become too unequal, particles are resampled; at the end one is drawn by weight. Law: for any N,
 the estimate of Z = sum_x p(x)^alpha is unbiased; the response's law tends to p^alpha as N grows, and for N = 1
 is that of low temperature. Cost, tokens decoded per response token: about N; fewer for particles that end
-early. It departs from the paper in that the weights are looked at every `interval` tokens, not after each.
+early. It departs from the paper in that the weights are checked every `interval` tokens, not after each.
 """
 
 from collections.abc import Generator, Mapping
@@ -23,8 +23,8 @@ from powerbench.samplers.common import (
 from powerbench.samplers.population import Population, effective, normalised, record, resample
 from powerbench.types import Chain, Choose, Context, Request
 
-SAVES = 16
-"""States hold all particles: at most about so many are saved on the way to max_tokens."""
+MAX_SAVES = 16
+"""About how many states a chain of max_tokens saves, at most: each holds all particles."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PowerSMC(Sampler):
     """Settings under the paper's names where it has them.
 
     threshold: resample where the effective sample size is below this share of the particles.
-    interval: tokens between two looks at it.
+    interval: tokens between two checks of it.
     """
 
     alpha: float = 4.0
@@ -71,7 +71,7 @@ class PowerSMC(Sampler):
         """The particles when all are finished or have max_tokens, weighted and not resampled again."""
         nothing = Population(0, (Response(),) * self.particles, (0.0,) * self.particles)
         now = nothing if state is None else Population.of_state(state)
-        every = max(1, self.max_tokens // (SAVES * self.interval))
+        every = max(1, self.max_tokens // (MAX_SAVES * self.interval))
         while True:
             until = min((now.checks + 1) * self.interval, self.max_tokens)
             now = yield from self._extended(now, until, context)

@@ -13,7 +13,7 @@ class Replica(NamedTuple):
     """A response on a rung."""
 
     sequence: int
-    """Which of the chain's responses it is, on whatever rung."""
+    """Which of the chain's responses it is: the number goes with the response from rung to rung."""
     x: Response = Response()
     scored: int = 0
     """From this position on, log q is that of its present rung."""

@@ -42,7 +42,7 @@ class ScalablePower(Sampler):
     proposal_temperature: of the candidates; None means 1/alpha. Rollouts are drawn at 1, as zeta asks.
     weights: `published`, p^alpha * zeta for each candidate, copies too; `distinct`, the same for the set of
         the candidates, equal ones once; `importance`, p^alpha * zeta / q for each, consistent for kept = L.
-    jackknife: take the O(1/M) bias from the normalised weights (`jackknifed`).
+    jackknife: remove the O(1/M) bias of the normalised weights (`jackknifed`).
     """
 
     alpha: float = 4.0

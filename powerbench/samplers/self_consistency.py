@@ -1,8 +1,8 @@
 """Self-consistency (Wang et al. 2022, arXiv 2203.11171): the answer that most of n responses give.
 
 Of the responses that give it, the likeliest under the base model is returned; if none of the n gives an
-answer, the likeliest of all. Ties go to the answer given first, which is as fair as a coin. Law: the answer
-is that of a plurality of n independent ones; as n grows, the likeliest answer at this temperature.
+answer, the likeliest of all. Ties go to the answer given first, a fair choice among independent draws. Law:
+the answer is that of a plurality of n independent ones; as n grows, the likeliest answer at this temperature.
 Cost, tokens decoded per response token: n.
 """
 

@@ -25,8 +25,8 @@ def tally(given: Sequence[str | None], weights: Sequence[float]) -> dict[str, fl
 
 
 def winner(votes: dict[str, float]) -> str | None:
-    """The answer with the most votes; of several, the one given first; None if there is no vote.
+    """The answer with the most votes, None if there is no vote. Ties go to the answer given first.
 
-    Responses are drawn alike and independently, so the first of several is as fair as a coin.
+    Responses are independent and drawn from one law, so that the first of them is a fair choice.
     """
     return max(votes, key=votes.__getitem__, default=None)

@@ -283,7 +283,7 @@ def test_a_key_that_names_two_draws_ends_the_run_at_once(
 def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
     kind: type[Power | PowerOfficial], seen: int
 ) -> None:
-    """The first run is dropped after so many checkpoints; the second has what it saved, and nothing else."""
+    """The first run is dropped after `seen` checkpoints; the second has what it saved, and nothing else."""
     sampler = kind(max_tokens=12, blocks=4, steps=3)
 
     def events(saved: dict[SampleKey, Checkpoint]) -> Iterator[Completed | AtBlockEnd | None]:

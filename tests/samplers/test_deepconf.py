@@ -250,7 +250,7 @@ def test_a_response_is_stopped_exactly_where_a_group_is_below_the_threshold(
     """At the end of the request in which that is; above the threshold none is stopped."""
     stopped = 0.0
     for xs, chance in law(lambda: drawn(sampler), MODEL).items():
-        count, least = stays(sampler, xs)  # of a response that was stopped, what there is decides
+        count, least = stays(sampler, xs)  # of a stopped response, its tokens up to there decide
         assert len(xs) == count
         for i, x in enumerate(xs):
             whole = x[-1] == 0 or len(x) == sampler.max_tokens

@@ -98,7 +98,7 @@ def completed(
     context: Context | None = None,
     speculate: int = 0,
 ) -> dict[SampleKey, Completed]:
-    """What so many chains return and cost, on the toy engine."""
+    """What `count` chains return and cost, on the toy engine."""
 
     def starts() -> Iterator[ChainSpec]:
         begin = partial(sampler.chain, context or context_of(model))
