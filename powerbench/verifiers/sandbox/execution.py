@@ -24,7 +24,9 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "TZ": "UTC",
 }
+"""All that there is: neither the user's locale, nor settings of Python, reach a program."""
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.supervisor import main; main()"
 PARTING = 1.0
 """Seconds that its output may stay open after the report."""

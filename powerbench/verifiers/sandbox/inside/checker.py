@@ -132,7 +132,7 @@ def _report_of(
     namespace: dict[str, object], test: str, entry_point: str, program: Connection
 ) -> bytes:
     try:
-        tests = compile(test, "<tests>", "exec")
+        tests = compile(test, "<tests>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         return UNDECIDED + f"the tests: {describe(error)}".encode(errors="replace")
     try:

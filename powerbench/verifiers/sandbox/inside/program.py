@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .values import Container
 
+PACKAGE = __name__.partition(".")[0]
 ANSWER, FAILURE = b"=", b"!"
 OPERATIONS: dict[str, Callable[..., object]] = {
     "call": lambda target, args, kwargs: target(*args, **kwargs),
@@ -61,9 +62,15 @@ def serve(source: str, entry_point: str, requests: int, replies: int) -> None:
 
 
 def _load(source: str, entry_point: str) -> object:
+    """Run it as Python alone would: what this package is made of must not show in how it runs."""
     module = type(sys)("program")
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    sys.modules["__main__"] = module
     sys.modules["program"] = module  # where dataclasses and pickle look for the module of a class
-    exec(compile(source, "<program>", "exec"), module.__dict__)
+    sys.argv[:] = sys.orig_argv[:] = ["program"]
+    # Else this file's own `annotations` would hold there, and no annotation would be evaluated.
+    exec(compile(source, "<program>", "exec", dont_inherit=True), module.__dict__)
     if not hasattr(module, entry_point):
         raise NameError(f"name {entry_point!r} is not defined")
     return getattr(module, entry_point)

@@ -50,7 +50,7 @@ def attempt(
     confine.limit(cpu_seconds, memory_mb, file_mb)
     confine.renounce(ruleset)
     namespace: dict[str, object] = {"__name__": "tests"}
-    exec(compile(preamble, "<preamble>", "exec"), namespace)
+    exec(compile(preamble, "<preamble>", "exec", dont_inherit=True), namespace)
     requests, ask = os.pipe()
     replies, answer = os.pipe()
 
