@@ -3,9 +3,10 @@
 Three places are looked at in turn, and the first that holds the function gives it:
 
 1. The response continues the prompt: it begins with the function's body, whatever comes after.
-2. It defines the function. Of several definitions the last counts, as it would if they were run one
-   after the other: a correction follows the draft. But one in a fence goes before one outside, and
-   before both goes one that neither a syntax error nor the end of the response cuts short.
+2. It defines the function, by `def`, an import or an assignment (`bindings`). Of several definitions
+   the last counts, as it would if they were run one after the other: a correction follows the draft. But
+   one in a fence goes before one outside, and before both goes one that neither a syntax error nor the
+   end of the response cuts short.
 3. A fence, the last that can be it, is the function's body.
 
 With the function go the statements that it needs, by the names it uses, from anywhere in the response,
@@ -17,6 +18,14 @@ import ast
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from powerbench.verifiers.code.bindings import (
+    IMPORTS,
+    SCOPES,
+    acts,
+    defines,
+    may_define,
+    wraps,
+)
 from powerbench.verifiers.code.fragments import (
     Parser,
     Region,
@@ -29,13 +38,12 @@ from powerbench.verifiers.code.fragments import (
     source_of,
     statements,
     with_needed,
+    without_bracketed,
 )
 
 INDENT = 4 * " "
 MIN_PARSED, PARSED_PER_CHARACTER = 10**6, 10
 """Limit of the characters parsed for one response: a constant, and this number for each of its own."""
-SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-IMPORTS = ast.Import | ast.ImportFrom
 
 
 def extract(prompt: str, entry_point: str, text: str) -> str | None:
@@ -45,7 +53,7 @@ def extract(prompt: str, entry_point: str, text: str) -> str | None:
     is taken up to its first syntax error. Never raises. The time is linear in the lengths, since the
     number of characters parsed is limited.
     """
-    prompt, text = plain(prompt), plain(text)
+    prompt, text = plain(prompt), without_bracketed(plain(text))
     parser = Parser(MIN_PARSED + PARSED_PER_CHARACTER * (len(prompt) + len(text)))
     given = _given(parser, prompt, entry_point)
     parts = list(regions(text.split("\n")))
@@ -129,7 +137,7 @@ def _continued(
     if function is None or _function(new, given.entry_point) or not any(map(fits, new)):
         return None
     statement = Statement(function, source_of(function, module.lines), -1, -1, False, True)
-    return Continued(_joined(lines[: _end(function)]), statement, lines[_end(function) :])
+    return Continued(_joined(module.lines[: _end(function)]), statement, lines[_end(function) :])
 
 
 def _end(node: ast.stmt) -> int:
@@ -140,7 +148,7 @@ def _continuation(parser: Parser, given: Given, text: str) -> str | None:
     """The response as a body; with its first line, or all of it, indented anew where that takes more in."""
     reindented = given.margin + text.lstrip(), _indented(text.split("\n"), given.margin)
     found = [
-        _continued(parser, given, text, _acts),
+        _continued(parser, given, text, acts),
         *(_continued(parser, given, body, _returns) for body in reindented),
     ]
     best = min(filter(None, found), key=lambda each: len(each.after), default=None)
@@ -173,14 +181,6 @@ def _indented(lines: Sequence[str], margin: str) -> str:
     return "\n".join(moved)
 
 
-def _acts(node: ast.stmt) -> bool:
-    """Whether it does more than to define something, to document or to hold a place."""
-    match node:
-        case ast.Pass() | ast.Expr(ast.Constant() | ast.Name()):
-            return False
-    return not isinstance(node, SCOPES | IMPORTS)
-
-
 def _returns(node: ast.stmt) -> bool:
     """Whether its function can return or yield a value by it."""
     todo: list[ast.AST] = [node]
@@ -199,13 +199,20 @@ def _returns(node: ast.stmt) -> bool:
 def _definition(parser: Parser, given: Given, parts: Sequence[Region]) -> str | None:
     name = given.entry_point
     pool = statements(parser, parts, name)
-    defining = [each for each in pool if _defines(each.node, name)]
+    wrapping: list[Statement] = []
+    bare: list[Statement] = []
+    for each in pool:
+        (wrapping if wraps(each.node, name) else bare).append(each)
+    defining = [each for each in bare if defines(each.node, name)] or [
+        each for each in bare if may_define(each.node, name) and is_part(each, name)
+    ]
     if not defining:
         return None
     function = max(defining, key=lambda each: (each.whole, each.fenced, each.position))
     before = [each for each in pool[: function.position] if each.region == function.region]
     setup = [each for each in before if _sets_up(each.node) and is_part(each, name)]
-    kept = with_needed([*setup, function], pool, name)
+    wrapped = [each for each in wrapping if each.position > function.position]
+    kept = with_needed([*setup, function, *wrapped], pool, name)
     future = [each for each in kept if _is_future(each.node)]
     sources = [each.source for each in kept if not _is_future(each.node)]
     return (
@@ -214,15 +221,6 @@ def _definition(parser: Parser, given: Given, parts: Sequence[Region]) -> str | 
         + "\n\n".join([*given.imports, *sources])
         + "\n"
     )
-
-
-def _defines(node: ast.stmt, name: str) -> bool:
-    match node:
-        case ast.FunctionDef():
-            return node.name == name and any(_acts(each) for each in node.body)
-        case ast.Assign(targets=[ast.Name(target)], value=ast.Lambda()):
-            return target == name
-    return False
 
 
 def _sets_up(node: ast.stmt) -> bool:

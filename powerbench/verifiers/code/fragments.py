@@ -1,10 +1,11 @@
 """Python among other text: the statements in a response, those inside its fences and those outside."""
 
 import ast
+import re
 import symtable
 import threading
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from keyword import iskeyword
 from typing import NamedTuple
@@ -12,6 +13,21 @@ from typing import NamedTuple
 USES = {"print", "input", "__name__"}
 """Names that mark a statement outside of functions as a use of the program, not a part of it."""
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+MARK = re.compile(
+    r"""</ | <! | <[|\uff5c] | <\w[\w.:\u2581-]*\s*/?> | &lt;[/|]  # tags: </s>, <|im_end
+    | \[/ | `+ | ~~~ | \"\"\" | \'\'\' | \\(?=\S)  # [/PYTHON], fences, \end{code}
+    | [\u2028\u2029\x85]  # ends of lines elsewhere
+    """,
+    re.VERBOSE,
+)
+LAST_MARK = re.compile(r"[^\x00-\x7f\w]|[\x00-\x08\x0e-\x1f\x7f$?!]|\|>|-->")
+"""What is written behind code to end it, and cannot go on with it; it may be cut off itself. LAST_MARK:
+what is such a mark where no letter or digit follows."""
+BRACKETED = re.compile(
+    r"\[(CODE|DONE|END|EO[A-Z]|INST|PAD|PYTHON|SEP|STOP)\](?=[ \t]*(?:$|<|\[))", re.MULTILINE
+)
+"""Such marks as Python reads for a subscript."""
+BRANCH = re.compile(r"(try|else|except\b.*|if\b.*|elif\b.*):\s*(#.*)?$")
 _silence = threading.Lock()  # catch_warnings is not safe for threads
 
 
@@ -19,6 +35,12 @@ def plain(text: str) -> str:
     """The text with Python's line ends, and without the characters that it takes nowhere."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return lines.replace("\0", "\ufffd").replace("\ufeff", "").encode(errors="replace").decode()
+
+
+def without_bracketed(text: str) -> str:
+    """Without marks such as [DONE] at the end of a line, where nothing else in the text has that name."""
+    names = Counter(re.findall(r"\w+", text))
+    return BRACKETED.sub(lambda mark: "" if names[mark[1]] == 1 else mark[0], text)
 
 
 class Module(NamedTuple):
@@ -38,19 +60,33 @@ class Parser:
         self._left = characters
 
     def parse(self, lines: Sequence[str], start: int = 0) -> Module:
-        """The longest run of whole lines, from line `start` on, that is a module."""
-        stop = len(lines)
-        while start < stop and self._left > 0:
-            source = "\n".join(lines[start:stop])
+        """The longest run of lines, from line `start` on, that is a module.
+
+        They are whole, but for the last: a mark that is no Python may follow its last statement.
+        """
+        tried = lines[start:]
+        while tried and self._left > 0:
+            source = "\n".join(tried)
             self._left -= len(source)
             try:
                 with _silence, warnings.catch_warnings(action="ignore"):
-                    return Module(lines[start:stop], ast.parse(source).body)
+                    return Module(tried, ast.parse(source).body)
             except SyntaxError as error:
-                stop = min(stop, start + (error.lineno or 1)) - 1
+                at = min(len(tried), error.lineno or 1) - 1
+                tried = [*tried[:at], *_before_mark(tried[at], error.offset or 0)]
             except (RecursionError, MemoryError):  # too deep, most likely on the longest line
-                stop = max(range(start, stop), key=lambda i: len(lines[i]))
+                tried = tried[: max(range(len(tried)), key=lambda i: len(tried[i]))]
         return Module((), ())
+
+
+def _before_mark(line: str, error: int) -> list[str]:
+    """The line up to the last mark that begins before column `error` (from 1 on); none without a mark."""
+    tail = next((i for i in range(len(line), 0, -1) if line[i - 1].isalnum()), 0)
+    for marks in (MARK.finditer(line), LAST_MARK.finditer(line, tail)):
+        begins = [mark.start() for mark in marks if mark.start() < error]
+        if begins and (code := line[: begins[-1]].rstrip()):
+            return [code]
+    return []
 
 
 # -- Markdown -------------------------------------------------------------------------------------
@@ -109,8 +145,8 @@ class Statement(NamedTuple):
 def statements(parser: Parser, parts: Sequence[Region], function: str) -> list[Statement]:
     """All that can be parsed; a statement is taken up to a syntax error in it.
 
-    The outermost definition of `function` in a region is taken for its left margin; without one, a
-    fence's is that of its first line.
+    The outermost definition of `function` in a region, or assignment to it beside one, is taken for its
+    left margin; without one, a fence's is that of its first line.
     """
     found: list[Statement] = []
     for number, (raw, fenced, closed) in enumerate(parts):
@@ -130,12 +166,24 @@ def statements(parser: Parser, parts: Sequence[Region], function: str) -> list[S
 def _dedented(lines: Sequence[str], function: str, fenced: bool) -> list[str]:
     words = [line.lstrip() for line in lines]
     margins = [len(line) - len(word) for line, word in zip(lines, words, strict=True)]
-    heads = [
-        m for m, word in zip(margins, words, strict=True) if word.startswith(f"def {function}")
-    ]
-    first = [m for m, word in zip(margins, words, strict=True) if word][:1] if fenced else []
-    margin = min(heads or first or [0])
+    heads = [i for i, word in enumerate(words) if word.startswith(f"def {function}")]
+    if heads:
+        assigned = re.compile(rf"{re.escape(function)}\s*(?:[:,].*)?=(?!=)")
+        heads = [_branching(words, margins, min(heads, key=margins.__getitem__)), *heads]
+        heads += [i for i, word in enumerate(words) if assigned.match(word)]
+    first = [i for i, word in enumerate(words) if word][:1] if fenced else []
+    margin = min([margins[i] for i in heads or first], default=0)
     return [line[min(margin, own) :] for line, own in zip(lines, margins, strict=True)]
+
+
+def _branching(words: Sequence[str], margins: Sequence[int], line: int) -> int:
+    """The line at which the outermost `try` or `if` begins that a line stands in; else the line itself."""
+    for i in range(line - 1, -1, -1):
+        if words[i] and margins[i] < margins[line]:
+            if not BRANCH.match(words[i]):
+                break
+            line = i
+    return line
 
 
 def _may_begin(line: str) -> bool:
