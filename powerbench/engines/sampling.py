@@ -45,7 +45,8 @@ def draw(
     """Draw a token per row by inverting the CDF of q at a uniform.
 
     logits [R, V]; uniforms float64 [R]; tau float32 [R], 0 for the likeliest token; top_k int64 [R],
-    0 for none (ties with the k-th stay in); support bool [R, V] or None.
+    0 for none (ties with the k-th stay in); support bool [R, V] or None. All on one device, but for the
+    uniforms where it has no float64: they are on the CPU then, and the CDF is inverted there.
 
     largest_k: the largest of `top_k`, and greedy: whether any tau may be 0; who knows them spares the
         device a question, or a pass over the logits.
@@ -93,24 +94,33 @@ def _draw(
     if support is not None:
         scaled.masked_fill_(~support, float("-inf"))
         scaled -= scaled.amax(1, keepdim=True)
-    token, total = _invert(scaled.exp2(), uniforms)
+    doubles = uniforms.device
+    token, total = _invert(scaled.exp2().to(doubles), uniforms)
+    token = token.to(logits.device)
     if greedy:
         token = torch.where(tau > 0, token, scaled.argmax(1))
-    logq = scaled.gather(1, token[:, None])[:, 0] / LOG2_E - total.log()
+    chosen = scaled.gather(1, token[:, None])[:, 0]
+    logq = chosen.to(doubles) / LOG2_E - total.log()
     return Drawn(
         token,
         logp.gather(1, token[:, None])[:, 0],
-        torch.where(tau > 0, logq.float(), 0.0),
+        torch.where(tau > 0, logq.float().to(logits.device), 0.0),
         entropy,
-        *_top_logprobs(logp, top),
+        *(column.to(logits.device) for column in _top_logprobs(logp, top, doubles)),
     )
 
 
-def _top_logprobs(logp: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest tokens and their log-probabilities: [R, count] each. logp float32 [R, V]."""
+def _top_logprobs(
+    logp: torch.Tensor, count: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens and their log-probabilities: [R, count] each. logp float32 [R, V].
+
+    device: where they are found; MPS, which has no float64, would sort int64 keys by their lower half.
+    """
     if count == 0:  # not a view, which would keep all of `logp`
         empty = logp.new_empty((len(logp), 0))
         return empty.long(), empty
+    logp = logp.to(device)
     # Ties need one order, or what is reported would depend on how many are asked for. No log p is
     # positive, so its bits without the sign, read as an integer, grow as it falls.
     keys = logp.abs().view(torch.int32).long()

@@ -148,7 +148,7 @@ class DecodeCPU:
     def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Additive, [end_row, 1, 1, longest]: the same in all layers with this window."""
         if window not in self.masks:
-            end = torch.zeros(self.end_row, dtype=torch.int64)
+            end = self.positions.new_zeros(self.end_row)
             end[self.rows] = self.positions
             self.masks[window] = additive_mask(end, self.longest, window, dtype)
         return self.masks[window]

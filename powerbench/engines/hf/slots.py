@@ -12,6 +12,7 @@ import torch
 
 from powerbench.engines.hf.request import EngineRequest, Status
 from powerbench.engines.sampling import Drawn
+from powerbench.models.device import supports
 from powerbench.types import FinishReason, TopLogprobs
 
 
@@ -27,12 +28,17 @@ class NewTokens(NamedTuple):
 
 
 class Slots:
-    """One entry per slot: settings of its request, progress, and what it drew so far."""
+    """One entry per slot: settings of its request, progress, and what it drew so far.
+
+    Weights are sums over thousands of tokens, and a floor may be met by a hair: they and the uniforms are
+    float64, on the CPU where the device has none.
+    """
 
     def __init__(self, max_num_seqs: int, length: int, device: torch.device) -> None:
         self.max_num_seqs, self.device = max_num_seqs, device
+        self.doubles = device if supports(device, torch.float64) else torch.device("cpu")
         integers = torch.zeros((6, max_num_seqs), dtype=torch.int64, device=device)
-        doubles = torch.zeros((4, max_num_seqs), dtype=torch.float64, device=device)
+        doubles = torch.zeros((4, max_num_seqs), dtype=torch.float64, device=self.doubles)
         flags = torch.zeros((3, max_num_seqs), dtype=torch.bool, device=device)
         self._integers, self._doubles, self._flags = integers, doubles, flags
         self.token, self.position, self.start, self.first, self.end, self.top_k = integers
@@ -64,19 +70,21 @@ class Slots:
         integers = [known[-1], len(known) - 1, start, extend.keep, end, request.top_k]
         doubles = [extend.tau, extend.alpha, extend.floor, 0.0]
         self._integers[:, slot] = torch.tensor(integers, device=self.device)
-        self._doubles[:, slot] = torch.tensor(doubles, dtype=torch.float64, device=self.device)
+        self._doubles[:, slot] = torch.tensor(doubles, dtype=torch.float64, device=self.doubles)
         self._flags[:, slot] = False
         self.active[slot] = request.status is Status.DECODING
         padding = [-1] * (self.stop_tokens.shape[1] - len(extend.stop_tokens))
         stop_tokens = [*extend.stop_tokens, *padding]
         self.stop_tokens[slot] = torch.tensor(stop_tokens, device=self.device)
         new = torch.from_numpy(np.ascontiguousarray(request.uniforms[extend.keep : extend.until]))
-        self.uniforms[slot, extend.keep : extend.until] = new.to(self.device)
+        self.uniforms[slot, extend.keep : extend.until] = new.to(self.doubles)
 
     def settings(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """uniforms, tau and top_k of the next token of these slots: [R] each."""
+        """uniforms, tau and top_k of the next token of these slots: [R] each, as `sampling.draw` takes them."""
         index = (self.position[rows] + 1 - self.start[rows]).clamp_(max=self.length)
-        return self.uniforms[rows, index], self.tau[rows].float(), self.top_k[rows]
+        top_k, rows = self.top_k[rows], rows.to(self.doubles)
+        tau = self.tau[rows].float().to(self.device)
+        return self.uniforms[rows, index.to(self.doubles)], tau, top_k
 
     def advance(self, rows: torch.Tensor, drawn: Drawn) -> None:
         """Take in one drawn token for each of these slots; finished ones take nothing."""
@@ -88,17 +96,24 @@ class Slots:
         if count := top.shape[1]:
             for buffer, column in zip(self.top_logprobs, (top, top_logp), strict=True):
                 buffer[rows, index, :count] = column
-        gain = self.alpha[rows] * drawn.logp.double() - drawn.logq.double()
-        weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
-        fell = active & ~(weight >= self.floor[rows])  # NaN, too, ends here
+        fell = self._weigh(rows, active, drawn)
         stopped = active & (drawn.token[:, None] == self.stop_tokens[rows]).any(1)
         after = torch.where(active, position + 1, position)
-        self.weight[rows] = weight
         self.fell[rows] |= fell
         self.stopped[rows] |= stopped
         self.token[rows] = torch.where(active, drawn.token, self.token[rows])
         self.position[rows] = after
         self.active[rows] = active & ~fell & ~stopped & (after + 1 < self.end[rows])
+
+    def _weigh(self, rows: torch.Tensor, active: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """Move the weights of these slots on; whether each has fallen below its floor."""
+        columns = (each.to(self.doubles) for each in (rows, active, drawn.logp, drawn.logq))
+        rows, active, logp, logq = columns
+        gain = self.alpha[rows] * logp.double() - logq.double()
+        weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
+        self.weight[rows] = weight
+        fell = active & ~(weight >= self.floor[rows])  # NaN, too, ends here
+        return fell.to(self.device)
 
     def progress(self) -> tuple[torch.Tensor, ...]:
         """The tensors that `advance` changes, but for what is drawn."""
@@ -137,9 +152,8 @@ class Slots:
     def _allocate(self, length: int, top: int) -> None:
         def table(dtype: torch.dtype, *entry: int) -> torch.Tensor:
             """One column per position of a response, and one for what no slot takes in."""
-            return torch.zeros(
-                (self.max_num_seqs, length + 1, *entry), dtype=dtype, device=self.device
-            )
+            device = self.doubles if dtype == torch.float64 else self.device
+            return torch.zeros((self.max_num_seqs, length + 1, *entry), dtype=dtype, device=device)
 
         self.length, self.top = length, top
         self.uniforms = table(torch.float64)
