@@ -9,7 +9,8 @@ model is loaded (see `architecture`): encoder-decoder models, attention with sof
 models that keep a state other than keys and values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from powerbench.engines.hf.prefix_cache import PrefixCache
 from powerbench.engines.hf.projections import can_pack, pack
 from powerbench.engines.hf.request import EngineRequest, Status
 from powerbench.engines.hf.scheduler import Scheduler
+from powerbench.engines.hf.self_check import remembered_check
 from powerbench.engines.hf.slots import Slots
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
@@ -53,6 +55,8 @@ class HFEngine:
     graphs: whether decoding steps are recorded as CUDA graphs. "auto": on CUDA, and where that fails decoding
         goes on step by step, with a word on stderr; True: an error where it fails; False: never.
     steps_per_sync: tokens decoded before the host asks which requests are over; None chooses by the device.
+    check_device: compare a GPU's results with a plain pass at its first use (see `self_check`); tests do so
+        for the CPU.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class HFEngine:
         deterministic: bool = False,
         graphs: bool | str = "auto",
         steps_per_sync: int | None = None,
+        check_device: bool = False,
     ) -> None:
         for name, value in (
             ("max_num_seqs", max_num_seqs),
@@ -109,6 +114,9 @@ class HFEngine:
         )
         self.positions = [0] * fit
         """The position of each slot when the host last knew it."""
+        self.device_check: Mapping[str, Any] | None = None
+        if check_device and self.device.type != "cpu":
+            self.device_check = remembered_check(self)
 
     @torch.inference_mode()
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:

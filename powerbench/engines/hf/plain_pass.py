@@ -8,16 +8,16 @@ from transformers import PreTrainedModel
 
 
 @contextmanager
-def plain_attention(lm: PreTrainedModel) -> Iterator[None]:
-    """Within it, the model attends by its own code, not by ours.
+def plain_attention(lm: PreTrainedModel, way: str = "eager") -> Iterator[None]:
+    """Within it, the model attends by the library's code, not by ours.
 
-    "eager" is the one implementation that every architecture has, with all that it adds to a score.
+    way: "eager" is the one implementation that every architecture has, with all that it adds to a score.
     """
     configs = {id(m.config): m.config for m in lm.modules() if isinstance(m, PreTrainedModel)}
     ours = [(config, config._attn_implementation) for config in configs.values()]
     try:
         for config, _ in ours:
-            config._attn_implementation = "eager"
+            config._attn_implementation = way
         yield
     finally:
         for config, implementation in ours:
@@ -25,7 +25,24 @@ def plain_attention(lm: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def plain_logp(lm: PreTrainedModel, sequences: torch.Tensor) -> torch.Tensor:
+def plain_logp(lm: PreTrainedModel, sequences: torch.Tensor, way: str = "eager") -> torch.Tensor:
     """Next-token log-probabilities, float32 [B, N, V], of whole sequences, int64 [B, N]."""
-    with plain_attention(lm):
+    with plain_attention(lm, way):
         return lm(input_ids=sequences, use_cache=False).logits.float().log_softmax(-1)
+
+
+@torch.inference_mode()
+def long_plain_logp(
+    lm: PreTrainedModel, sequence: torch.Tensor, switch: int, way: str = "eager"
+) -> torch.Tensor:
+    """As `plain_logp` for one sequence, [1, N], with longrope's long factors.
+
+    The library picks factors by the longest position of a call: a token more, which none of the others
+    sees, is at the position where they change.
+    """
+    tokens = torch.nn.functional.pad(sequence, (0, 1))
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    positions[-1] = switch
+    options = {"input_ids": tokens, "position_ids": positions[None], "use_cache": False}
+    with plain_attention(lm, way):
+        return lm(**options).logits[:, :-1].float().log_softmax(-1)
