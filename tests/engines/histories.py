@@ -9,18 +9,26 @@ from powerbench.engines.hf import HFEngine
 from powerbench.types import Extend, FinishReason, Key, Tokens
 
 
-def close(name: str, prompt: Tokens, kept: Tokens, tokens: Tokens, logp: tuple[float, ...]) -> bool:
+def close(
+    name: str,
+    prompt: Tokens,
+    kept: Tokens,
+    tokens: Tokens,
+    logp: tuple[float, ...],
+    off: float = 1e-4,
+) -> bool:
     first = len(prompt) + len(kept)
     rows = plain_logp(name, prompt + kept + tokens)[first - 1 : -1]
     expected = rows[range(len(tokens)), tokens]
-    return bool(np.abs(expected - logp).max() < 1e-4)
+    return bool(np.abs(expected - logp).max() < off)
 
 
 class Histories:
     """Chains that extend, fork, take or leave what was drawn, run ahead, jump, end and make room."""
 
-    def __init__(self, name: str, engine: HFEngine, seed: int) -> None:
+    def __init__(self, name: str, engine: HFEngine, seed: int, off: float = 1e-4) -> None:
         self.name, self.engine, self.choose = name, engine, random.Random(seed)
+        self.off = off
         some = self.choose.randrange
         self.prompts = {c: tuple(some(300) for _ in range(1 + some(12))) for c in range(12)}
         self.prompts[3] = self.prompts[2]  # replicates share a prompt
@@ -55,7 +63,7 @@ class Histories:
             if request is None:  # withdrawn a moment ago
                 continue
             prompt = self.prompts[chain]
-            assert close(self.name, prompt, request.prefix, drawn.tokens, drawn.logp)
+            assert close(self.name, prompt, request.prefix, drawn.tokens, drawn.logp, self.off)
             self.checked += 1
             fate = choose.random()
             if drawn.finish_reason is not FinishReason.FLOOR and fate < 0.4:

@@ -50,6 +50,26 @@ def test_log_probabilities_are_those_of_a_plain_pass(
         assert np.abs(expected - draws[chain].logp).max() < off
 
 
+@pytest.mark.parametrize("name", ["qwen2", "phi3-window"])
+def test_pages_are_read_without_the_kernel_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts in chunks, and a recorded step; the kernel switched off while chains are at work."""
+    subject, u = engine(name, torch.bfloat16), np.random.default_rng(0).random(40)
+    prompts = {c: tuple(range(1 + c, 4 + 6 * c)) for c in range(6)}
+    for chain, prompt in prompts.items():
+        subject.submit(chain, prompt, EXTEND, u)
+    subject.step()
+    subject.runner.varlen = False
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", None)
+    draws = run(subject, {6: ((3, 1, 4), EXTEND, u)})
+    while len(draws) < 7:
+        draws |= {each.chain: each.draw for each in subject.step()}
+    assert subject.runner.recorder.graphs
+    for chain, prompt in prompts.items():
+        x = prompt + draws[chain].tokens
+        rows = plain_logp(name, x)[len(prompt) - 1 : -1]
+        assert np.abs(rows[range(30), draws[chain].tokens] - draws[chain].logp).max() < 0.3
+
+
 def test_forks_and_rollbacks_are_exact() -> None:
     subject, u = engine("llama"), np.random.default_rng(0).random(40)
     prompt = (5, 6, 7, 8)
@@ -65,13 +85,19 @@ def test_forks_and_rollbacks_are_exact() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "phi3-window"])
+@pytest.mark.parametrize(
+    ("dtype", "off"), [(torch.float32, 1e-3), (torch.bfloat16, 0.4)], ids=["fp32", "bf16"]
+)
 @pytest.mark.parametrize(("width", "look"), [(3, 1), (8, 8)])
-def test_exact_after_random_histories(name: str, width: int, look: int) -> None:
-    """As on the CPU (see test_hf.py), with 8 tokens between two looks at what is over."""
+def test_exact_after_random_histories(
+    name: str, dtype: torch.dtype, off: float, width: int, look: int
+) -> None:
+    """As on the CPU (see test_hf.py), with 8 tokens between two looks at what is over; bfloat16 in pages."""
+    model = TinyModel(name, dtype)
     subject = HFEngine(
-        TinyModel(name), 12, 24, width, max_prefill_tokens=7, steps_per_sync=look, device="cuda"
+        model, 12, 24, width, max_prefill_tokens=7, steps_per_sync=look, device="cuda"
     )
-    histories = Histories(name, subject, seed=width + look)
+    histories = Histories(name, subject, seed=width + look, off=off)
     histories.play(100)
     assert histories.withdrawn and subject.runner.recorder.graphs
 
