@@ -1,8 +1,8 @@
 """An Apple GPU as if: tensors of a device of their own, on the CPU, that refuses what such a device lacks.
 
 The device is named `apple` (torch's PrivateUse1), and says it is MPS to whoever asks. Its tensors wrap a CPU
-tensor each. float64 there, an operator that mixes it with the CPU, and sorting int64, which MPS does by their lower half
-(pytorch, Sort.mm), raise.
+tensor each. float64 there, an operator that mixes it with the CPU, and sorting int64, which MPS does by their
+lower half (pytorch, Sort.mm), raise.
 
 Not shown: whether MPS has every operator, how it rounds, and speed.
 """
@@ -92,7 +92,9 @@ class OnApple(TorchDispatchMode):
     """Within it, the device is there."""
 
     def __enter__(self) -> "OnApple":
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor's way to the device is an operator then
+        torch._C._set_only_lift_cpu_tensors(
+            True
+        )  # torch.tensor's way to the device is an operator then
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:

@@ -94,10 +94,10 @@ def test_an_engine_draws_the_same_tokens(name: str, deterministic: bool) -> None
         for chain, request in enumerate(SETTINGS.values())
     }
     there, here = both(name, requests, deterministic)
-    for chain, draw in here.items():
-        assert there[chain].tokens == draw.tokens
-        assert there[chain].logp == pytest.approx(draw.logp, abs=1e-4)
-        assert there[chain].logq == pytest.approx(draw.logq, abs=1e-4)
+    for chain, drawn in here.items():
+        assert there[chain].tokens == drawn.tokens
+        assert there[chain].logp == pytest.approx(drawn.logp, abs=1e-4)
+        assert there[chain].logq == pytest.approx(drawn.logq, abs=1e-4)
         assert [top.tokens for top in there[chain].top_logprobs] == [
             top.tokens for top in draw.top_logprobs
         ]
