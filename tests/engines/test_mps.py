@@ -99,7 +99,7 @@ def test_an_engine_draws_the_same_tokens(name: str, deterministic: bool) -> None
         assert there[chain].logp == pytest.approx(drawn.logp, abs=1e-4)
         assert there[chain].logq == pytest.approx(drawn.logq, abs=1e-4)
         assert [top.tokens for top in there[chain].top_logprobs] == [
-            top.tokens for top in draw.top_logprobs
+            top.tokens for top in drawn.top_logprobs
         ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import powerbench.samplers
-from powerbench import cli, config
+from powerbench import commands, config
 from powerbench.cli import main
 from powerbench.cluster import sweep
 from powerbench.cluster.status import as_json
@@ -51,7 +51,7 @@ def rename(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "powerbench.samplers.power", None)
     yaml = folder / "conf/sampler/power.yaml"
     yaml.write_text(yaml.read_text().replace("samplers.power.Power", "samplers.moved.Power"))
-    for each in (config, sweep, cli, variants):
+    for each in (config, sweep, commands, variants):
         monkeypatch.setattr(each, "conf_dir", lambda: folder / "conf")
     variants._yaml.cache_clear()
 

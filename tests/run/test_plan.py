@@ -88,7 +88,9 @@ def test_what_changes_samples_changes_the_folder(tmp_path: Path, setting: str) -
     def folder(*overrides: str) -> Path:
         return prepare(compose([*TOY, f"runs={tmp_path}", *overrides])).run.path
 
-    assert folder() == folder("limit=3", "replicates=4", "engine.max_num_seqs=2", "verifier=code")
+    assert folder() == folder(
+        "limit=3", "replicates=4", "engine.max_num_seqs=2", "verifier=math_official"
+    )
     assert folder() != folder(setting)
 
 
@@ -282,18 +284,28 @@ def test_a_vote_counts_the_answers_that_the_tasks_verifier_reads(
 
 
 @pytest.mark.parametrize("sampler", ["self_consistency", "deepconf", "deepconf_online"])
-@pytest.mark.parametrize(
-    "task", ["humaneval", "instructions_mini", "math_mini verifier=judge_standin"]
-)
+@pytest.mark.parametrize("task", ["humaneval", "instructions_mini"])
 def test_a_vote_without_answers_is_refused(
     tmp_path: Path, sampler: str, task: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["run", *TOY, f"sampler={sampler}", f"runs={tmp_path}", *f"task={task}".split()])
+        main(["run", *TOY, f"sampler={sampler}", f"runs={tmp_path}", f"task={task}"])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"sampler={sampler} votes on answers, which verifier=" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vote_with_a_verifier_of_another_task_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["sampler=self_consistency", "task=math_mini", "verifier=judge_standin"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *TOY, *settings, f"runs={tmp_path}"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "verifier 'judge_standin' needs 'instruction'" in error
     assert not list(tmp_path.iterdir())
 
 
