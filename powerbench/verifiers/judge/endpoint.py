@@ -5,6 +5,7 @@ import json
 import os
 import random
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from powerbench.errors import require, require_integer, require_number
 from powerbench.verifiers.common import MAX_SECONDS, CannotScore
 from powerbench.verifiers.judge.answer_cache import Answer, Answers
 from powerbench.verifiers.judge.budget import RateLimit, Usage
-from powerbench.verifiers.judge.client import Client, FailureKind, RequestFailed, read_answer
+from powerbench.verifiers.judge.client import Client, read_answer
+from powerbench.verifiers.judge.failures import FailureKind, RequestFailed
 
 OPENAI = "https://api.openai.com/v1"
 BYTES_PER_TOKEN = 3.0
 """Of a question not yet sent: less than English text has, so that the estimate is rather too high."""
 MUTE = 3
 """After this number of first answers without log-probabilities, the endpoint is taken to give none."""
+REFUSALS = {FailureKind.UNCLEAR: 3, FailureKind.TOO_LONG: 20}
+"""After this number of refusals, and before any answer, all requests are taken to be refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +129,7 @@ class Endpoint:
         self._changed = threading.Condition()  # guards all below, and notifies when none is pending
         self._pending: dict[str, Future[Answer]] = {}
         self._mute: int | None = 0
+        self._refused: Counter[FailureKind] = Counter()
         self._client: Client | None = None
         self._answers: Answers | None = None
 
@@ -206,9 +211,9 @@ class Endpoint:
                 return self._connected().send(request)
             except RequestFailed as error:
                 failed = error
-            if failed.kind is FailureKind.REQUEST:
+            if failed.kind is FailureKind.REQUEST or self._may_pass(failed.kind):
                 raise Unanswered(failed.reason)
-            if failed.kind is FailureKind.PERMANENT or failed.wait > s.longest_wait:
+            if failed.kind is not FailureKind.TRANSIENT or failed.wait > s.longest_wait:
                 break
             if attempt < s.retries:
                 self._rate_limit.pause(failed.wait)
@@ -219,6 +224,14 @@ class Endpoint:
             f"the judge at {s.url} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}: "
             f"{failed.reason}{asks}; {failed.remedy}, and repeat the command: what is judged is kept"
         )
+
+    def _may_pass(self, refusal: FailureKind) -> bool:
+        """Whether a refusal may concern its own request alone: not if it is one too many, and all there is."""
+        if refusal not in REFUSALS:
+            return False
+        with self._changed:
+            self._refused[refusal] += 1
+            return self._mute is None or self._refused[refusal] < REFUSALS[refusal]
 
     def _hears(self, answer: Answer) -> bool:
         """Whether an answer has log-probabilities. Raises CannotScore if it seems that none ever will."""

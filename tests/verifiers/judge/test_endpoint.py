@@ -33,7 +33,7 @@ from powerbench.verifiers.common import CannotScore
 from powerbench.verifiers.judge import EndpointJudge, answer_cache
 from powerbench.verifiers.judge.answer_cache import Answer, Answers
 from powerbench.verifiers.judge.budget import RateLimit
-from powerbench.verifiers.judge.client import retry_after
+from powerbench.verifiers.judge.failures import retry_after
 
 ANSWER = Answer({"m": -0.5, "\ud83d": -1.0}, "fake", 500, 1, 0.0)
 COST = (400 * 10 + 1 * 30) / 1e6

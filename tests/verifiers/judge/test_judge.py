@@ -212,11 +212,6 @@ def test_a_pair_refused_for_its_content_is_undecided(
 
 
 WITHOUT_LOGPROBS = [
-    b"{}",
-    b"[]",
-    b"nonsense",
-    b"[" * 100_000,
-    b'{"choices": []}',
     b'{"choices": [{"logprobs": null}], "usage": null, "model": 3}',
     b'{"choices": [{"logprobs": {"content": []}}]}',
     b'{"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": ["m"], "logprob": 0}]}]}}]}',
@@ -250,7 +245,7 @@ def test_an_endpoint_that_gave_logprobs_may_lack_them_now_and_then(
     endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
     judge_at(endpoint, tmp_path).score(PROBLEMS[0], "CANDIDATE")
-    endpoint.reply = lambda question: Reply(body=b"{}")
+    endpoint.reply = lambda question: Reply(body=WITHOUT_LOGPROBS[0])
     verifier = judge_at(endpoint, tmp_path)
     verifier.score(PROBLEMS[0], "CANDIDATE")  # from the cache: proof enough
     undecided = [verifier.score(problem, "CANDIDATE") for problem in PROBLEMS[1:6]]
