@@ -115,7 +115,7 @@ def _top_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The likeliest tokens and their log-probabilities: [R, count] each. logp float32 [R, V].
 
-    device: where they are found; MPS, which has no float64, would sort int64 keys by their lower half.
+    device: where they are found; int64 keys are not ordered on every device (older MPS takes them as int32).
     """
     if count == 0:  # not a view, which would keep all of `logp`
         empty = logp.new_empty((len(logp), 0))

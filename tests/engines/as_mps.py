@@ -1,8 +1,8 @@
 """An Apple GPU as if: tensors of a device of their own, on the CPU, that refuses what such a device lacks.
 
 The device is named `apple` (torch's PrivateUse1), and says it is MPS to whoever asks. Its tensors wrap a CPU
-tensor each. float64 there, an operator that mixes it with the CPU, and sorting int64, which MPS does by their
-lower half (pytorch, Sort.mm), raise.
+tensor each. What raises: float64; an operator that mixes both devices; and ordering int64, which older
+systems do as int32 (pytorch's Sort.mm, castToIHFTypes).
 
 Not shown: whether MPS has every operator, how it rounds, and speed.
 """
@@ -20,6 +20,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from transformers import PreTrainedModel
 
 from powerbench.engines.hf import HFEngine
+from powerbench.engines.hf.attention import ATTENTION
 
 NAME = "apple"
 
@@ -27,7 +28,7 @@ _setup_privateuseone_for_python_backend(NAME)
 
 DEVICE = torch.device(NAME, 0)
 
-CROSSING = ("aten::_to_copy", "aten::copy_")
+CROSSING = ("aten::_to_copy", "aten::to", "aten::copy_")
 """What may see both devices."""
 
 ORDERING = ("aten::topk", "aten::sort", "aten::argsort")
@@ -42,9 +43,10 @@ class Apple(torch.Tensor):
     def __new__(cls, raw: torch.Tensor) -> "Apple":
         if raw.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"Cannot convert a MPS Tensor to {raw.dtype}")
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, raw.shape, raw.stride(), raw.storage_offset(), dtype=raw.dtype, device=DEVICE
-        )
+        with torch.inference_mode(False):  # a view of one that was made outside must be as it is
+            made = torch.Tensor._make_wrapper_subclass(
+                cls, raw.shape, raw.stride(), raw.storage_offset(), dtype=raw.dtype, device=DEVICE
+            )
         made.data_there = raw
         return made
 
@@ -68,14 +70,12 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError(f"{func}: tensors on {DEVICE} and on the CPU")
     if name in ORDERING and ours[:1] and ours[0].dtype == torch.int64:
         raise RuntimeError(f"{func} of int64 is not right on MPS")
-    asked = kwargs.get("device")
-    there = bool(ours) if asked is None else torch.device(asked).type == NAME
+    asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
+    there = asked[0].type == NAME if asked else bool(ours)
     if name == "aten::copy_":
         there = isinstance(args[0], Apple)
     by_raw = {id(x.data_there): x for x in ours}
-    args, kwargs = tree_map(lambda x: x.data_there if isinstance(x, Apple) else x, (args, kwargs))
-    if asked is not None:
-        kwargs["device"] = torch.device("cpu")
+    args, kwargs = tree_map(_raw, (args, kwargs))
     result = func(*args, **kwargs)
     if not there:
         return result
@@ -86,6 +86,13 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
         return by_raw[id(x)] if id(x) in by_raw else Apple(x)
 
     return tree_map(put, result)
+
+
+def _raw(x: Any) -> Any:
+    """What the CPU computes with instead."""
+    if isinstance(x, torch.device):
+        return torch.device("cpu")
+    return x.data_there if isinstance(x, Apple) else x
 
 
 class OnApple(TorchDispatchMode):
@@ -121,7 +128,8 @@ class AppleModel:
     dtype: torch.dtype = torch.float32
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
-        lm = copy.deepcopy(tiny.models(self.name, self.dtype)[0])
+        ours, plain = tiny.models(self.name, self.dtype)
+        lm = copy.deepcopy(ours if attention == ATTENTION else plain)
         for module in lm.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 module._parameters[name] = torch.nn.Parameter(Apple(parameter.data), False)

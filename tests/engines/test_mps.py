@@ -11,13 +11,12 @@ import pytest
 import torch
 from as_mps import DEVICE, AppleModel, OnApple, pretend
 from test_contract import PROMPT, SETTINGS
-from tiny import TinyModel, run
+from tiny import TinyModel, models, run
 
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.sampling import draw
+from powerbench.models.token_logprobs import Text, score_texts
 from powerbench.types import Draw, Extend, FinishReason, Tokens
-
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +100,15 @@ def test_an_engine_draws_the_same_tokens(name: str, deterministic: bool) -> None
         assert [top.tokens for top in there[chain].top_logprobs] == [
             top.tokens for top in drawn.top_logprobs
         ]
+
+
+def test_texts_are_scored_as_on_the_cpu() -> None:
+    texts = [Text(PROMPT, (6, 2, 8)), Text(PROMPT[:2], (5, 3, 5, 8, 9))]
+    there = score_texts(AppleModel("qwen2").load("mps", "sdpa"), texts)
+    here = score_texts(models("qwen2")[1], texts)
+    for apple, cpu in zip(there, here, strict=True):
+        assert apple.logp == pytest.approx(cpu.logp, abs=1e-4)
+        assert apple.entropy == pytest.approx(cpu.entropy, abs=1e-4)
 
 
 def test_a_floor_and_a_stop_token_end_a_response_where_they_do_on_the_cpu() -> None:
