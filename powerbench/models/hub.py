@@ -25,6 +25,7 @@ from powerbench.errors import UserError, first_line, require
 from powerbench.models.base import Availability
 from powerbench.models.device import choose, release, supports
 from powerbench.models.files import digest, model_files, name_of, require_name, require_whole
+from powerbench.models.float32_head import keep_float32
 from powerbench.models.flops import Size
 from powerbench.models.gguf import converted, find
 from powerbench.models.token_logprobs import Scorer, score_texts
@@ -152,6 +153,7 @@ class HubModel:
                 f"model {self.name!r} changes its logits after the last layer ({setting}), "
                 f"which is not covered",
             )
+        keep_float32(lm, lm.device)  # as the engine decodes with
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") == "longrope":  # its factors follow the longest text of a pass
             return lambda texts: [score_texts(lm, [text])[0] for text in texts]

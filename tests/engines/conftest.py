@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import as_cuda
+import mm_reference  # noqa: F401  (registers itself)
 import pytest
 import torch
 

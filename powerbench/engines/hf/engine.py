@@ -29,6 +29,7 @@ from powerbench.engines.hf.slots import Slots
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel
 from powerbench.models.device import use
+from powerbench.models.float32_head import keep_float32
 from powerbench.types import Draw, Extend, Key, Tokens
 
 STEPS_PER_SYNC = {"cpu": 1, "mps": 1, "cuda": 8}
@@ -95,6 +96,7 @@ class HFEngine:
         )
         config = self.lm.config.get_text_config()
         require_drivable(self.lm, str(model.name))
+        keep_float32(self.lm, self.device)
         if self.device.type == "cpu" and can_pack():
             pack(self.lm)
         self.switch = longrope_switch(config)
