@@ -184,7 +184,19 @@ def _commands() -> tuple[Command, ...]:
             ),
         ),
         Command("list", "all models, tasks, samplers, engines ...", commands.catalogue),
-        Command("doctor", "what this machine can run, and what is missing", commands.doctor),
+        Command(
+            "doctor",
+            "what this machine can run, and what is missing",
+            commands.doctor,
+            (
+                _argument(
+                    "--device",
+                    nargs="?",
+                    const="auto",
+                    help="whether engine=hf computes on it what a plain pass does: seconds, random weights",
+                ),
+            ),
+        ),
     )
 
 

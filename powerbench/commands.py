@@ -193,11 +193,12 @@ def estimate(settings: Sequence[str], gpu: str) -> None:
     print(found.note)
 
 
-def doctor() -> None:
-    """Print what this machine can run."""
-    from powerbench.run.doctor import diagnose
+def doctor(device: str | None) -> None:
+    """Print what this machine can run; or, with a device, whether it computes what it should."""
+    from powerbench.run.doctor import check_device, diagnose
 
+    checks = diagnose() if device is None else iter([check_device(device)])
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for check in diagnose():
+    for check in checks:
         table.add_row("[green]ok" if check.ok else "[yellow]--", check.subject, escape(check.what))
     console().print(table)

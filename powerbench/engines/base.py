@@ -1,6 +1,7 @@
 """The engine protocol: three verbs, over a model that gives text its tokens."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,3 +42,11 @@ class Engine(Protocol):
         it. Returns the tokens decoded for requests that were not finished.
         """
         ...
+
+
+@runtime_checkable
+class SelfChecking(Protocol):
+    """An engine that compares what a device computes with what the model says."""
+
+    device_check: Mapping[str, Any] | None
+    """What was found, for the manifest; None where nothing had to be checked."""

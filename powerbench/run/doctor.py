@@ -3,9 +3,10 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import torch
@@ -14,9 +15,12 @@ from powerbench.cache import cache_folder
 from powerbench.config import compose, conf_dir, options
 from powerbench.errors import UserError
 from powerbench.models.base import Model
-from powerbench.models.device import cuda_is_usable, obstacle
+from powerbench.models.device import choose, cuda_is_usable, obstacle
 from powerbench.store.provenance import hardware, packages
 from powerbench.verifiers import sandbox
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub."""
@@ -41,6 +45,23 @@ SECRETS = {"OPENAI_API_KEY": "verifier=judge", "HF_TOKEN": "gated data: task=gpq
 """Environment variables that some things need."""
 
 BUNDLED_TASKS = ("math_mini", "instructions_mini", "humaneval")
+
+
+QWEN_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+TINY = {
+    "vocab_size": 1024,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.1,
+}
 
 
 class Check(NamedTuple):
@@ -94,6 +115,48 @@ def diagnose() -> Iterator[Check]:
     for name in options("model"):
         if (check := _model(name)) is not None:
             yield check
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """Two layers with random weights: of Qwen2.5-7B's shape on CUDA, elsewhere tiny."""
+
+    name: str = "random weights"
+
+    def load(self, device: str, attention: str) -> "PreTrainedModel":
+        from transformers import AutoModelForCausalLM, Qwen2Config
+
+        large = device.startswith("cuda")
+        config = Qwen2Config(**(QWEN_7B if large else TINY), num_hidden_layers=2)
+        with torch.device(device):
+            lm = AutoModelForCausalLM.from_config(
+                config,
+                dtype=torch.bfloat16 if large else torch.float32,
+                attn_implementation=attention,
+            )
+        return lm.eval()
+
+
+def check_device(name: str) -> Check:
+    """Whether engine=hf computes on a device what the model says, by its self-check. Nothing is remembered."""
+    from powerbench.engines.hf import HFEngine
+    from powerbench.engines.hf.self_check import LENGTHS, TOKENS, self_check
+
+    device = choose(name, lambda: 0)
+    model: Any = RandomModel()
+    subject = f"engine=hf on {device}"
+    try:
+        engine = HFEngine(model, LENGTHS[-1] + TOKENS, TOKENS, 8, device=str(device))
+        found = self_check(engine)
+    except UserError as error:
+        return Check(subject, False, str(error))
+    less = [name for name in ("graphs", "varlen") if not found[name]]
+    without = f", without {' and '.join(less)}" if less and device.type == "cuda" else ""
+    what = (
+        f"log p is off by {found['mean']:.2g} in the mean, {found['most']:.2g} at most{without}; "
+        f"{found['seconds']} s"
+    )
+    return Check(subject, not found["failures"], what)
 
 
 def _slurm() -> Check:

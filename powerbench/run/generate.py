@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from powerbench.chains.runner import AtBlockEnd, Completed, run_chains
-from powerbench.engines.base import Engine
+from powerbench.engines.base import Engine, SelfChecking
 from powerbench.errors import require
 from powerbench.run.plan import Plan
 from powerbench.run.progress import progress_display
 from powerbench.run.tracking import Tracker
-from powerbench.store.writing import SampleWriter
+from powerbench.store.writing import SampleWriter, add_to_manifest
 from powerbench.types import Outcome, Sample, SampleKey
 
 TRACKER_INTERVAL = 10.0
@@ -73,6 +73,8 @@ def generate_shown(
     concurrent: as for `ProgressDisplay`.
     """
     engine = plan.engine  # loaded before the display's clock starts
+    if isinstance(engine, SelfChecking) and engine.device_check is not None:
+        add_to_manifest(plan.run, "device_check", engine.device_check)
     sent = time.monotonic()
     with progress_display(plan.title, writing.progress, concurrent) as display:
         for sample in generate(plan, engine, keys, writing):

@@ -172,6 +172,14 @@ def create(
         records.write_atomic(run.path / "manifest.json", _json(manifest), durable=True)
 
 
+def add_to_manifest(run: Run, part: str, value: Mapping[str, Any]) -> None:
+    """Note in the manifest what is known only after a run has begun, where it is not noted yet."""
+    with acquire(run.path, HEAD, f"{run.path} (its head)", briefly=True):
+        if part not in run.manifest:
+            manifest = _json({**run.manifest, part: dict(value)})
+            records.write_atomic(run.path / "manifest.json", manifest, durable=True)
+
+
 def write_metrics(run: Run, metrics: Mapping[str, Any]) -> None:
     """Store a summary; what is not finite is stored as null."""
     records.write_atomic(run.path / "metrics.json", _json(_finite(metrics)))
