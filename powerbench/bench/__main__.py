@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from powerbench.bench import agreement, checkpointing, decoding, savings
+from powerbench.bench import agreement, checkpointing, decoding, operators, savings
 from powerbench.bench.budget import STEP_PARTS, budget
 from powerbench.config import compose
 from powerbench.errors import UserError
@@ -122,11 +122,26 @@ def _memory(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     return {"memory": memory}
 
 
+def _operators(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+    """What a step on CUDA would launch."""
+    shape = "qwen2.5-7b"
+    found = {
+        name: operators.launches(shape, setting) for name, setting in operators.SETTINGS.items()
+    }
+    plain = found["plain"]
+    console.print(
+        f"a decoding step of {shape} on CUDA launches {plain.all} operators, {plain.layer} in each layer "
+        f"and {plain.outside} beside them, and asks the device nothing"
+    )
+    return {"operators": {name: each._asdict() for name, each in found.items()}}
+
+
 PARTS = {
     "decoding": _decoding,
     "savings": _savings,
     "checkpoints": _checkpoints,
     "memory": _memory,
+    "operators": _operators,
 }
 
 

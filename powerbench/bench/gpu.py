@@ -54,11 +54,14 @@ class RandomModel:
 
     name: str
     dtype: torch.dtype
+    layers: int | None = None
+    """Rather than the shape's own number of them."""
 
     def load(self, device: str, attention: str) -> PreTrainedModel:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         config = Qwen2Config(**SHAPES[self.name], tie_word_embeddings=False)
+        config.num_hidden_layers = self.layers or config.num_hidden_layers
         with torch.device(device):
             lm = AutoModelForCausalLM.from_config(
                 config, dtype=self.dtype, attn_implementation=attention

@@ -18,23 +18,12 @@ import tiny
 import torch
 import varlen_reference  # noqa: F401  (registers itself)
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from powerbench.bench.operators import ClaimedDevice, Operators
 from powerbench.engines.hf import HFEngine
 
 FREE_BYTES = 2**30
-
-ASKING = {
-    "aten::_local_scalar_dense",
-    "aten::equal",
-    "aten::is_nonzero",
-    "aten::item",
-    "aten::masked_select",
-    "aten::nonzero",
-    "aten::lift_fresh",  # what torch.tensor does with numbers of the host
-}
-"""Operators whose result, or its shape, the host has to know; or that take from the host."""
 
 TO_AND_FROM_HOST = {
     torch.tensor,
@@ -44,18 +33,6 @@ TO_AND_FROM_HOST = {
     torch.Tensor.numpy,
     torch.Tensor.tolist,
 }
-
-
-class ClaimedDevice(str):
-    """A device by torch's name for it, that says it is CUDA to whoever asks."""
-
-    type, index = "cuda", 0
-
-    def __str__(self) -> str:
-        return "cuda:0"
-
-    def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
 
 
 class Stream:
@@ -78,20 +55,13 @@ class CUDAGraph:
                     before.copy_(now)
 
 
-class _Recording(TorchDispatchMode):
+class _Recording(Operators):
     def __init__(self, graph: CUDAGraph) -> None:
         super().__init__()
         self.graph = graph
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        options = kwargs or {}
-        masks = [i for i in tree_leaves(args[1:2]) if "index" in func.name() and _is_mask(i)]
-        assert func._schema.name not in ASKING and not masks, f"{func} asks the device"
-        result = func(*args, **options)
-        self.graph.tape.append((func, args, options, tree_leaves(result)))
-        return result
+    def ran(self, operator: Any, arguments: Any, options: Any, result: Any) -> None:
+        self.graph.tape.append((operator, arguments, options, tree_leaves(result)))
 
 
 class _WithoutHost(TorchFunctionMode):
@@ -100,10 +70,6 @@ class _WithoutHost(TorchFunctionMode):
     ) -> object:
         assert func not in TO_AND_FROM_HOST, f"{func} while a graph is recorded"
         return func(*args, **(kwargs or {}))
-
-
-def _is_mask(index: object) -> bool:
-    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
 class Device:
