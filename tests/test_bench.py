@@ -3,11 +3,11 @@
 Run: pytest tests/test_bench.py
 """
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from powerbench.bench import gpu, storing
 from powerbench.bench.rounds import Rate, interleave
@@ -39,15 +39,16 @@ def test_the_run_folder_that_is_made_up_is_sound(tmp_path: Path) -> None:
     assert storing.opening(run) > 0 and storing.plain_read(run) > 0
 
 
-def test_the_gpu_bench_runs_on_a_tiny_shape() -> None:
-    row = gpu.time_decoding("tiny", chains=2, length=20, tokens=8, repeats=2)
-    assert row["chains"] == 2
-    assert all(rate > 0 for rate in row["tokens_per_second"])
-    assert row["of_roofline"] > 0
+def test_decoding_is_measured_on_a_tiny_shape_with_prompts_computed_before() -> None:
+    one, three = gpu.rows("tiny", "cpu", chains=(1, 3), length=80, tokens=8)
+    assert (one["chains"], three["chains"]) == (1, 3)
+    for row in (one, three):
+        assert row["tokens_per_second"] > 0
+        assert row["of_roofline"] == row["tokens_per_second"] / row["roofline_tokens_per_second"]
+        assert 60 < row["length"] < 100  # no chain is ahead, or over
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_cuda_the_gpu_bench_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu"])
-    with pytest.raises(SystemExit, match="torch sees none"):
-        gpu.main()
+def test_phis_shape_has_its_number_of_parameters() -> None:
+    with torch.device("meta"):
+        phi = AutoModelForCausalLM.from_config(gpu.config_of("phi-3.5-mini"))
+    assert sum(p.numel() for p in phi.parameters()) == pytest.approx(3.82e9, rel=1e-2)

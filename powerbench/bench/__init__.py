@@ -1,4 +1,4 @@
-"""Benchmarks: `make bench` (CPU, the bundled model) and `make bench-gpu` (CUDA, random weights).
+"""Benchmarks: `make bench` (CPU, the bundled model) and `make gpu-hour` (CUDA, random weights).
 
 Speeds are compared within one run, in interleaved rounds: a ratio is the median over rounds of the ratios
 within a round.

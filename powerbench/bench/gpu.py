@@ -1,4 +1,4 @@
-"""`make bench-gpu`: decoding speed on CUDA against the roofline, with random weights: nothing is fetched.
+"""Decoding speed on a GPU against the roofline, with random weights: nothing is fetched. See `gpu_hour`.
 
 The roofline is what memory allows: a step reads all weights once, and the keys and values of every chain,
 at the bandwidth that a large copy reaches in the same run.
@@ -7,24 +7,34 @@ at the bandwidth that a large copy reaches in the same run.
 import argparse
 import json
 import math
-import shlex
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedModel, Qwen2Config
 
 from powerbench.engines.hf import HFEngine
+from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.kv_cache import shape_of
-from powerbench.store.provenance import provenance
-from powerbench.types import Extend
+from powerbench.types import Extend, Tokens
+
+ROW = "row "
+"""What a line of standard output with a measured row, as JSON, starts with."""
+
+CHAINS = (1, 8, 32, 64, 128, 256)
+
+WARM_UP = 16
+"""Tokens that each chain decodes before the clock starts: graphs are recorded, kernels chosen."""
+
+SLACK = 16
+"""Tokens that may be decoded besides, since steps come several at once."""
+
+ORIGINAL = 4096
+"""Phi-3.5's context before longrope; its factors change beyond."""
 
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "qwen2.5-7b": {
@@ -37,6 +47,23 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 32768,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     },
+    "phi-3.5-mini": {
+        "vocab_size": 32064,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 131072,
+        "original_max_position_embeddings": ORIGINAL,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0] * 48,
+            "long_factor": [1.0 + i for i in range(48)],
+            "original_max_position_embeddings": ORIGINAL,
+        },
+    },
     "tiny": {
         "vocab_size": 1024,
         "hidden_size": 128,
@@ -46,11 +73,17 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 2,
     },
 }
+"""By model: of its config.json, but for Phi's factors, which speed does not depend on."""
+
+
+def config_of(shape: str) -> Any:
+    kind = Phi3Config if shape.startswith("phi") else Qwen2Config
+    return kind(**SHAPES[shape], tie_word_embeddings=False)
 
 
 @dataclass(frozen=True)
 class RandomModel:
-    """A Qwen2 of some shape with random weights: as much of a model as an engine needs."""
+    """A model of some shape with random weights: as much of one as an engine needs."""
 
     name: str
     dtype: torch.dtype
@@ -60,7 +93,7 @@ class RandomModel:
     def load(self, device: str, attention: str) -> PreTrainedModel:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        config = Qwen2Config(**SHAPES[self.name], tie_word_embeddings=False)
+        config = config_of(self.name)
         config.num_hidden_layers = self.layers or config.num_hidden_layers
         with torch.device(device):
             lm = AutoModelForCausalLM.from_config(
@@ -69,8 +102,20 @@ class RandomModel:
         return lm.eval()
 
 
-def bandwidth(device: torch.device, size: int) -> float:
-    """Bytes/s of copying `size` bytes: read and written."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model whose weights are there: engines of several widths share them."""
+
+    name: str
+    lm: PreTrainedModel
+
+    def load(self, device: str, attention: str) -> PreTrainedModel:
+        return self.lm
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes/s of a large copy: read and written."""
+    size = 2**32 if device.type == "cuda" else 2**26
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = []
@@ -83,91 +128,111 @@ def bandwidth(device: torch.device, size: int) -> float:
     return 2 * size / median(seconds)
 
 
-def step_bytes(lm: PreTrainedModel, chains: int, length: int) -> int:
-    """What a decoding step has to read: every weight but the embedding table, and all keys and values."""
+def weight_bytes(lm: PreTrainedModel) -> int:
+    """What a decoding step reads of the weights: all but the embedding table, each once."""
     weights = sum(p.numel() * p.element_size() for p in lm.parameters())
     embedding = lm.get_input_embeddings().weight
-    weights -= embedding.numel() * embedding.element_size()
-    return weights + 2 * math.prod(shape_of(lm.config)) * chains * length * lm.dtype.itemsize
+    return weights - embedding.numel() * embedding.element_size()
 
 
-def decode(engine: HFEngine, length: int, tokens: int, seed: int) -> float:
-    """Tokens/s of a full batch whose chains grow from `length - tokens / 2` to `length + tokens / 2`."""
-    known = length - tokens // 2
-    numbers = np.random.default_rng(seed)
-    prompt = tuple(numbers.integers(0, engine.vocabulary, known).tolist())
-    request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=0.25)
-    for chain in range(engine.max_num_seqs):
-        engine.submit(chain, prompt, request, numbers.random(tokens))
+def step_bytes(lm: PreTrainedModel, chains: int, length: int) -> int:
+    """What a decoding step has to read: weights, and all keys and values."""
+    return (
+        weight_bytes(lm) + 2 * math.prod(shape_of(lm.config)) * chains * length * lm.dtype.itemsize
+    )
+
+
+def fill(engine: HFEngine, known: int, tokens: int) -> None:
+    """Chains with prompts of their own of `known` tokens, all prefilled, about to decode `tokens` each."""
+    numbers = np.random.default_rng(0)
+    first = Extend(("prompt",), response=(), keep=0, until=1, stop_tokens=(), tau=0.25)
+    chains = range(engine.max_num_seqs)
+    prompts = [tuple(numbers.integers(0, engine.vocabulary, known).tolist()) for _ in chains]
+    for chain in chains:
+        engine.submit(chain, prompts[chain], first, numbers.random(1))
+    drawn: dict[int, Tokens] = {}
+    while len(drawn) < len(chains):
+        drawn |= {done.chain: done.draw.tokens for done in engine.step()}
+    for chain in chains:
+        rest = Extend(("rest",), drawn[chain], keep=1, until=tokens, stop_tokens=(), tau=0.25)
+        engine.submit(chain, prompts[chain], rest, numbers.random(tokens))
+        engine.withdraw(chain, first.key)
     while engine.scheduler.waiting or engine.scheduler.prefilling:
         engine.step()
-    _wait(engine.device)
-    done = int((engine.slots.position - known + 1).sum())
-    began = time.perf_counter()
-    while engine.scheduler.decoding:
+
+
+def decode(engine: HFEngine, tokens: int) -> tuple[float, float]:
+    """Tokens/s while every chain decodes about `tokens` more, and the mean length of a chain meanwhile."""
+    for _ in range(-(-WARM_UP // engine.steps_per_sync)):
         engine.step()
+    _wait(engine.device)
+    before = engine.slots.position.sum().item()
+    began = time.perf_counter()
+    for _ in range(-(-tokens // engine.steps_per_sync)):
+        engine.step()
+    _wait(engine.device)
     seconds = time.perf_counter() - began
-    for chain in range(engine.max_num_seqs):
-        engine.withdraw(chain)
-    return (engine.max_num_seqs * tokens - done) / seconds
+    after = engine.slots.position.sum().item()
+    return (after - before) / seconds, 1 + (after + before) / 2 / engine.max_num_seqs
 
 
-def time_decoding(
-    shape: str, chains: int, length: int, tokens: int, repeats: int
-) -> dict[str, Any]:
-    """Decode `repeats` times, after a warm-up in which graphs are recorded."""
-    model = RandomModel(shape, torch.bfloat16)
-    engine = HFEngine(model, length, tokens, max_num_seqs=chains)  # type: ignore[arg-type]
-    decode(engine, length, tokens, seed=0)
-    rates = [decode(engine, length, tokens, seed=1 + i) for i in range(repeats)]
-    needed = step_bytes(model.load("meta", "sdpa"), engine.max_num_seqs, length)
-    copied = bandwidth(engine.device, 2**32 if engine.device.type == "cuda" else 2**26)
-    roofline = engine.max_num_seqs * copied / needed
-    return {
-        "chains": engine.max_num_seqs,
-        "length": length,
-        "tokens_per_second": rates,
-        "bytes_per_step": needed,
-        "bandwidth": copied,
-        "roofline_tokens_per_second": roofline,
-        "of_roofline": median(rates) / roofline,
-        "varlen_attention": engine.runner.varlen,
-        "graphs": len(engine.runner.recorder.graphs),
-    }
+def rows(
+    shape: str, device: str, chains: Sequence[int], length: int, tokens: int
+) -> Iterator[dict[str, Any]]:
+    """One row for each number of chains, with graphs and without: chains of about `length` tokens each."""
+    lm = RandomModel(shape, torch.bfloat16).load(device, ATTENTION)
+    read, copied = weight_bytes(lm), bandwidth(lm.device)
+    token_bytes = 2 * math.prod(shape_of(lm.config)) * lm.dtype.itemsize
+    for count in chains:
+        ways = (True, False) if lm.device.type == "cuda" else (False,)
+        until = len(ways) * (WARM_UP + tokens + SLACK) + SLACK
+        known = max(1, length - until // 2)
+        began = time.perf_counter()
+        engine = HFEngine(
+            Loaded(shape, lm),  # type: ignore[arg-type]
+            known,
+            known
+            + 2 * until,  # twice what a chain will hold: pages are planned at half of the most
+            max_num_seqs=count,
+            device=device,
+        )
+        with torch.inference_mode():
+            fill(engine, known, until)
+            prepared = time.perf_counter() - began
+            for graphs in ways:
+                engine.runner.graphs = graphs
+                rate, mean = decode(engine, tokens)
+                roofline = engine.max_num_seqs * copied
+                roofline /= read + token_bytes * mean * engine.max_num_seqs
+                yield {
+                    "shape": shape,
+                    "chains": engine.max_num_seqs,
+                    "length": mean,
+                    "graphs": graphs and engine.runner.graphs,
+                    "varlen_attention": engine.runner.varlen,
+                    "tokens_per_second": rate,
+                    "roofline_tokens_per_second": roofline,
+                    "of_roofline": rate / roofline,
+                    "bandwidth": copied,
+                    "seconds_to_prefill": prepared,
+                }
+        del engine
+
+
+def report(row: Mapping[str, Any]) -> None:
+    print(ROW + json.dumps(row), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m powerbench.bench.gpu", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-7b")
-    parser.add_argument("--chains", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--chains", type=int, nargs="+", default=list(CHAINS))
     parser.add_argument("--length", type=int, default=1000, help="tokens per chain")
-    parser.add_argument("--tokens", type=int, default=128, help="tokens decoded per chain")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench/latest-gpu.json"))
-    options = parser.parse_args()
-    if not torch.cuda.is_available() and options.shape != "tiny":
-        sys.exit(
-            "powerbench: bench-gpu needs a CUDA device, and torch sees none; `make bench` needs none"
-        )
-    rows = []
-    for chains in options.chains:
-        row = time_decoding(options.shape, chains, options.length, options.tokens, options.repeats)
-        print(
-            f"{row['chains']} chains of about {options.length} tokens: "
-            f"{median(row['tokens_per_second']):.0f} tokens/s, {row['of_roofline']:.0%} of the roofline",
-            flush=True,
-        )
-        rows.append(row)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "shape": options.shape,
-        "rows": rows,
-        "provenance": provenance(
-            shlex.join(["python", "-m", "powerbench.bench.gpu", *sys.argv[1:]])
-        ),
-    }
-    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens timed per chain")
+    given = parser.parse_args()
+    for row in rows(given.shape, given.device, given.chains, given.length, given.tokens):
+        report(row)
 
 
 def _wait(device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 A decoding step reads every weight but the embedding table once, and the keys and values of all its sequences;
 it takes as long as the slower of that and its arithmetic, and then some. The overheads are estimates from
-counts of kernels and copies, with CUDA graphs; none has been measured on these GPUs yet (`make bench-gpu`
+counts of kernels and copies, with CUDA graphs; none has been measured on these GPUs yet (`make gpu-hour`
 measures). Prefilling is left out: a chain computes its prompt once, and goes on from what is cached.
 """
 
