@@ -54,7 +54,7 @@ def test_the_others_go_on_and_one_file_and_one_table_hold_all(tmp_path: Path) ->
         "vllm": "not run",
         "qwen": "ok",
     }
-    assert record["provenance"]["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["provenance"]["packages"]["torch"] == torch.__version__
     said = out.with_suffix(".md").read_text(encoding="utf-8")
     assert said == table(record)
     assert "| qwen | 1 |  | 5 |  |" in said
@@ -92,7 +92,8 @@ def test_its_own_parts_run_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kept = json.loads(out.read_text(encoding="utf-8"))["parts"]
     assert {part["status"] for part in kept.values()} == {"ok"}
     assert [row["chains"] for row in kept["qwen"]["rows"]] == [1, 2]
-    assert kept["power"]["rows"][0]["samples"] == 4
+    assert kept["power"]["rows"][0]["samples"] == 4  # killed, resumed and verified
+    assert kept["power"]["rows"][0]["before_the_kill"] >= 1
     assert "ok" in out.with_suffix(".md").read_text(encoding="utf-8")
 
 
@@ -102,15 +103,9 @@ def test_the_limits_are_about_nine_minutes_beside_training_and_vllm(tmp_path: Pa
     assert sum(every[name].limit for name in NAMES if name not in ("train", "vllm")) <= 540
 
 
-def test_a_run_is_killed_resumed_and_whole(tmp_path: Path) -> None:
-    toy = ["model=toy", "engine=toy", "task=math_mini", "max_tokens=8", "blocks=2", "tracker=none"]
-    found = run_killed([*toy, "limit=20"], tmp_path / "runs", samples=20)
-    assert found["samples"] == 20
-    assert found["before_the_kill"] >= 1
-    with pytest.raises(RuntimeError, match="20 of 21 samples"):
-        run_killed([*toy, "limit=20"], tmp_path / "runs", samples=21)
-    with pytest.raises(RuntimeError, match="sampler"):
-        run_killed([*toy, "sampler=none_such"], tmp_path / "runs", samples=1)
+def test_a_run_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="none_such"):
+        run_killed(["model=toy", "sampler=none_such"], tmp_path / "runs", samples=1)
 
 
 def test_the_model_that_it_trains_is_one_and_stays(tmp_path: Path) -> None:
