@@ -25,7 +25,8 @@ from powerbench.types import Extend, Tokens
 ROW = "row "
 """What a line of standard output with a measured row, as JSON, starts with."""
 
-CHAINS = (1, 8, 32, 64, 128, 256)
+CHAINS = (1, 32, 256, 8, 64, 128)
+"""In an order that has said most if time runs out."""
 
 WARM_UP = 16
 """Tokens that each chain decodes before the clock starts: graphs are recorded, kernels chosen."""
@@ -238,6 +239,8 @@ def main() -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def parts(device: str, tiny: bool, work: Path) -> dict[str, Part]:
     power = ["powerbench.bench.kill_resume", str(model), "--runs", str(work / "runs")]
     every = {
         "train": Part([*python, *train], 150),
-        "tests": Part([*python, "pytest", "-q", "-m", "cuda", "tests/engines"], 150),
+        "tests": Part([*python, "pytest", "-m", "cuda", "tests/engines"], 150),
         "check": Part([sys.executable, "-c", COMMAND, "doctor", "--device", device], 60),
         "qwen": Part(decoding("qwen2.5-7b"), 110),
         "phi": Part(decoding("phi-3.5-mini"), 90),
@@ -180,7 +180,8 @@ def table(record: Mapping[str, Any]) -> str:
             "| part | chains | graphs | tokens/s | of the roofline |",
             "|---|---:|---|---:|---:|",
         ]
-    for name, row in speeds:
+    order = list(record["parts"])
+    for name, row in sorted(speeds, key=lambda each: (order.index(each[0]), each[1]["chains"])):
         share = f"{row['of_roofline']:.0%}" if "of_roofline" in row else ""
         graphs = {True: "yes", False: "no", None: ""}[row.get("graphs")]
         rate = f"{row['tokens_per_second']:,.0f}"
