@@ -232,7 +232,7 @@ def _device_name(device: str) -> str:
     """The GPU's own name, or the device's; a process of its own asks, so that none here holds the GPU."""
     ask = "import torch; print(torch.cuda.get_device_name())"
     if device != "cpu":
-        asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+        asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, encoding="utf-8")
         if asked.returncode == 0:
             return asked.stdout.strip().splitlines()[-1]
     return device

@@ -26,7 +26,7 @@ def run_killed(settings: Sequence[str], runs: Path, samples: int) -> dict[str, A
     command = [sys.executable, "-c", COMMAND, "run", *settings, f"runs={runs}"]
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
     )
     try:
         while process.poll() is None and not (before := _lines(runs)):

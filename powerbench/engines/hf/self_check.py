@@ -306,7 +306,7 @@ def _identity(engine: "HFEngine") -> dict[str, Any]:
     code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.rglob("*.py"))))
     return {
         "device": device_name(engine.device),
-        "driver": DRIVER.read_text().splitlines()[0] if DRIVER.exists() else None,
+        "driver": DRIVER.read_text(encoding="utf-8").splitlines()[0] if DRIVER.exists() else None,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "config": {name: value for name, value in config.items() if not name.startswith("_")},
