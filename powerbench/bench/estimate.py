@@ -20,19 +20,16 @@ from powerbench.bench.roofline import (
     QWEN,
     QWEN_MATH,
     Shape,
-    sequences,
+    cache_plan,
     step_seconds,
 )
 from powerbench.config import RunConfig, compose, expand, options
-from powerbench.engines.hf.kv_cache import row_bytes
+from powerbench.engines.hf.cache_plan import MAX_NUM_SEQS, page_bytes
 from powerbench.errors import require, unknown
 from powerbench.report.tables.table import Cell, Column, Table
 
 RESPONSE = 679
 """Tokens of a mean response: the paper's, of power sampling on MATH500 (its section 5.3)."""
-
-MOST = 256
-"""Sequences at once, at most, where `engine.max_num_seqs` is null."""
 
 NOTE = (
     f"Estimates from a roofline and counted overheads, not measured; every response {RESPONSE} tokens long, "
@@ -145,7 +142,7 @@ class Estimate:
     settings: str
     """The sampler's settings, which tell apart jobs of the same name."""
     fits: int
-    """Sequences of the longest prompt and response that the memory holds."""
+    """Sequences that the engine plans to decode at once in that memory."""
     at_once: int
     """Sequences decoded at once: what fits, is allowed, and is there to be decoded."""
     cache: float
@@ -179,16 +176,16 @@ def estimate(run: RunConfig, gpu: GPU) -> Estimate:
     sampler, model = run.build("sampler"), run.build("model")
     dtype = torch.bfloat16 if model.dtype == "auto" else getattr(torch, model.dtype)
     capacity = prompts.longest + sampler.max_tokens
-    fits = sequences(gpu, shape, capacity, dtype)
+    most = config.engine.max_num_seqs or MAX_NUM_SEQS["cuda"]
+    plan = cache_plan(gpu, shape, capacity, dtype, most)
     require(
-        fits > 0,
+        plan.num_seqs > 0,
         f"model {model.name} and one chain of {capacity} tokens do not fit {gpu.memory / 2**30:.0f} GiB",
     )
     length = min(RESPONSE, sampler.max_tokens)
     work, longest = WORK[name](sampler, length), WORK[name](sampler, sampler.max_tokens)
     chains = min(config.limit or prompts.problems, prompts.problems) * config.replicates
-    rows = min(fits, config.engine.max_num_seqs or MOST)
-    at_once = min(rows, chains * work.together)
+    at_once = min(plan.num_seqs, chains * work.together)
     context = prompts.mean + length / 2
     last = step_seconds(gpu, shape, work.together, prompts.mean + sampler.max_tokens / 2, dtype)
     return Estimate(
@@ -196,9 +193,9 @@ def estimate(run: RunConfig, gpu: GPU) -> Estimate:
         task=config.task.name,
         sampler=name,
         settings=str(OmegaConf.to_container(config.sampler, resolve=True)),
-        fits=fits,
+        fits=plan.num_seqs,
         at_once=at_once,
-        cache=2 * rows * row_bytes(shape, capacity, dtype),
+        cache=plan.pages * page_bytes(shape, dtype),
         tokens=chains * work.tokens,
         rate=at_once / step_seconds(gpu, shape, at_once, context, dtype),
         longest=longest.depth * last,

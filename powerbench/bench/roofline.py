@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from powerbench.engines.hf.kv_cache import SHARE, row_bytes
+from powerbench.engines.hf.cache_plan import Plan, plan_pages
+from powerbench.engines.hf.kv_cache import row_bytes
 from powerbench.models.flops import Size, flops
 
 
@@ -81,13 +82,14 @@ PHI = Shape(32064, 3072, 8192, 32, 32, 32, 131072, qkv_bias=False)
 """https://huggingface.co/microsoft/Phi-3.5-mini-instruct/blob/main/config.json"""
 
 
-def sequences(gpu: GPU, shape: Shape, capacity: int, dtype: torch.dtype) -> int:
-    """How many sequences of up to `capacity` tokens the engine decodes at once, two rows of cache for each.
+def cache_plan(gpu: GPU, shape: Shape, capacity: int, dtype: torch.dtype, most: int) -> Plan:
+    """How many sequences of up to `capacity` tokens the engine decodes at once, at most `most`, and in how many
+    pages of cache: by the engine's own rule.
 
-    0 where the memory holds not even one, or not the weights.
+    No sequence where the memory holds not even one, or not the weights.
     """
     free = gpu.memory - CONTEXT - shape.size.parameters * dtype.itemsize
-    return max(0, int(SHARE * free)) // (2 * row_bytes(shape, capacity, dtype))
+    return plan_pages(most, free, shape, capacity, dtype)
 
 
 def step_seconds(

@@ -76,8 +76,12 @@ class EngineRequest:
     """How many of them vLLM found in its cache."""
 
 
+MAX_NUM_SEQS = {"cpu": 32, "cuda": 256}
+"""Requests at once, at most, where `engine.max_num_seqs` is null; those that vLLM's cache does not hold wait."""
+
+
 class VLLMEngine:
-    """Runs up to `max_num_seqs` requests at once.
+    """Runs up to `max_num_seqs` requests at once; None: as many as suit the device.
 
     model: loaded here, onto as many GPUs as `tensor_parallel_size` says.
     max_prompt, max_tokens: the longest prompt and response, in tokens, together rounded up to a power of
@@ -93,13 +97,14 @@ class VLLMEngine:
         model: HubModel,
         max_prompt: int,
         max_tokens: int,
-        max_num_seqs: int = 64,
+        max_num_seqs: int | None = None,
         tensor_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
         enforce_eager: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        require_integer("engine.max_num_seqs", max_num_seqs, 1)
+        if max_num_seqs is not None:
+            require_integer("engine.max_num_seqs", max_num_seqs, 1)
         require_integer("engine.tensor_parallel_size", tensor_parallel_size, 1)
         os.environ.update(ENVIRONMENT)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -112,6 +117,8 @@ class VLLMEngine:
                 f"`make test-vllm`, which makes an environment with vLLM for the CPU"
             ) from error
         on_cpu = current_platform.is_cpu()
+        device = "cpu" if on_cpu else "cuda"
+        max_num_seqs = max_num_seqs or MAX_NUM_SEQS[device]
         settings = {
             "model": model.location,
             "revision": _revision(model),
@@ -139,7 +146,7 @@ class VLLMEngine:
                 raise unknown("setting", f"engine.options.{name}", names)
         self.llm = _start(settings)
         self.max_num_seqs = max_num_seqs
-        self.efficient_num_seqs = min(max_num_seqs, EFFICIENT_NUM_SEQS["cpu" if on_cpu else "cuda"])
+        self.efficient_num_seqs = min(max_num_seqs, EFFICIENT_NUM_SEQS[device])
         self.vocabulary = self.llm.model_config.get_vocab_size()
         self.longest = self.llm.model_config.max_model_len
         self.requests: dict[str, EngineRequest] = {}  # by vLLM's name for the request

@@ -13,12 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Qwen2Config
 
 from powerbench.bench.estimate import WORK, distinct, estimate, table
-from powerbench.bench.roofline import GPUS, PHI, QWEN, QWEN_MATH, Shape, sequences, step_seconds
+from powerbench.bench.roofline import GPUS, PHI, QWEN, QWEN_MATH, Shape, cache_plan, step_seconds
 from powerbench.chains.runner import run_one
 from powerbench.cli import main
 from powerbench.config import compose, conf_dir, options
 from powerbench.engines.base import Finished
-from powerbench.engines.hf import kv_cache
+from powerbench.engines.hf.cache_plan import plan_pages
 from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
@@ -49,15 +49,12 @@ def test_a_shape_has_the_parameters_of_the_model_itself(shape: Shape) -> None:
 
 @pytest.mark.parametrize("name", GPUS)
 @pytest.mark.parametrize("shape", [QWEN, PHI])
-def test_as_many_sequences_fit_as_the_engine_itself_finds(
-    name: str, shape: Shape, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_many_sequences_fit_as_the_engine_itself_finds(name: str, shape: Shape) -> None:
     weights = 2 * shape.size.parameters
     free = int(GPUS[name].memory) - 2**30 - weights
-    monkeypatch.setattr(kv_cache, "free_bytes", lambda device: free)
-    engines = kv_cache.planned_num_seqs(10**6, config(shape), 3888, BF16, torch.device("cuda"))
-    assert sequences(GPUS[name], shape, 3888, BF16) == engines
-    assert sequences(GPUS[name], shape, 10**9, BF16) == 0
+    engines = plan_pages(256, free, config(shape), 3888, BF16)
+    assert cache_plan(GPUS[name], shape, 3888, BF16, 256) == engines
+    assert cache_plan(GPUS[name], shape, 10**9, BF16, 256).num_seqs == 0
 
 
 @pytest.mark.parametrize("gpu", GPUS.values())
@@ -126,7 +123,7 @@ def test_every_job_of_the_paper_runs_on_80_gb() -> None:
     print_any(everything)
     print(everything.note)
     *jobs, total = everything.rows
-    names = {folder.name for folder in (conf_dir() / "experiment").iterdir()}
+    names = {each.name for each in (conf_dir() / "experiment").iterdir() if each.is_dir()}
     assert {str(row[0]).partition("/")[0] for row in jobs} == names
     assert len(jobs) > 100
     for _, _, _, _, at_once, fit, cache, tokens, rate, hours in jobs:
@@ -143,7 +140,7 @@ def test_what_is_swept_is_named_and_what_is_set_counts() -> None:
     assert [row[4] for row in rows] == [128, 128]
     assert rows[0][7] < rows[1][7] / 10
     (free,) = table("h100", [*settings[:3], "engine.max_num_seqs=null"]).rows[:-1]
-    assert free[4] == free[5] == 138
+    assert free[4] == free[5] == 256
     (few,) = table("h100", [*settings, "limit=3", "replicates=2"]).rows[:-1]
     assert few[4] == 6
 
