@@ -77,7 +77,7 @@ class EngineRequest:
 
 
 MAX_NUM_SEQS = {"cpu": 32, "cuda": 256}
-"""Requests at once, at most, where `engine.max_num_seqs` is null; those that vLLM's cache does not hold wait."""
+"""Requests at once, at most, where `engine.max_num_seqs` is null; those that its cache cannot hold wait."""
 
 
 class VLLMEngine:
