@@ -38,6 +38,9 @@ class Scheduler:
         self.waiting: deque[EngineRequest] = deque()
         self.count = 0
         """Of requests so far."""
+        self.full = False
+        """Whether a request had to give way since one was last over: no other is started meanwhile, lest they
+        push each other out and none goes on."""
         self.by_slot: dict[int, EngineRequest] = {}
         """The request that runs in a slot, or that finished there and is not yet withdrawn."""
 
@@ -77,6 +80,7 @@ class Scheduler:
         named = [each for each in self.by_slot.values() if each.is_named(chain, key)]
         for request in named:
             del self.by_slot[request.slot]
+        self.full = False
         if key is None:
             self.prefix_cache.release(chain)
         return waiting + [request for request in named if request.running]
@@ -84,7 +88,7 @@ class Scheduler:
     def finish(self, request: EngineRequest, row: Sequence[int]) -> None:
         """The request is answered; row: the tokens that its slot now holds."""
         self.prefix_cache.keep(request.slot, row)
-        request.status = Status.FINISHED
+        request.status, self.full = Status.FINISHED, False
         self.by_slot[request.slot] = self.by_slot.pop(request.slot)  # `reusable` goes by this order
 
     # -- slots ----------------------------------------------------------------------------------
@@ -177,7 +181,9 @@ class Scheduler:
     def make_room(self, steps: int) -> list[int]:
         """See to it that every request that decodes can do so for this number of steps, the oldest first;
         returns the slots of those that had to give way, and wait to start again."""
-        lost = []
+        lost: list[int] = []
+        if self._decodes_later():
+            return lost
         for request in sorted(self._running(), key=lambda each: each.number):
             if request.status is not Status.DECODING:  # it has room for what it knows; or gave way
                 continue
@@ -195,7 +201,7 @@ class Scheduler:
 
     def _preempt(self, request: EngineRequest) -> int:
         """Put a request back, to be decoded again from its start; returns the slot that it had."""
-        slot, request.slot = request.slot, -1
+        slot, request.slot, self.full = request.slot, -1, True
         del self.by_slot[slot]
         self.prefix_cache.keep(slot, self.prefix_cache[slot].tokens)
         request.preempted += request.decoded
@@ -226,8 +232,10 @@ class Scheduler:
         """Whether memory has room for what a request knows, and for all that run to grow."""
         cache, running = self.prefix_cache.cache, len(self._running())
         need = len(request.known) + GROWTH * (running + 1)
-        if running == 0 or cache.spare() >= need:
+        if running == 0 or (cache.spare() >= need and not self.full):
             return True
+        if self.full:
+            return False
         need -= cache.shared_part(self._held_of(request))
         while cache.spare() < need:
             if not self.prefix_cache.drop(self._droppable(-1)[0]):
@@ -270,10 +278,14 @@ class Scheduler:
 
     def decode_batches(self) -> Iterator[tuple[bool, list[EngineRequest]]]:
         """Who decodes in this step: for short and long rope factors, the requests by slot, ascending."""
-        decoding = self.decoding
-        if len(decoding) < len(self.prefilling):  # rather a full batch soon than a thin one now
+        if self._decodes_later():
             return
+        decoding = self.decoding
         for long in (False, True):
             requests = [self.by_slot[slot] for slot in decoding if self.by_slot[slot].long == long]
             if requests:
                 yield long, requests
+
+    def _decodes_later(self) -> bool:
+        """Rather a full batch soon than a thin one now."""
+        return len(self.decoding) < len(self.prefilling)
