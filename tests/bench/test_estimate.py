@@ -18,8 +18,8 @@ from powerbench.chains.runner import run_one
 from powerbench.cli import main
 from powerbench.config import compose, conf_dir, options
 from powerbench.engines.base import Finished
+from powerbench.engines.hf import paged_cache
 from powerbench.engines.hf.cache_plan import plan_pages, plan_rows
-from powerbench.engines.hf.paged_cache import count
 from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
@@ -61,7 +61,7 @@ def test_as_many_sequences_fit_as_the_engine_itself_finds(name: str, shape: Shap
 def test_256_chains_of_math500_fit_80_gb_with_room_for_longer_ones() -> None:
     """Each with a mean prompt and response of the paper's, and a proposal that shares none of the response."""
     made = cache_plan(H100, QWEN, 816 + 3072, BF16, 256)
-    chain = count(150 + 679) + count(679) + 1
+    chain = paged_cache.count(150 + 679) + paged_cache.count(679) + 1
     assert made.num_seqs == 256 and 256 * chain < 0.6 * made.pages
     free = H100.memory - 2**30 - 2 * QWEN.size.parameters
     assert 1.8 * plan_rows(256, free, config(QWEN), 816 + 3072, BF16).num_seqs < 256
