@@ -38,12 +38,12 @@ def run_killed(settings: Sequence[str], runs: Path, samples: int) -> dict[str, A
     if process.returncode > 0:
         raise RuntimeError(said.strip().splitlines()[-1])
     before = _lines(runs)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"resumed, it fails: {done.stderr.strip().splitlines()[-1]}")
     after, [run] = _lines(runs), find_runs([runs])
     health = verify(run)
-    if health.samples != samples or health.found or not set(before) <= set(after):
+    if health.samples != samples or health.damaged or not set(before) <= set(after):
         raise RuntimeError(
             f"{health.samples} of {samples} samples, {len(set(before) - set(after))} lost, {health.found}"
         )
