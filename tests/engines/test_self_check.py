@@ -15,7 +15,7 @@ import torch
 from tiny import TinyModel
 from torch.nn.attention import varlen
 
-from powerbench.engines.hf import HFEngine, self_check
+from powerbench.engines.hf import HFEngine, remembered_check, self_check
 from powerbench.engines.hf.attention_batches import AttentionInputs, DecodeCPU
 from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.slots import Slots
@@ -214,11 +214,11 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 
 
 def test_a_check_is_made_once_for_an_architecture_and_dtype(made: list[int]) -> None:
-    first = self_check.remembered_check(engine())
-    assert self_check.remembered_check(engine()) == {**first, "remembered": True}
+    first = remembered_check.remembered_check(engine())
+    assert remembered_check.remembered_check(engine()) == {**first, "remembered": True}
     assert made == [0]
-    self_check.remembered_check(engine("llama"))
-    self_check.remembered_check(engine(dtype=torch.bfloat16))
+    remembered_check.remembered_check(engine("llama"))
+    remembered_check.remembered_check(engine(dtype=torch.bfloat16))
     assert made == [0, 0, 0]
 
 
@@ -226,21 +226,21 @@ def test_what_was_switched_off_stays_off(
     made: list[int], cuda: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if cuda == "as_cuda":
-        monkeypatch.setattr(self_check, "device_name", lambda device: "as if")
+        monkeypatch.setattr(remembered_check, "device_name", lambda device: "as if")
     with monkeypatch.context() as broken:
         broken.setattr(torch.cuda.CUDAGraph, "replay", lambda self: None)
-        self_check.remembered_check(engine(device="cuda"))
+        remembered_check.remembered_check(engine(device="cuda"))
     later = engine(device="cuda")
-    assert self_check.remembered_check(later)["failures"]
+    assert remembered_check.remembered_check(later)["failures"]
     assert made == [0, 1]
     assert not later.runner.graphs
 
 
 def test_a_record_that_is_not_whole_is_made_again(made: list[int], tmp_path: Path) -> None:
-    self_check.remembered_check(engine())
+    remembered_check.remembered_check(engine())
     (file,) = tmp_path.rglob("*.json")
     file.write_text('{"graphs": tr')
-    self_check.remembered_check(engine())
+    remembered_check.remembered_check(engine())
     assert made == [0, 0]
 
 
@@ -248,7 +248,7 @@ def test_the_engine_asks_on_a_gpu_alone(
     made: list[int], cuda: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if cuda == "as_cuda":
-        monkeypatch.setattr(self_check, "device_name", lambda device: "as if")
+        monkeypatch.setattr(remembered_check, "device_name", lambda device: "as if")
     subject = engine(device="cuda", check_device=True)
     assert subject.device_check is not None
     assert subject.device_check["graphs"]

@@ -22,9 +22,9 @@ from powerbench.engines.hf.cache_plan import make_cache
 from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.prefix_cache import PrefixCache
 from powerbench.engines.hf.projections import can_pack, pack
+from powerbench.engines.hf.remembered_check import remembered_check
 from powerbench.engines.hf.request import EngineRequest, Status
 from powerbench.engines.hf.scheduler import Scheduler
-from powerbench.engines.hf.self_check import remembered_check
 from powerbench.engines.hf.slots import Slots
 from powerbench.errors import UserError, require, require_integer
 from powerbench.models import HubModel

@@ -3,29 +3,26 @@
 Four prompts of random tokens, drawn at known uniforms: prefill in pieces, decoding at three widths, a fork, a
 stop, a floor, a prefix that another chain computed. Compared are log p, entropy, and whether each token is
 the inverse CDF of q at its uniform. What fails is tried again without CUDA graphs, then without attention over
-different lengths. A check that was passed is remembered in the cache folder.
+different lengths.
 """
 
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import transformers
+from transformers import PreTrainedModel
 
-from powerbench.cache import cache_folder
+from powerbench.engines.base import Engine
+from powerbench.engines.hf.kv_cache import KVCache
+from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.plain_pass import long_plain_logp, plain_logp
+from powerbench.engines.hf.scheduler import Scheduler
 from powerbench.errors import UserError
 from powerbench.types import Draw, Extend, FinishReason, Tokens
-
-if TYPE_CHECKING:
-    from powerbench.engines.hf.engine import HFEngine
 
 LENGTHS = (3, 60, 130, 600)
 """Tokens of the prompts: the last is computed in several steps, where so much is not computed in one."""
@@ -35,9 +32,6 @@ TOKENS, KEPT = 24, 9
 
 TAU, ALPHA = 0.5, 4.0
 
-DRIVER = Path("/proc/driver/nvidia/version")
-"""Where NVIDIA's driver says its version."""
-
 CHAINS = 10**9
 """Chains of the check are numbered from here."""
 
@@ -46,6 +40,19 @@ MARGIN = 1e-3
 
 SLACK = 5.0
 """At most this much more than `LIMITS` is allowed, where the library's own two ways to attend differ."""
+
+
+class Checked(Engine, Protocol):
+    """What the check reads of the hf engine, beside its verbs."""
+
+    lm: PreTrainedModel
+    device: torch.device
+    cache: KVCache
+    scheduler: Scheduler
+    runner: ModelRunner
+    switch: int | None
+    vocabulary: int
+    max_tokens: int
 
 
 class Limits(NamedTuple):
@@ -77,7 +84,7 @@ class Case(NamedTuple):
     uniforms: np.ndarray
 
 
-def self_check(engine: "HFEngine") -> dict[str, Any]:
+def self_check(engine: Checked) -> dict[str, Any]:
     """Check the engine, and switch off what does not work; what was found, for the manifest.
 
     Raises UserError, naming the difference, where nothing helps.
@@ -112,24 +119,7 @@ def self_check(engine: "HFEngine") -> dict[str, Any]:
         )
 
 
-def remembered_check(engine: "HFEngine") -> dict[str, Any]:
-    """As `self_check`, but for what passed here before, with the same device, software and architecture."""
-    identity = json.dumps(_identity(engine), sort_keys=True, default=str)
-    name = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    file = cache_folder() / "checks" / f"{name}.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        state = bool(found["graphs"]), bool(found["varlen"])
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not whole: made again
-        found = self_check(engine)
-        _remember(file, found)
-        return found
-    engine.runner.graphs &= state[0]
-    engine.runner.varlen &= state[1]
-    return {**found, "remembered": True}
-
-
-def check(engine: "HFEngine", seed: int = 0) -> dict[str, Any]:
+def check(engine: Checked, seed: int = 0) -> dict[str, Any]:
     """Compare once; raises DeviceFaultError."""
     try:
         return _check(engine, np.random.default_rng(seed))
@@ -144,7 +134,7 @@ def check(engine: "HFEngine", seed: int = 0) -> dict[str, Any]:
                 engine.withdraw(chain)
 
 
-def _check(engine: "HFEngine", r: np.random.Generator) -> dict[str, Any]:
+def _check(engine: Checked, r: np.random.Generator) -> dict[str, Any]:
     room = max(engine.cache.capacity - TOKENS, LENGTHS[0])
     ask = Extend(("check",), (), 0, TOKENS, stop_tokens=(), tau=TAU, alpha=ALPHA)
     cases = {
@@ -174,7 +164,7 @@ def _check(engine: "HFEngine", r: np.random.Generator) -> dict[str, Any]:
     return _compared(engine, pairs)
 
 
-def _answers(engine: "HFEngine", cases: Mapping[int, Case]) -> dict[int, Draw]:
+def _answers(engine: Checked, cases: Mapping[int, Case]) -> dict[int, Draw]:
     for chain, case in cases.items():
         engine.submit(chain, *case)
     draws: dict[int, Draw] = {}
@@ -224,7 +214,7 @@ def _weights(draw: Draw) -> np.ndarray:
     return np.cumsum(ALPHA * np.array(draw.logp) - np.array(draw.logq))
 
 
-def _compared(engine: "HFEngine", pairs: Sequence[tuple[Case, Draw]]) -> dict[str, Any]:
+def _compared(engine: Checked, pairs: Sequence[tuple[Case, Draw]]) -> dict[str, Any]:
     """The differences, where they are within the limits. Raises DeviceFaultError."""
     off, outside, noise = (
         np.concatenate(parts) for parts in zip(*_differences(engine, pairs), strict=True)
@@ -248,7 +238,7 @@ def _compared(engine: "HFEngine", pairs: Sequence[tuple[Case, Draw]]) -> dict[st
 
 
 def _differences(
-    engine: "HFEngine", pairs: Sequence[tuple[Case, Draw]]
+    engine: Checked, pairs: Sequence[tuple[Case, Draw]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For each draw: of log p and entropy from a plain pass; of uniforms from their tokens' intervals; and of
     log p between the library's two ways to attend."""
@@ -268,7 +258,7 @@ def _differences(
         yield off.ravel(), outside, np.abs(logp[at] - other[at])
 
 
-def _plain(engine: "HFEngine", tokens: Tokens, prompt: int, way: str, new: int) -> np.ndarray:
+def _plain(engine: Checked, tokens: Tokens, prompt: int, way: str, new: int) -> np.ndarray:
     """log p [new, V], float64, that the library's own pass gives the last tokens, with the rotary factors that
     the engine uses."""
     sequence = torch.tensor([tokens], device=next(engine.lm.parameters()).device)
@@ -283,40 +273,9 @@ def _pairs(cases: Mapping[int, Case], draws: Mapping[int, Draw]) -> list[tuple[C
     return [(case, draws[chain]) for chain, case in cases.items()]
 
 
-def _random(r: np.random.Generator, engine: "HFEngine", length: int) -> Tokens:
+def _random(r: np.random.Generator, engine: Checked, length: int) -> Tokens:
     return tuple(r.integers(3, engine.vocabulary - 3, length).tolist())
 
 
-def _at_work(engine: "HFEngine") -> list[Any]:
+def _at_work(engine: Checked) -> list[Any]:
     return [*engine.scheduler.waiting, *engine.scheduler.by_slot.values()]
-
-
-def _remember(file: Path, found: Mapping[str, Any]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found), encoding="utf-8")
-    except OSError as error:
-        print(f"the check of the device cannot be remembered: {error}", file=sys.stderr)
-
-
-def _identity(engine: "HFEngine") -> dict[str, Any]:
-    """What decides whether a check that was passed still holds."""
-    config = engine.lm.config.to_dict()
-    here = Path(__file__).parents[1]
-    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.rglob("*.py"))))
-    return {
-        "device": device_name(engine.device),
-        "driver": DRIVER.read_text(encoding="utf-8").splitlines()[0] if DRIVER.exists() else None,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "config": {name: value for name, value in config.items() if not name.startswith("_")},
-        "dtype": str(engine.lm.dtype),
-        "graphs": (engine.runner.graphs, engine.runner.graphs_required),
-        "varlen": engine.runner.varlen,
-        "code": code.hexdigest(),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or else the kind of device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
