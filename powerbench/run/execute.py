@@ -44,9 +44,8 @@ def execute(plan: Plan) -> Run:
             group = plan.config.choices.get("experiment") or "none"
             tracker.start(run, group=group, shard=plan.shard)
         with Scoring(run, plan.verifier, plan.shard, plan.lease_timeout) as scoring:
-            concurrent = not asks_model(
-                plan.config
-            )  # else the engine is busy until the last sample
+            # A verifier that asks the model waits: the engine is busy until the last sample.
+            concurrent = not asks_model(plan.config)
             if concurrent:
                 scoring.submit(*_unscored(run, plan.verifier.name, keys))
             if missing:

@@ -81,9 +81,8 @@ class ModelRunner:
         self.varlen = isinstance(cache, PagedCache)
         """Whether torch's attention over different lengths is used: may be switched off at any time."""
         self.recorder = GraphRecorder(slots)
-        self.all_slots = torch.arange(
-            slots.max_num_seqs, device=self.device
-        )  # read by graphs: stays
+        # Graphs read it: it must stay.
+        self.all_slots = torch.arange(slots.max_num_seqs, device=self.device)
 
     def discard_graphs(self) -> None:
         """Tensors have moved: what was recorded is void."""
