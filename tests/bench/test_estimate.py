@@ -155,10 +155,7 @@ def test_what_is_swept_is_named_and_what_is_set_counts() -> None:
     assert few[4] == 6
 
 
-def test_the_command_line_prints_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "132")
+def test_the_command_line_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["estimate", "model=phi-3.5-mini", "task=alpaca_eval", "sampler=base,power"]
     main([*command, "--gpu", "h200"])
     said = capsys.readouterr().out
