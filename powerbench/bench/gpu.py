@@ -136,8 +136,8 @@ def weight_bytes(lm: PreTrainedModel) -> int:
     return weights - embedding.numel() * embedding.element_size()
 
 
-def step_bytes(lm: PreTrainedModel, chains: int, length: int) -> int:
-    """What a decoding step has to read: weights, and all keys and values."""
+def step_bytes(lm: PreTrainedModel, chains: int, length: float) -> float:
+    """What a decoding step has to read: weights, and all keys and values of `length` tokens in the mean."""
     return (
         weight_bytes(lm) + 2 * math.prod(shape_of(lm.config)) * chains * length * lm.dtype.itemsize
     )
@@ -182,8 +182,7 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """One row for each number of chains, with graphs and without: chains of about `length` tokens each."""
     lm = RandomModel(shape, torch.bfloat16).load(device, ATTENTION)
-    read, copied = weight_bytes(lm), bandwidth(lm.device)
-    token_bytes = 2 * math.prod(shape_of(lm.config)) * lm.dtype.itemsize
+    copied = bandwidth(lm.device)
     for count in chains:
         ways = (True, False) if lm.device.type == "cuda" else (False,)
         until = len(ways) * (WARM_UP + tokens + SLACK) + SLACK
@@ -203,8 +202,8 @@ def rows(
             for graphs in ways:
                 engine.runner.graphs = graphs
                 rate, mean = decode(engine, tokens)
-                roofline = engine.max_num_seqs * copied
-                roofline /= read + token_bytes * mean * engine.max_num_seqs
+                chains_at_once = engine.max_num_seqs
+                roofline = chains_at_once * copied / step_bytes(lm, chains_at_once, mean)
                 yield {
                     "shape": shape,
                     "chains": engine.max_num_seqs,
