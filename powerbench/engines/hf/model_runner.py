@@ -140,9 +140,8 @@ class ModelRunner:
         """One token for each of these slots; leading: they are the first ones, some of them idle."""
         positions = self.slots.position[rows]
         batch = self._batch(rows, positions, leading)
-        if (
-            leading and self.switch is not None
-        ):  # the longest position of a call decides the factors
+        # The longest position of a call decides the factors: idle slots must not be it.
+        if leading and self.switch is not None:
             positions = torch.where(self.slots.active[rows], positions, 0)
         logits = self._run(self.slots.token[rows], positions, batch, long, logits=True)
         uniforms, tau, top_k = self.slots.settings(rows)
