@@ -20,9 +20,9 @@ from powerbench.engines.hf.attention_batches import (
     AttentionInputs,
     Batch,
     Chunk,
-    DecodeCPU,
     DecodeCUDA,
     Prefill,
+    decode_cpu,
 )
 from powerbench.engines.hf.kv_cache import ContiguousCache, KVCache
 from powerbench.engines.hf.plain_pass import plain_logp
@@ -157,8 +157,8 @@ def _inputs(
 def _decode(cache: ContiguousCache, step: Sequence[tuple[int, int]]) -> Batch:
     rows, positions = torch.tensor(step, device=cache.device).T
     if cache.device.type == "cuda":
-        return DecodeCUDA(cache, rows, positions, leading=False)
-    return DecodeCPU(cache, rows, positions, 1 + int(rows[-1]), 1 + int(positions.max()))
+        return DecodeCUDA(cache, rows, positions[:, None], leading=False)
+    return decode_cpu(cache, rows, positions, torch.zeros_like(rows))
 
 
 def _tokens(config: Any) -> torch.Tensor:

@@ -87,34 +87,58 @@ class Prefill:
 
 @dataclass(frozen=True)
 class DecodeCPU:
-    """One token for each of some rows, on the CPU."""
+    """The next tokens of each of R rows, on the CPU: one, or a draft's after it. N tokens in all."""
 
     cache: KVCache
     rows: torch.Tensor
-    """int64 [R], ascending."""
+    """int64 [N]: whose token each is; rows ascend, and a row's tokens follow each other."""
     positions: torch.Tensor
-    """int64 [R]"""
+    """int64 [N]"""
+    firsts: torch.Tensor
+    """int64 [R]: where the tokens of each row begin."""
+    offsets: torch.Tensor
+    """int64 [N]: the how manieth of its row's tokens each is."""
     end_row: int
     """1 + the last of `rows`."""
     longest: int
     """1 + the largest of `positions`."""
+    most: int
+    """The largest number of tokens of a row."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
         keys, values = _write(self.cache, self.rows, self.positions, inputs)
         query, window, scaling = inputs.query, inputs.window, inputs.scaling
-        count = len(self.rows)
-        grouped = group_heads(query[:, :count], keys.shape[1])
-        if 2 * count > self.end_row:
+        grouped = group_heads(query[:, : len(self.rows)], keys.shape[1])
+        if 2 * len(self.firsts) > self.end_row:
             result = self._together(grouped, keys, values, window, scaling)
         else:
-            result = torch.empty_like(grouped)
-            ends = zip(self.rows.tolist(), self.positions.tolist(), strict=True)
-            for i, (row, last) in enumerate(ends):
-                seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
-                pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
-                result[i] = sdpa(grouped[i : i + 1], *pair, scale=scaling)[0]
+            result = self._row_by_row(grouped, keys, values, window, scaling)
         return ungroup_heads(result, query)
+
+    def _row_by_row(
+        self,
+        grouped: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        window: int | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        result = torch.empty_like(grouped)
+        firsts = self.firsts.tolist()
+        for at, after in zip(firsts, [*firsts[1:], len(grouped)], strict=True):
+            row, first, last = int(self.rows[at]), *self.positions[[at, after - 1]].tolist()
+            seen = slice(0 if window is None else max(0, first + 1 - window), last + 1)
+            pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
+            mask = None
+            if after > at + 1:
+                ends = self.positions[at:after] - seen.start
+                length, group = last + 1 - seen.start, grouped.shape[2]
+                mask = mask_of_several(ends[None], length, window, group, grouped.dtype)
+            queries = join_tokens(grouped[at:after][None])
+            out = sdpa(queries, *pair, attn_mask=mask, scale=scaling)
+            result[at:after] = split_tokens(out, after - at)[0]
+        return result
 
     def _together(
         self,
@@ -124,14 +148,16 @@ class DecodeCPU:
         window: int | None,
         scaling: float,
     ) -> torch.Tensor:
-        """All rows up to the last in one call; idle ones attend to their first token."""
-        if spread := len(grouped) < self.end_row:
-            queries = grouped.new_zeros(self.end_row, *grouped.shape[1:])
-            queries[self.rows] = grouped
+        """All rows up to the last in one call, as many tokens of each; idle ones attend to the first token."""
+        shape = self.end_row, self.most
+        if spread := len(grouped) < self.end_row * self.most:
+            tokens = grouped.new_zeros(*shape, *grouped.shape[1:])
+            tokens[self.rows, self.offsets] = grouped
         else:
-            queries = grouped
+            tokens = grouped.view(*shape, *grouped.shape[1:])
+        queries = join_tokens(tokens)
         keys, values = (t[: self.end_row, :, : self.longest] for t in (keys, values))
-        mask = self._mask(window, queries.dtype)
+        mask = self._mask(window, grouped.shape[2], queries.dtype)
         if self.longest > MAX_BATCHED_PRODUCT:
             result = sdpa(queries, keys, values, attn_mask=mask, scale=scaling)
         else:
@@ -143,41 +169,61 @@ class DecodeCPU:
                 alpha=scaling,
             )
             result = (scores.softmax(-1) @ values.flatten(0, 1)).view(queries.shape)
-        return result[self.rows] if spread else result
+        result = split_tokens(result, self.most)
+        return result[self.rows, self.offsets] if spread else result.flatten(0, 1)
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Additive, [end_row, 1, 1, longest]: the same in all layers with this window."""
+    def _mask(self, window: int | None, group: int, dtype: torch.dtype) -> torch.Tensor:
+        """Additive, [end_row, 1, queries or 1, longest]: the same in all layers with this window."""
         if window not in self.masks:
-            end = self.positions.new_zeros(self.end_row)
-            end[self.rows] = self.positions
-            self.masks[window] = additive_mask(end, self.longest, window, dtype)
+            ends = self.positions.new_zeros(self.end_row, self.most)
+            ends[self.rows, self.offsets] = self.positions
+            self.masks[window] = mask_of_several(ends, self.longest, window, group, dtype)
         return self.masks[window]
+
+
+def decode_cpu(
+    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, offsets: torch.Tensor
+) -> DecodeCPU:
+    """The batch of these tokens: whose, where, and the how manieth of its row's: int64 [N] each."""
+    return DecodeCPU(
+        cache,
+        rows,
+        positions,
+        firsts=(offsets == 0).nonzero()[:, 0],
+        offsets=offsets,
+        end_row=1 + int(rows[-1]),
+        longest=1 + int(positions.max()),
+        most=1 + int(offsets.max()),
+    )
 
 
 @dataclass(frozen=True)
 class DecodeCUDA:
-    """One token for each of some rows, on CUDA: fixed shapes, and no synchronisation."""
+    """The same number of tokens for each of some rows, on CUDA: fixed shapes, and no synchronisation."""
 
     cache: KVCache
     rows: torch.Tensor
     """int64 [R]"""
     positions: torch.Tensor
-    """int64 [R]"""
+    """int64 [R, W], those of a row following each other."""
     leading: bool
     """Whether `rows` are 0, 1 ... R - 1."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
-        keys, values = _write(self.cache, self.rows, self.positions, inputs)
+        count, width = self.positions.shape
+        rows = self.rows[:, None].expand(-1, width).flatten()
+        keys, values = _write(self.cache, rows, self.positions.flatten(), inputs)
         query, window = inputs.query, inputs.window
+        grouped = group_heads(query[:, : len(rows)], keys.shape[1])
+        queries = join_tokens(grouped.view(count, width, *grouped.shape[1:]))
         if window not in self.masks:  # the same in all layers with this window
-            self.masks[window] = additive_mask(
-                self.positions, self.cache.capacity, window, query.dtype
-            )
-        grouped = group_heads(query[:, : len(self.rows)], keys.shape[1])
-        which = slice(len(self.rows)) if self.leading else self.rows
+            length, group = self.cache.capacity, grouped.shape[2]
+            self.masks[window] = mask_of_several(self.positions, length, window, group, query.dtype)
+        which = slice(count) if self.leading else self.rows
         pair, mask = (keys[which], values[which]), self.masks[window]
-        return ungroup_heads(sdpa(grouped, *pair, attn_mask=mask, scale=inputs.scaling), query)
+        result = sdpa(queries, *pair, attn_mask=mask, scale=inputs.scaling)
+        return ungroup_heads(split_tokens(result, width).flatten(0, 1), query)
 
 
 @dataclass(frozen=True)
@@ -260,6 +306,16 @@ def group_heads(query: torch.Tensor, shared: int) -> torch.Tensor:
     return query.transpose(0, 1).reshape(rows, shared, heads // shared, dim)
 
 
+def join_tokens(grouped: torch.Tensor) -> torch.Tensor:
+    """[R, W, shared, group, dim] -> [R, shared, W * group, dim]: all queries that a row has of a key head."""
+    return grouped.transpose(1, 2).flatten(2, 3)
+
+
+def split_tokens(result: torch.Tensor, width: int) -> torch.Tensor:
+    """Back: [R, shared, W * group, dim] -> [R, W, shared, group, dim]."""
+    return result.view(*result.shape[:2], width, -1, result.shape[3]).transpose(1, 2)
+
+
 def ungroup_heads(result: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     """Back to the shape of the query, [heads, N, dim]; tokens beyond the result's are zero."""
     heads, tokens, dim = query.shape
@@ -281,6 +337,18 @@ def additive_mask(
         hidden |= at <= ends[:, None] - window
     mask = torch.zeros(hidden.shape, dtype=dtype, device=ends.device)
     return mask.masked_fill_(hidden, float("-inf"))[:, None, None]
+
+
+def mask_of_several(
+    ends: torch.Tensor, length: int, window: int | None, group: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """As `additive_mask`, for W tokens a row, ends [R, W], each with `group` queries of a key head:
+    [R, 1, W * group, length], or [R, 1, 1, length] if W is 1."""
+    rows, width = ends.shape
+    mask = additive_mask(ends.flatten(), length, window, dtype)
+    if width == 1:
+        return mask
+    return mask.view(rows, 1, width, 1, length).expand(-1, -1, -1, group, -1).flatten(2, 3)
 
 
 def causal_mask(

@@ -1,4 +1,4 @@
-"""Forward passes: prompts into the cache, and decoding steps that draw a token for each of some slots.
+"""Forward passes: prompts into the cache, and decoding steps that draw tokens for each of some slots.
 
 On CUDA a decoding step is recorded once per batch size as a graph of fixed shapes, and replayed without
 a synchronisation. Where that is not done (a support to restrict to; longrope's long factors, or both sets of
@@ -6,7 +6,7 @@ them at work side by side; a device that cannot record), the same code runs step
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,18 +16,18 @@ from transformers import PreTrainedModel
 from powerbench.engines.hf.attention_batches import (
     Batch,
     Chunk,
-    DecodeCPU,
     DecodeCUDA,
     DecodeFixedShape,
     Prefill,
+    decode_cpu,
 )
 from powerbench.engines.hf.graphs import GraphRecorder
 from powerbench.engines.hf.kv_cache import KVCache
 from powerbench.engines.hf.paged_batches import paged_decode, paged_prefill
 from powerbench.engines.hf.paged_cache import PagedCache
 from powerbench.engines.hf.request import EngineRequest
-from powerbench.engines.hf.slots import Slots
-from powerbench.engines.sampling import draw
+from powerbench.engines.hf.slots import Fed, Slots
+from powerbench.engines.sampling import Drawn, draw
 from powerbench.errors import UserError, first_line
 from powerbench.types import Tokens
 
@@ -42,7 +42,8 @@ class DecodeSettings(NamedTuple):
     greedy: bool
     top: int
     """The largest number of most likely tokens that any of them asks for."""
-    supports: Sequence[Tokens | None]
+    supports: Mapping[int, Tokens | None]
+    """By slot."""
 
     @classmethod
     def of(cls, requests: Sequence[EngineRequest]) -> "DecodeSettings":
@@ -50,7 +51,7 @@ class DecodeSettings(NamedTuple):
             largest_k=max(request.top_k for request in requests),
             greedy=any(request.extend.tau == 0 for request in requests),
             top=max(request.top_logprobs for request in requests),
-            supports=[request.extend.support for request in requests],
+            supports={request.slot: request.extend.support for request in requests},
         )
 
 
@@ -114,69 +115,119 @@ class ModelRunner:
     # -- decoding -------------------------------------------------------------------------------
 
     def decode(
-        self, requests: Sequence[EngineRequest], long: bool, steps: int, alone: bool = True
+        self,
+        requests: Sequence[EngineRequest],
+        long: bool,
+        steps: int,
+        alone: bool = True,
+        drafts: Sequence[Tokens] = (),
     ) -> None:
-        """Draw up to `steps` tokens for each request (slots ascending); fewer for those that end.
+        """Draw up to `steps` tokens for each request (slots ascending), fewer for those that end; or, with a
+        draft for each of them, in one pass as many as the draft has right, and one more.
 
         alone: no other request is at work, with the other set of longrope's factors.
         """
         self.cache.commit()
         settings, slots = DecodeSettings.of(requests), [request.slot for request in requests]
-        recordable = alone and not long and not any(settings.supports)
-        if recordable and (graph := self._graph(1 << slots[-1].bit_length(), settings)):
+        width = 1 + self.slots.draft(requests, drafts)
+        steps = steps if width == 1 else 1
+        recordable = alone and not long and not any(settings.supports.values())
+        if recordable and (graph := self._graph(1 << slots[-1].bit_length(), width, settings)):
             for _ in range(steps):
                 graph.replay()
             return
-        rows = self._tensor(slots)
+        rows, computed = self._tensor(slots), self._computed(drafts, width)
         for _ in range(steps):
-            for at in range(0, len(slots), TILE if self.deterministic else len(slots)):
-                part = slice(at, at + TILE if self.deterministic else None)
-                supports = settings.supports[part]
-                self._step(rows[part], long, settings._replace(supports=supports), leading=False)
+            self._step(rows, long, settings, width, computed, leading=False)
+
+    def _computed(self, drafts: Sequence[Tokens], width: int) -> torch.Tensor | None:
+        """Which of the tokens that `Slots.feed` gives are computed: int64, or None for all of them, which
+        CUDA's fixed shapes ask for."""
+        if self.fixed or all(len(draft) + 1 == width for draft in drafts):
+            return None
+        return self._tensor(
+            [i * width + j for i, d in enumerate(drafts) for j in range(len(d) + 1)]
+        )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether each pass computes as many tokens of every row."""
+        return self.device.type == "cuda" and not self.deterministic
 
     def _step(
-        self, rows: torch.Tensor, long: bool, settings: DecodeSettings, leading: bool
+        self,
+        rows: torch.Tensor,
+        long: bool,
+        settings: DecodeSettings,
+        width: int,
+        computed: torch.Tensor | None,
+        leading: bool,
     ) -> None:
-        """One token for each of these slots; leading: they are the first ones, some of them idle."""
-        positions = self.slots.position[rows]
-        batch = self._batch(rows, positions, leading)
-        # The longest position of a call decides the factors: idle slots must not be it.
-        if leading and self.switch is not None:
-            positions = torch.where(self.slots.active[rows], positions, 0)
-        logits = self._run(self.slots.token[rows], positions, batch, long, logits=True)
-        uniforms, tau, top_k = self.slots.settings(rows)
-        if (short := len(logits) - len(rows)) > 0:  # fixed shapes: padding is drawn for as well
-            uniforms, tau, top_k = (
-                torch.nn.functional.pad(column, (0, short)) for column in (uniforms, tau, top_k)
-            )
-        support = self._support(settings.supports, logits)
-        largest_k, greedy, top, _ = settings
-        drawn = draw(logits, uniforms, tau, top_k, support, largest_k, greedy, top)
-        self.slots.advance(rows, type(drawn)(*(column[: len(rows)] for column in drawn)))
+        """A pass that draws up to `width` tokens for each of these slots.
 
-    def _batch(self, rows: torch.Tensor, positions: torch.Tensor, leading: bool) -> Batch:
+        computed: as `_computed` says; leading: they are the first slots, some of them idle.
+        """
+        fed = self.slots.feed(rows, width)
+        if computed is not None:
+            fed = fed.at(computed)
         if self.deterministic:
-            where = list(zip(rows.tolist(), positions.tolist(), strict=True))
-            return DecodeFixedShape(self.cache, rows, positions, where)
+            parts = [self._draw(each, self._tile(each), long, settings) for each in _tiles(fed)]
+        else:
+            batch = self._batch(fed, rows, width, leading)
+            if self.fixed:
+                fed = fed._replace(positions=self._within(fed, leading))
+            parts = [self._draw(fed, batch, long, settings)]
+        drawn = Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        self.slots.advance(rows, _by_row(drawn, len(rows), width, computed))
+
+    def _draw(self, fed: Fed, batch: Batch, long: bool, settings: DecodeSettings) -> Drawn:
+        logits = self._run(fed.tokens, fed.positions, batch, long, logits=True)
+        columns: Sequence[torch.Tensor] = (fed.uniforms, fed.tau, fed.top_k)
+        if (
+            short := len(logits) - len(fed.tokens)
+        ) > 0:  # fixed shapes: padding is drawn for as well
+            columns = [torch.nn.functional.pad(column, (0, short)) for column in columns]
+        support = self._support(fed.rows, settings.supports, logits)
+        largest_k, greedy, top, _ = settings
+        drawn = draw(logits, *columns, support, largest_k, greedy, top)
+        return Drawn(*(column[: len(fed.tokens)] for column in drawn))
+
+    def _within(self, fed: Fed, leading: bool) -> torch.Tensor:
+        """The tokens' positions as the model reads them: what follows a draft may lie beyond the last one."""
+        slots, positions = self.slots, torch.minimum(fed.positions, self.slots.end[fed.rows] - 1)
+        # The longest position of a call decides longrope's factors: idle slots must not be it.
+        if leading and self.switch is not None:
+            positions = torch.where(slots.active[fed.rows], positions, 0)
+        return positions
+
+    def _batch(self, fed: Fed, rows: torch.Tensor, width: int, leading: bool) -> Batch:
+        if not self.fixed:
+            return decode_cpu(self.cache, fed.rows, fed.positions, fed.offsets)
+        positions = fed.positions.view(-1, width)
         if isinstance(self.cache, PagedCache):
             active = self.slots.active[rows]
             return paged_decode(self.cache, rows, positions, active, leading, self.varlen)
-        if self.device.type == "cuda":
-            return DecodeCUDA(self.cache, rows, positions, leading)
-        longest = 1 + int(positions.max())
-        return DecodeCPU(self.cache, rows, positions, 1 + int(rows[-1]), longest)
+        return DecodeCUDA(self.cache, rows, positions, leading)
 
-    def _graph(self, size: int, settings: DecodeSettings) -> torch.cuda.CUDAGraph | None:
-        """A recorded step of the first `size` slots (or all, if fewer): idle ones take nothing in.
+    def _tile(self, fed: Fed) -> DecodeFixedShape:
+        where = list(zip(fed.rows.tolist(), fed.positions.tolist(), strict=True))
+        return DecodeFixedShape(self.cache, fed.rows, fed.positions, where)
+
+    def _graph(
+        self, size: int, width: int, settings: DecodeSettings
+    ) -> torch.cuda.CUDAGraph | None:
+        """A recorded step of the first `size` slots (or all, if fewer), each with `width` tokens: idle ones
+        take nothing in.
 
         None where steps are not recorded. Raises UserError where they have to be, and cannot.
         """
         if not self.graphs:
             return None
         size = min(size, self.slots.max_num_seqs)
-        name = size, settings.largest_k, settings.greedy, settings.top, self.varlen
-        settings = settings._replace(supports=())
-        step = partial(self._step, self.all_slots[:size], False, settings, leading=True)
+        settings = settings._replace(supports={})
+        name = size, width, *settings[:-1], self.varlen
+        rows = self.all_slots[:size]
+        step = partial(self._step, rows, False, settings, width, None, leading=True)
         try:
             return self.recorder.graph(name, step)
         except RuntimeError as error:
@@ -226,16 +277,34 @@ class ModelRunner:
         return result[: len(tokens) - long]
 
     def _support(
-        self, supports: Sequence[Tokens | None], logits: torch.Tensor
+        self, rows: torch.Tensor, supports: Mapping[int, Tokens | None], logits: torch.Tensor
     ) -> torch.Tensor | None:
-        if not any(supports):
+        if not any(supports.values()):
             return None
         allowed = torch.ones_like(logits, dtype=torch.bool)
-        for row, support in zip(allowed, supports, strict=False):
-            if support is not None:
+        for row, slot in zip(allowed, rows.tolist(), strict=False):
+            if (support := supports[slot]) is not None:
                 row[:] = False
                 row[list(support)] = True
         return allowed
 
     def _tensor(self, numbers: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self.device)
+
+
+def _tiles(fed: Fed) -> list[Fed]:
+    """The same tokens, up to TILE at a time, so that those of a row stay in their order."""
+    return [Fed(*part) for part in zip(*(torch.split(column, TILE) for column in fed), strict=True)]
+
+
+def _by_row(drawn: Drawn, rows: int, width: int, computed: torch.Tensor | None) -> Drawn:
+    """What was drawn after each token, [N] or [N, K], as [rows, width] and [rows, width, K]: zeros where no
+    token was computed."""
+    if computed is None:
+        return Drawn(*(column.view(rows, width, *column.shape[1:]) for column in drawn))
+    every = (column.new_zeros(rows * width, *column.shape[1:]) for column in drawn)
+    spread = (
+        table.index_copy_(0, computed.to(table.device), column)
+        for table, column in zip(every, drawn, strict=True)
+    )
+    return Drawn(*(table.view(rows, width, *table.shape[1:]) for table in spread))

@@ -15,9 +15,11 @@ from powerbench.engines.hf import paged_cache
 from powerbench.engines.hf.attention_batches import (
     AttentionInputs,
     Chunk,
-    additive_mask,
     causal_mask,
     group_heads,
+    join_tokens,
+    mask_of_several,
+    split_tokens,
     ungroup_heads,
 )
 from powerbench.engines.hf.paged_cache import PagedCache
@@ -43,6 +45,8 @@ class PagedBatch:
 
     varlen: bool
     """Whether the kernel is used."""
+    fixed: bool
+    """Whether all sequences have as many tokens."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, inputs: AttentionInputs) -> torch.Tensor:
@@ -54,8 +58,8 @@ class PagedBatch:
         inputs = inputs._replace(query=query[:, :count])
         if self.varlen:
             result = self._by_kernel(inputs, keys, values)
-        elif self.most == 1:
-            result = self._one_token_each(inputs, keys, values)
+        elif self.fixed:
+            result = self._as_many_each(inputs, keys, values)
         else:
             result = self._row_by_row(inputs, keys, values)
         return ungroup_heads(result, query)
@@ -85,17 +89,21 @@ class PagedBatch:
         assert isinstance(result, torch.Tensor)
         return result
 
-    def _one_token_each(
+    def _as_many_each(
         self, inputs: AttentionInputs, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
         """As `_by_kernel`, over whole rows: fixed shapes, no synchronisation."""
-        query, window = inputs.query, inputs.window
+        query, window, width = inputs.query, inputs.window, self.most
+        grouped = group_heads(query, keys.shape[2])
         if window not in self.masks:  # the same in all layers with this window
-            last = self.used - 1
-            self.masks[window] = additive_mask(last, self.cache.capacity, window, query.dtype)
+            ends = self.used[:, None] - torch.arange(width, 0, -1, device=query.device)
+            length, group = self.cache.capacity, grouped.shape[2]
+            self.masks[window] = mask_of_several(ends, length, window, group, query.dtype)
         key, value = (pool[self.table].flatten(1, 2).transpose(1, 2) for pool in (keys, values))
-        queries = group_heads(query, keys.shape[2])
-        return sdpa(queries, key, value, attn_mask=self.masks[window], scale=inputs.scaling)
+        queries = join_tokens(grouped.view(-1, width, *grouped.shape[1:]))
+        mask = self.masks[window]
+        result = sdpa(queries, key, value, attn_mask=mask, scale=inputs.scaling)
+        return split_tokens(result, width).flatten(0, 1)
 
     def _row_by_row(
         self, inputs: AttentionInputs, keys: torch.Tensor, values: torch.Tensor
@@ -142,22 +150,24 @@ def paged_decode(
     leading: bool,
     varlen: bool = True,
 ) -> PagedBatch:
-    """One token for each of these rows, int64 [R]; idle ones read one key, and write to the scratch page.
+    """As many tokens for each of these rows, int64 [R], at `positions` [R, W], which follow each other; idle
+    rows read W keys, and write to the scratch page, as do tokens beyond what is reserved of their row.
 
     leading: whether the rows are 0, 1 ... R - 1.
     """
-    page, count = paged_cache.PAGE, len(rows)
+    page, (count, width) = paged_cache.PAGE, positions.shape
     table = cache.table[:count] if leading else cache.table[rows]
-    own = table.gather(1, (positions // page)[:, None])[:, 0]
+    own = table.gather(1, positions // page)
     return PagedBatch(
         cache,
-        pages=torch.where(active, own, 0).long(),
-        offsets=positions % page,
-        starts=torch.arange(count + 1, dtype=torch.int32, device=rows.device),
-        used=torch.where(active, positions + 1, 1).int(),
+        pages=torch.where(active[:, None], own, 0).long().flatten(),
+        offsets=(positions % page).flatten(),
+        starts=torch.arange(0, count * width + 1, width, dtype=torch.int32, device=rows.device),
+        used=torch.where(active, positions[:, 0] + width, width).int(),
         table=table,
-        most=1,
+        most=width,
         varlen=varlen,
+        fixed=True,
     )
 
 
@@ -181,4 +191,5 @@ def paged_prefill(cache: PagedCache, chunks: Sequence[Chunk], varlen: bool = Tru
         table=cache.table[torch.tensor([chunk.row for chunk in chunks], device=device)],
         most=max(lengths),
         varlen=varlen,
+        fixed=False,
     )

@@ -1,4 +1,4 @@
-"""What the rows that decode need on the device, and how one drawn token moves them on.
+"""What the rows that decode need on the device, and how drawn tokens move them on.
 
 A finished slot (stopped, fallen below its floor, full) keeps its state until the next synchronisation: it
 may be computed again, and nothing of it changes. So the host need not ask after every token.
@@ -13,7 +13,10 @@ import torch
 from powerbench.engines.hf.request import EngineRequest, Status
 from powerbench.engines.sampling import Drawn
 from powerbench.models.device import supports
-from powerbench.types import FinishReason, TopLogprobs
+from powerbench.types import FinishReason, Tokens, TopLogprobs
+
+NO_TOKEN = -1
+"""No token's id: equal to none that is drawn."""
 
 
 class NewTokens(NamedTuple):
@@ -27,6 +30,25 @@ class NewTokens(NamedTuple):
     top_logprobs: tuple[TopLogprobs, ...]
 
 
+class Fed(NamedTuple):
+    """The tokens that a pass computes, and how the next one is drawn after each: [N] each."""
+
+    rows: torch.Tensor
+    """int64: whose it is."""
+    offsets: torch.Tensor
+    """int64: the how manieth of its row's tokens it is."""
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    uniforms: torch.Tensor
+    """float64, on the CPU where the device has none."""
+    tau: torch.Tensor
+    top_k: torch.Tensor
+
+    def at(self, which: torch.Tensor) -> "Fed":
+        """Those of these indices, int64."""
+        return Fed(*(column[which.to(column.device)] for column in self))
+
+
 class Slots:
     """One entry per slot: settings of its request, progress, and what it drew so far.
 
@@ -34,7 +56,9 @@ class Slots:
     float64, on the CPU where the device has none.
     """
 
-    def __init__(self, max_num_seqs: int, length: int, device: torch.device) -> None:
+    def __init__(
+        self, max_num_seqs: int, length: int, device: torch.device, most_drafted: int = 0
+    ) -> None:
         self.max_num_seqs, self.device = max_num_seqs, device
         self.doubles = device if supports(device, torch.float64) else torch.device("cpu")
         integers = torch.zeros((6, max_num_seqs), dtype=torch.int64, device=device)
@@ -44,7 +68,9 @@ class Slots:
         self.token, self.position, self.start, self.first, self.end, self.top_k = integers
         self.tau, self.alpha, self.floor, self.weight = doubles
         self.active, self.stopped, self.fell = flags
-        self.stop_tokens = torch.full((max_num_seqs, 1), -1, device=device)
+        self.stop_tokens = torch.full((max_num_seqs, 1), NO_TOKEN, device=device)
+        self.drafts = torch.full((max_num_seqs, most_drafted), NO_TOKEN, device=device)
+        """int64: what each slot may draw next, for the pass to come."""
         self._allocate(length, top=0)
 
     def reserve(self, length: int, stop_tokens: int, top: int) -> bool:
@@ -52,7 +78,7 @@ class Slots:
         at each position (`top`); whether tensors moved."""
         moved = False
         if (short := stop_tokens - self.stop_tokens.shape[1]) > 0:
-            self.stop_tokens = torch.nn.functional.pad(self.stop_tokens, (0, short), value=-1)
+            self.stop_tokens = torch.nn.functional.pad(self.stop_tokens, (0, short), value=NO_TOKEN)
             moved = True
         if length > self.length or top > self.top:
             old = self.uniforms, *self.drawn, *self.top_logprobs
@@ -73,51 +99,104 @@ class Slots:
         self._doubles[:, slot] = torch.tensor(doubles, dtype=torch.float64, device=self.doubles)
         self._flags[:, slot] = False
         self.active[slot] = request.status is Status.DECODING
-        padding = [-1] * (self.stop_tokens.shape[1] - len(extend.stop_tokens))
+        padding = [NO_TOKEN] * (self.stop_tokens.shape[1] - len(extend.stop_tokens))
         stop_tokens = [*extend.stop_tokens, *padding]
         self.stop_tokens[slot] = torch.tensor(stop_tokens, device=self.device)
         new = torch.from_numpy(np.ascontiguousarray(request.uniforms[extend.keep : extend.until]))
         self.uniforms[slot, extend.keep : extend.until] = new.to(self.doubles)
 
-    def settings(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """uniforms, tau and top_k of the next token of these slots: [R] each, as `sampling.draw` takes them."""
-        index = (self.position[rows] + 1 - self.start[rows]).clamp_(max=self.length)
-        top_k, rows = self.top_k[rows], rows.to(self.doubles)
-        tau = self.tau[rows].float().to(self.device)
-        return self.uniforms[rows, index.to(self.doubles)], tau, top_k
+    def draft(self, requests: Sequence[EngineRequest], drafts: Sequence[Tokens]) -> int:
+        """Put what these requests may draw next where a pass reads it; returns the longest draft's length."""
+        longest = max(map(len, drafts), default=0)
+        if longest:
+            self.drafts.fill_(NO_TOKEN)
+            padded = [[*draft, *[NO_TOKEN] * (longest - len(draft))] for draft in drafts]
+            rows = torch.tensor([request.slot for request in requests], device=self.device)
+            self.drafts[rows, :longest] = torch.tensor(padded, device=self.device)
+        return longest
+
+    def feed(self, rows: torch.Tensor, width: int) -> Fed:
+        """What a pass computes that draws up to `width` tokens for each of these slots, [R * width]: the last
+        token of each, its draft, and then any."""
+        ahead = torch.arange(width, device=self.device)
+        drafts = self.drafts[rows, : width - 1].clamp(min=0)
+        tokens = torch.cat((self.token[rows][:, None], drafts), dim=1)
+        positions = self.position[rows][:, None] + ahead
+        index = (positions + 1 - self.start[rows][:, None]).clamp_(max=self.length)
+        tau = self.tau[rows.to(self.doubles)].float().to(self.device)
+        columns = (
+            rows[:, None].expand(-1, width),
+            ahead.expand(len(rows), -1),
+            tokens,
+            positions,
+            self.uniforms[rows[:, None].to(self.doubles), index.to(self.doubles)],
+            tau[:, None].expand(-1, width),
+            self.top_k[rows][:, None].expand(-1, width),
+        )
+        return Fed(*(column.flatten() for column in columns))
 
     def advance(self, rows: torch.Tensor, drawn: Drawn) -> None:
-        """Take in one drawn token for each of these slots; finished ones take nothing."""
-        active, position = self.active[rows], self.position[rows]
-        index = torch.where(active, position + 1 - self.start[rows], self.length)
+        """Take in what was drawn for each of these slots; finished ones take nothing.
+
+        drawn: one token per row, or a draft's length more, [R, W] and [R, W, K]. Those count up to the first
+        that differs from what was drafted in its place, or that ends the response: what follows was drawn
+        after other tokens than these.
+        """
+        width = drawn.token.shape[1]
+        position, active = self.position[rows], self.active[rows]
+        ahead = torch.arange(1, width + 1, device=self.device)
+        after = position[:, None] + ahead
+        weight = self._weights(rows, drawn)
+        fell = ~(weight >= self.floor[rows.to(self.doubles)][:, None]).to(
+            self.device
+        )  # NaN falls, too
+        stopped = (drawn.token[:, :, None] == self.stop_tokens[rows][:, None]).any(2)
+        over = fell | stopped | (after + 1 >= self.end[rows][:, None])
+        goes_on = (drawn.token == self._next_drafted(rows, width)) & ~over
+        counts = active[:, None] & _all_before(goes_on)
+        index = torch.where(counts, after - self.start[rows][:, None], self.length)
         *columns, top, top_logp = drawn
         for buffer, column in zip(self.drawn, columns, strict=True):
-            buffer[rows, index] = column.to(buffer.dtype)
-        if count := top.shape[1]:
+            buffer[rows[:, None], index] = column.to(buffer.dtype)
+        if count := top.shape[2]:
             for buffer, column in zip(self.top_logprobs, (top, top_logp), strict=True):
-                buffer[rows, index, :count] = column
-        fell = self._weigh(rows, active, drawn)
-        stopped = active & (drawn.token[:, None] == self.stop_tokens[rows]).any(1)
-        after = torch.where(active, position + 1, position)
-        self.fell[rows] |= fell
-        self.stopped[rows] |= stopped
-        self.token[rows] = torch.where(active, drawn.token, self.token[rows])
-        self.position[rows] = after
-        self.active[rows] = active & ~fell & ~stopped & (after + 1 < self.end[rows])
+                buffer[rows[:, None], index, :count] = column
+        taken = counts.sum(1)
+        last = (taken - 1).clamp_(min=0)[:, None]
+        token = drawn.token.gather(1, last)[:, 0]
+        self.fell[rows] |= (counts & fell).any(1)
+        self.stopped[rows] |= (counts & stopped).any(1)
+        self.token[rows] = torch.where(active, token, self.token[rows])
+        self.position[rows] = position + taken
+        self.active[rows] = active & ~(counts & over).any(1)
+        rows, active, last = (each.to(self.doubles) for each in (rows, active, last))
+        self.weight[rows] = torch.where(active, weight.gather(1, last)[:, 0], self.weight[rows])
 
-    def _weigh(self, rows: torch.Tensor, active: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-        """Move the weights of these slots on; whether each has fallen below its floor."""
-        columns = (each.to(self.doubles) for each in (rows, active, drawn.logp, drawn.logq))
-        rows, active, logp, logq = columns
-        gain = self.alpha[rows] * logp.double() - logq.double()
-        weight = torch.where(active, self.weight[rows] + gain, self.weight[rows])
-        self.weight[rows] = weight
-        fell = active & ~(weight >= self.floor[rows])  # NaN, too, ends here
-        return fell.to(self.device)
+    def _next_drafted(self, rows: torch.Tensor, width: int) -> torch.Tensor:
+        """What was drafted after each token that a pass computes, int64 [R, width]; nothing after the last."""
+        return torch.nn.functional.pad(self.drafts[rows, : width - 1], (0, 1), value=NO_TOKEN)
+
+    def _weights(self, rows: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """The weights of these slots after each of the tokens drawn, float64 [R, W], summed one by one: in
+        whatever pieces a response is drawn, its weight is the same to the last bit."""
+        rows, logp, logq = (each.to(self.doubles) for each in (rows, drawn.logp, drawn.logq))
+        gains = self.alpha[rows][:, None] * logp.double() - logq.double()
+        weight, weights = self.weight[rows], []
+        for gain in gains.unbind(1):
+            weight = weight + gain
+            weights.append(weight)
+        return torch.stack(weights, dim=1)
 
     def progress(self) -> tuple[torch.Tensor, ...]:
         """The tensors that `advance` changes, but for what is drawn."""
         return self._integers, self._doubles, self._flags
+
+    def latest(self, requests: Sequence[EngineRequest], most: int) -> list[list[int]]:
+        """The last tokens that these requests drew, up to `most`, oldest first: one transfer."""
+        rows = torch.tensor([request.slot for request in requests], device=self.device)
+        after = self.position[rows] + 1 - self.start[rows]
+        index = after[:, None] - torch.arange(most, 0, -1, device=self.device)
+        return self.drawn[0][rows[:, None], index.clamp_(min=0)].tolist()
 
     def read(self, requests: Sequence[EngineRequest]) -> list[NewTokens]:
         """What these requests have drawn: one transfer per column, and two per request for the most likely
@@ -159,3 +238,9 @@ class Slots:
         self.uniforms = table(torch.float64)
         self.drawn = table(torch.int64), *(table(torch.float32) for _ in range(3))
         self.top_logprobs = table(torch.int64, top), table(torch.float32, top)
+
+
+def _all_before(goes_on: torch.Tensor) -> torch.Tensor:
+    """Whether all entries before each one of a row are true: bool [R, W] -> [R, W]."""
+    before = torch.nn.functional.pad(goes_on[:, :-1], (1, 0), value=True)
+    return before.int().cumprod(1).bool()
