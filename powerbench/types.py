@@ -120,6 +120,9 @@ class Extend:
     What it asks next is then known before the answer is, and may be started ahead."""
     top_logprobs: int = 0
     """Report this many of the base model's most likely next tokens at every new position."""
+    exponents: tuple[float, ...] = ()
+    """Report log sum_v p(v)^a, v over q's support, at every new position for each of these a > 0: on the same
+    support, a token's log q at temperature 1/a is a * log p less that."""
 
     @property
     def prefix(self) -> Tokens:
@@ -174,6 +177,10 @@ class Draw:
     preempted: int = 0
     """Tokens decoded for it before and thrown away, since the engine's memory ran out: decoded again, they are
     the same up to rounding."""
+    log_normalisers: tuple[tuple[float, ...], ...] = ()
+    """log sum_v p(v)^a at each position, nats, for each of the request's `exponents`: v over its support (whole
+    vocabulary, `top_k` likeliest tokens, or `support`), p normalised over the whole vocabulary all the same.
+    Empty if it asked for none."""
 
 
 @dataclass(frozen=True)

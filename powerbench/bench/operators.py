@@ -40,6 +40,7 @@ SETTINGS: Mapping[str, DecodeSettings] = {
     "greedy": DecodeSettings(largest_k=0, greedy=True, top=0, supports=()),
     "top_k": DecodeSettings(largest_k=50, greedy=False, top=0, supports=()),
     "top_logprobs": DecodeSettings(largest_k=0, greedy=False, top=20, supports=()),
+    "exponents": DecodeSettings(largest_k=0, greedy=False, top=0, supports=(), exponents=4),
 }
 
 
@@ -123,7 +124,7 @@ def count(
     lm = RandomModel(shape, torch.bfloat16, layers).load("meta", ATTENTION)
     cache = PagedCache(lm.config, 2 * num_seqs, 4096, 16 * num_seqs, torch.bfloat16, device)
     slots = Slots(num_seqs, 3072, device)
-    slots.reserve(3072, 2, settings.top)
+    slots.reserve(3072, 2, settings.top, settings.exponents)
     runner = ModelRunner(lm, cache, slots, None, deterministic=False)
     with _Count() as counted:
         runner._step(runner.all_slots, False, settings, leading=True)

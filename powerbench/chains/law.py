@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from powerbench.engines.toy import proposal, top_logprobs
+from powerbench.engines.toy import log_normalisers, proposal, top_logprobs
 from powerbench.models import TabularModel
 from powerbench.models.toy import EOS
 from powerbench.samplers.common import Response
@@ -118,7 +118,8 @@ def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
 
 
 def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
-    x, logp, logq, entropy, top, weight = request.prefix, [], [], [], [], 0.0
+    x, logp, logq, entropy, weight = request.prefix, [], [], [], 0.0
+    top, norms = [], []
     finish_reason = FinishReason.LENGTH
     while len(x) < request.until and finish_reason is FinishReason.LENGTH:
         p = model.p(x)
@@ -130,6 +131,8 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
         entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
         if request.top_logprobs:
             top.append(top_logprobs(p, request.top_logprobs))
+        if request.exponents:
+            norms.append(log_normalisers(p, request))
         weight += request.alpha * logp[-1] - logq[-1]
         if request.floor > weight:
             finish_reason = FinishReason.FLOOR
@@ -137,7 +140,13 @@ def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
             finish_reason = FinishReason.STOP
     new = x[request.keep :]
     return Draw(
-        new, tuple(logp), tuple(logq), tuple(entropy), finish_reason, top_logprobs=tuple(top)
+        new,
+        tuple(logp),
+        tuple(logq),
+        tuple(entropy),
+        finish_reason,
+        top_logprobs=tuple(top),
+        log_normalisers=tuple(norms),
     )
 
 

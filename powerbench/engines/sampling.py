@@ -30,6 +30,8 @@ class Drawn(NamedTuple):
     top: torch.Tensor
     """int64: the K likeliest tokens of the base model, likeliest first, ties by the lower token id."""
     top_logp: torch.Tensor
+    log_normalisers: torch.Tensor
+    """float32 [R, E], nats: log sum_v p(v)^a over q's support, for each of the row's E exponents."""
 
 
 def draw(
@@ -41,6 +43,7 @@ def draw(
     largest_k: int | None = None,
     greedy: bool = True,
     top: int = 0,
+    exponents: torch.Tensor | None = None,
 ) -> Drawn:
     """Draw a token per row by inverting the CDF of q at a uniform.
 
@@ -51,6 +54,7 @@ def draw(
     largest_k: the largest of `top_k`, and greedy: whether any tau may be 0; who knows them spares the
         device a question, or a pass over the logits.
     top: how many of the likeliest tokens to report, K; at most V.
+    exponents: float32 [R, E], those whose log-normalisers to report; None for none.
     """
     largest_k = int(top_k.max()) if largest_k is None else largest_k
     size = ROWS_AT_ONCE if logits.device.type == "cpu" else len(logits)
@@ -64,6 +68,7 @@ def draw(
             largest_k,
             greedy,
             top,
+            None if exponents is None else exponents[i : i + size],
         )
         for i in range(0, len(logits), size)
     ]
@@ -81,6 +86,7 @@ def _draw(
     largest_k: int,
     greedy: bool,
     top: int,
+    exponents: torch.Tensor | None,
 ) -> Drawn:
     # exp2 rather than exp: the CPU's exp is many times slower where its result is denormal
     logp = logits.float().log_softmax(1).clamp_(min=LOG_ZERO)
@@ -94,6 +100,8 @@ def _draw(
     if support is not None:
         scaled.masked_fill_(~support, float("-inf"))
         scaled -= scaled.amax(1, keepdim=True)
+    asked = exponents is not None and exponents.shape[1] > 0
+    outside = scaled.isneginf() if asked and (largest_k > 0 or support is not None) else None
     doubles = uniforms.device
     token, total = _invert(scaled.exp2().to(doubles), uniforms)
     token = token.to(logits.device)
@@ -101,13 +109,30 @@ def _draw(
         token = torch.where(tau > 0, token, scaled.argmax(1))
     chosen = scaled.gather(1, token[:, None])[:, 0]
     logq = chosen.to(doubles) / LOG2_E - total.log()
+    top_tokens, top_logp = _top_logprobs(logp, top, doubles)
     return Drawn(
         token,
         logp.gather(1, token[:, None])[:, 0],
         torch.where(tau > 0, logq.float().to(logits.device), 0.0),
         entropy,
-        *(column.to(logits.device) for column in _top_logprobs(logp, top, doubles)),
+        top_tokens.to(logits.device),
+        top_logp.to(logits.device),
+        _log_normalisers(logp, outside, exponents),
     )
+
+
+def _log_normalisers(
+    logp: torch.Tensor, outside: torch.Tensor | None, exponents: torch.Tensor | None
+) -> torch.Tensor:
+    """log sum_v p(v)^a, nats [R, E]. logp float32 [R, V]; outside: bool [R, V], tokens that are left out."""
+    if exponents is None or exponents.shape[1] == 0:
+        return logp.new_empty((len(logp), 0))
+    if outside is not None:
+        logp = logp.masked_fill(outside, float("-inf"))
+    largest = logp.amax(1)
+    bits = (logp - largest[:, None]) * LOG2_E
+    sums = [(bits * a[:, None]).exp2_().sum(1).log() for a in exponents.T]
+    return torch.stack(sums, dim=1) + exponents * largest[:, None]
 
 
 def _top_logprobs(

@@ -3,7 +3,7 @@
 Plain Python, float64, no cache: slow and beyond doubt. Token 0 is EOS.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,12 @@ def top_logprobs(p: np.ndarray, count: int) -> TopLogprobs:
     return TopLogprobs(tuple(tokens.tolist()), tuple(logp.tolist()))
 
 
+def log_normalisers(p: np.ndarray, request: Extend) -> tuple[float, ...]:
+    """log sum_v p(v)^a over the request's support for each of its exponents, given the base model's p [V]."""
+    on_support = p[proposal(p, replace(request, tau=1.0)) > 0]
+    return tuple(float(np.log((on_support**a).sum())) for a in request.exponents)
+
+
 @dataclass
 class EngineRequest:
     """A request at work: its Extend, and what it drew so far."""
@@ -50,6 +56,7 @@ class EngineRequest:
     logq: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
     top: list[TopLogprobs] = field(default_factory=list)
+    log_normalisers: list[tuple[float, ...]] = field(default_factory=list)
     weight: float = 0.0
 
 
@@ -83,6 +90,7 @@ class ToyEngine:
                     finish_reason,
                     prefilled=len(at_work.prompt) + at_work.extend.keep,
                     top_logprobs=tuple(at_work.top),
+                    log_normalisers=tuple(at_work.log_normalisers),
                 )
                 finished.append(Finished(chain, key, draw))
         return finished
@@ -102,6 +110,8 @@ class ToyEngine:
         request.entropy.append(float(-(p[p != 0] * np.log(p[p != 0])).sum()))
         if extend.top_logprobs:
             request.top.append(top_logprobs(p, extend.top_logprobs))
+        if extend.exponents:
+            request.log_normalisers.append(log_normalisers(p, extend))
         request.weight += extend.alpha * request.logp[-1] - request.logq[-1]
         if not request.weight >= extend.floor:  # NaN, too, ends here
             return FinishReason.FLOOR

@@ -23,9 +23,9 @@ been run, and differs in this:
   uniform falls on the other side of a rounded CDF; VLLM_BATCH_INVARIANT=1 avoids it, at some cost.
 
 Not covered: data parallelism (one process per GPU, each with a shard of the problems, does the same),
-pipeline parallelism,
-speculative decoding. A longrope model (Phi-3.5) uses its long factors for the whole engine once
-max_prompt + max_tokens passes its original length; engine=hf decides it chain by chain.
+pipeline parallelism, speculative decoding, log-normalisers (`Extend.exponents`). A longrope model (Phi-3.5)
+uses its long factors for the whole engine once max_prompt + max_tokens passes its original length; engine=hf
+decides it chain by chain.
 """
 
 import gc
@@ -158,6 +158,10 @@ class VLLMEngine:
         from powerbench.engines.vllm_worker import ORDER, Order
 
         require(request.until > request.keep, f"nothing to decode: until={request.until}")
+        require(
+            not request.exponents,
+            "engine=vllm reports no log-normalisers, which this sampler needs; set engine=hf",
+        )
         needed = len(prompt) + request.until
         require(
             needed <= self.longest,

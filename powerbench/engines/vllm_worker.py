@@ -121,7 +121,7 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
             greedy=min(taus) == 0,
             top=min(max(row.order.top_logprobs for row in rows), logits.shape[1]),
         )
-        *columns, top, top_logp = drawn
+        *columns, top, top_logp, _ = drawn
         table = torch.stack([column.double() for column in columns], dim=1).tolist()
         ranked = map(TopLogprobs, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
         for row, values, most_likely in zip(rows, table, ranked, strict=True):

@@ -109,6 +109,56 @@ def test_each_request_is_told_as_many_of_the_likeliest_tokens_as_it_asks_for(
                 assert ranked.logp[ranked.tokens.index(token)] == pytest.approx(logp, abs=1e-6)
 
 
+EXPONENTS = (4.0, 1.0, 0.25)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_log_normalisers_are_those_of_the_plain_models_powers_on_the_support(
+    engine_under_test: Subject, setting: str
+) -> None:
+    request, u = SETTINGS[setting], uniforms(1)
+    asked = (*EXPONENTS, 1 / request.tau) if request.tau > 0 else EXPONENTS
+    draw = run(engine_under_test.make(2), {0: (PROMPT, replace(request, exponents=asked), u)})[0]
+    plain = run(engine_under_test.make(2), {0: (PROMPT, request, u)})[0]
+    assert (draw.tokens, plain.log_normalisers) == (plain.tokens, ())
+    assert len(draw.log_normalisers) == len(draw.tokens)
+    first = len(PROMPT) + request.keep
+    logp = engine_under_test.logp(PROMPT + request.prefix + draw.tokens)[first - 1 : -1]
+    for i, (row, found) in enumerate(zip(logp, draw.log_normalisers, strict=True)):
+        on_support = row[proposal(np.exp(row), replace(request, tau=1.0)) > 0]
+        expected = [np.log(np.exp(a * on_support).sum()) for a in asked]
+        assert found == pytest.approx(expected, abs=1e-4)
+        if request.tau > 0:  # log q at its temperature
+            logq = draw.logp[i] / request.tau - found[-1]
+            assert logq == pytest.approx(draw.logq[i], abs=1e-4)
+
+
+def test_each_request_is_told_the_log_normalisers_that_it_asks_for(
+    engine_under_test: Subject,
+) -> None:
+    """Beside others that ask for more, fewer or none, and end before it or after."""
+    lists = [(), (2.0,), (0.5, 3.0, 1.0), (), (3.0, 0.5)]
+    asking = {
+        c: (PROMPT, replace(EXTEND, until=5 + 3 * c, tau=0.5, exponents=lists[c]), uniforms(c))
+        for c in range(len(lists))
+    }
+    together = run(engine_under_test.make(5), asking)
+    engine = engine_under_test.make(1)  # whose slot is used for one after the other
+    engine.submit(9, *asking[2])  # makes room for the most, so that what is recorded later stays
+    engine.withdraw(9)
+    for chain, exponents in enumerate(lists):
+        draw = run(engine, {chain: asking[chain]})[chain]
+        engine.withdraw(chain)
+        assert together[chain].tokens == draw.tokens
+        assert len(draw.log_normalisers) == (len(draw.tokens) if exponents else 0)
+        pairs = zip(together[chain].log_normalisers, draw.log_normalisers, strict=True)
+        for beside, alone in pairs:
+            assert len(alone) == len(exponents)
+            assert beside == pytest.approx(alone, abs=1e-4)
+            if 1.0 in exponents:
+                assert alone[exponents.index(1.0)] == pytest.approx(0, abs=1e-5)
+
+
 def test_the_likeliest_tokens_end_where_the_draw_does(engine_under_test: Subject) -> None:
     engine, u = engine_under_test.make(2), uniforms(2)
     free = run(engine, {0: (PROMPT, replace(EXTEND, top_logprobs=2), u)})[0]

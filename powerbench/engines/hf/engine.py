@@ -181,7 +181,8 @@ class HFEngine:
         finished = []
         for request, new in zip(over, self.slots.read(over), strict=True):
             self.scheduler.finish(request, (*request.known, *new.tokens[:-1]))
-            draw = Draw(*new[:-1], request.prefilled, new.top_logprobs, request.preempted)
+            counted = request.prefilled, new.top_logprobs, request.preempted
+            draw = Draw(*new[:-2], *counted, new.log_normalisers)
             finished.append(Finished(request.chain, request.key, draw))
         return finished
 
@@ -211,7 +212,8 @@ class HFEngine:
                     f"engine.max_num_seqs"
                 ) from error
             moved = True
-        moved |= self.slots.reserve(extend.until, len(extend.stop_tokens), request.top_logprobs)
+        numbers = len(extend.stop_tokens), request.top_logprobs, len(extend.exponents)
+        moved |= self.slots.reserve(extend.until, *numbers)
         if moved:
             self.runner.discard_graphs()
 

@@ -44,6 +44,8 @@ class DecodeSettings(NamedTuple):
     """The largest number of most likely tokens that any of them asks for."""
     supports: Mapping[int, Tokens | None]
     """By slot."""
+    exponents: int = 0
+    """The largest number of exponents whose log-normalisers any of them asks for."""
 
     @classmethod
     def of(cls, requests: Sequence[EngineRequest]) -> "DecodeSettings":
@@ -52,6 +54,7 @@ class DecodeSettings(NamedTuple):
             greedy=any(request.extend.tau == 0 for request in requests),
             top=max(request.top_logprobs for request in requests),
             supports={request.slot: request.extend.support for request in requests},
+            exponents=max(len(request.extend.exponents) for request in requests),
         )
 
 
@@ -167,7 +170,7 @@ class ModelRunner:
 
         computed: as `_computed` says; leading: they are the first slots, some of them idle.
         """
-        fed = self.slots.feed(rows, width)
+        fed = self.slots.feed(rows, width, settings.exponents)
         if computed is not None:
             fed = fed.at(computed)
         if self.deterministic:
@@ -182,15 +185,22 @@ class ModelRunner:
 
     def _draw(self, fed: Fed, batch: Batch, long: bool, settings: DecodeSettings) -> Drawn:
         logits = self._run(fed.tokens, fed.positions, batch, long, logits=True)
-        columns: Sequence[torch.Tensor] = (fed.uniforms, fed.tau, fed.top_k)
         if (
             short := len(logits) - len(fed.tokens)
         ) > 0:  # fixed shapes: padding is drawn for as well
-            columns = [torch.nn.functional.pad(column, (0, short)) for column in columns]
-        support = self._support(fed.rows, settings.supports, logits)
-        largest_k, greedy, top, _ = settings
-        drawn = draw(logits, *columns, support, largest_k, greedy, top)
-        return Drawn(*(column[: len(fed.tokens)] for column in drawn))
+            fed = fed.padded(short)
+        drawn = draw(
+            logits,
+            fed.uniforms,
+            fed.tau,
+            fed.top_k,
+            self._support(fed.rows, settings.supports, logits),
+            settings.largest_k,
+            settings.greedy,
+            settings.top,
+            fed.exponents,
+        )
+        return Drawn(*(column[:count] for column in drawn))
 
     def _within(self, fed: Fed, leading: bool) -> torch.Tensor:
         """The tokens' positions as the model reads them: what follows a draft may lie beyond the last one."""
@@ -225,7 +235,7 @@ class ModelRunner:
             return None
         size = min(size, self.slots.max_num_seqs)
         settings = settings._replace(supports={})
-        name = size, width, *settings[:-1], self.varlen
+        name = size, width, *settings[:3], settings.exponents, self.varlen
         rows = self.all_slots[:size]
         step = partial(self._step, rows, False, settings, width, None, leading=True)
         try:

@@ -28,6 +28,7 @@ class NewTokens(NamedTuple):
     entropy: tuple[float, ...]
     finish_reason: FinishReason
     top_logprobs: tuple[TopLogprobs, ...]
+    log_normalisers: tuple[tuple[float, ...], ...]
 
 
 class Fed(NamedTuple):
@@ -43,10 +44,17 @@ class Fed(NamedTuple):
     """float64, on the CPU where the device has none."""
     tau: torch.Tensor
     top_k: torch.Tensor
+    exponents: torch.Tensor
+    """float32 [N, E]: those whose log-normalisers are reported."""
 
     def at(self, which: torch.Tensor) -> "Fed":
         """Those of these indices, int64."""
         return Fed(*(column[which.to(column.device)] for column in self))
+
+    def padded(self, count: int) -> "Fed":
+        """With so many more, all zeros, at the end."""
+        zeros = (column.new_zeros(count, *column.shape[1:]) for column in self)
+        return Fed(*(torch.cat(pair) for pair in zip(self, zeros, strict=True)))
 
 
 class Slots:
@@ -71,21 +79,23 @@ class Slots:
         self.stop_tokens = torch.full((max_num_seqs, 1), NO_TOKEN, device=device)
         self.drafts = torch.full((max_num_seqs, most_drafted), NO_TOKEN, device=device)
         """int64: what each slot may draw next, for the pass to come."""
-        self._allocate(length, top=0)
+        self._allocate(length, top=0, exponents=0)
 
-    def reserve(self, length: int, stop_tokens: int, top: int) -> bool:
+    def reserve(self, length: int, stop_tokens: int, top: int, exponents: int = 0) -> bool:
         """Make room for responses of `length` tokens with this number of stop tokens, and of most likely tokens
-        at each position (`top`); whether tensors moved."""
+        (`top`) and log-normalisers (`exponents`) at each position; whether tensors moved."""
         moved = False
         if (short := stop_tokens - self.stop_tokens.shape[1]) > 0:
             self.stop_tokens = torch.nn.functional.pad(self.stop_tokens, (0, short), value=NO_TOKEN)
             moved = True
-        if length > self.length or top > self.top:
-            old = self.uniforms, *self.drawn, *self.top_logprobs
-            self._allocate(max(length, self.length), max(top, self.top))
-            tables = self.uniforms, *self.drawn, *self.top_logprobs
-            for new, before in zip(tables, old, strict=True):
-                new[tuple(map(slice, before.shape))] = before
+        before = self.length, self.top, self.exponents.shape[1]
+        length, top, exponents = map(max, (length, top, exponents), before)
+        if (length, top, exponents) != before:
+            old = self._tables()
+            self._allocate(length, top, exponents)
+            tables = self._tables()
+            for new, smaller in zip(tables, old, strict=True):
+                new[tuple(map(slice, smaller.shape))] = smaller
             moved = True
         return moved
 
@@ -102,6 +112,8 @@ class Slots:
         padding = [NO_TOKEN] * (self.stop_tokens.shape[1] - len(extend.stop_tokens))
         stop_tokens = [*extend.stop_tokens, *padding]
         self.stop_tokens[slot] = torch.tensor(stop_tokens, device=self.device)
+        if exponents := extend.exponents:
+            self.exponents[slot, : len(exponents)] = torch.tensor(exponents, device=self.device)
         new = torch.from_numpy(np.ascontiguousarray(request.uniforms[extend.keep : extend.until]))
         self.uniforms[slot, extend.keep : extend.until] = new.to(self.doubles)
 
@@ -115,9 +127,12 @@ class Slots:
             self.drafts[rows, :longest] = torch.tensor(padded, device=self.device)
         return longest
 
-    def feed(self, rows: torch.Tensor, width: int) -> Fed:
+    def feed(self, rows: torch.Tensor, width: int, exponents: int) -> Fed:
         """What a pass computes that draws up to `width` tokens for each of these slots, [R * width]: the last
-        token of each, its draft, and then any."""
+        token of each, its draft, and then any.
+
+        exponents: of how many exponents each row's log-normalisers are reported.
+        """
         ahead = torch.arange(width, device=self.device)
         drafts = self.drafts[rows, : width - 1].clamp(min=0)
         tokens = torch.cat((self.token[rows][:, None], drafts), dim=1)
@@ -132,8 +147,9 @@ class Slots:
             self.uniforms[rows[:, None].to(self.doubles), index.to(self.doubles)],
             tau[:, None].expand(-1, width),
             self.top_k[rows][:, None].expand(-1, width),
+            self.exponents[rows, None, :exponents].expand(-1, width, -1),
         )
-        return Fed(*(column.flatten() for column in columns))
+        return Fed(*(column.flatten(0, 1) for column in columns))
 
     def advance(self, rows: torch.Tensor, drawn: Drawn) -> None:
         """Take in what was drawn for each of these slots; finished ones take nothing.
@@ -155,12 +171,14 @@ class Slots:
         goes_on = (drawn.token == self._next_drafted(rows, width)) & ~over
         counts = active[:, None] & _all_before(goes_on)
         index = torch.where(counts, after - self.start[rows][:, None], self.length)
-        *columns, top, top_logp = drawn
+        *columns, top, top_logp, log_normalisers = drawn
         for buffer, column in zip(self.drawn, columns, strict=True):
             buffer[rows[:, None], index] = column.to(buffer.dtype)
         if count := top.shape[2]:
             for buffer, column in zip(self.top_logprobs, (top, top_logp), strict=True):
                 buffer[rows[:, None], index, :count] = column
+        if count := log_normalisers.shape[2]:
+            self.log_normalisers[rows[:, None], index, :count] = log_normalisers
         taken = counts.sum(1)
         last = (taken - 1).clamp_(min=0)[:, None]
         token = drawn.token.gather(1, last)[:, 0]
@@ -199,8 +217,8 @@ class Slots:
         return self.drawn[0][rows[:, None], index.clamp_(min=0)].tolist()
 
     def read(self, requests: Sequence[EngineRequest]) -> list[NewTokens]:
-        """What these requests have drawn: one transfer per column, and two per request for the most likely
-        tokens."""
+        """What these requests have drawn: one transfer per column, two per request for the most likely tokens,
+        and one for log-normalisers."""
         if not requests:
             return []
         rows = torch.tensor([request.slot for request in requests], device=self.device)
@@ -219,7 +237,8 @@ class Slots:
                 else FinishReason.LENGTH
             )
             top = self._read_top_logprobs(request, new)
-            result.append(NewTokens(tokens, logp, logq, entropy, finish_reason, top))
+            norms = self._read_log_normalisers(request, new)
+            result.append(NewTokens(tokens, logp, logq, entropy, finish_reason, top, norms))
         return result
 
     def _read_top_logprobs(self, request: EngineRequest, new: slice) -> tuple[TopLogprobs, ...]:
@@ -228,7 +247,19 @@ class Slots:
         tokens, logp = (table[request.slot, new, :count].tolist() for table in self.top_logprobs)
         return tuple(TopLogprobs(tuple(t), tuple(p)) for t, p in zip(tokens, logp, strict=True))
 
-    def _allocate(self, length: int, top: int) -> None:
+    def _read_log_normalisers(
+        self, request: EngineRequest, new: slice
+    ) -> tuple[tuple[float, ...], ...]:
+        if (count := len(request.extend.exponents)) == 0:
+            return ()
+        return tuple(map(tuple, self.log_normalisers[request.slot, new, :count].tolist()))
+
+    def _tables(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that grow."""
+        drawn = self.uniforms, *self.drawn, *self.top_logprobs
+        return *drawn, self.exponents, self.log_normalisers
+
+    def _allocate(self, length: int, top: int, exponents: int) -> None:
         def table(dtype: torch.dtype, *entry: int) -> torch.Tensor:
             """One column per position of a response, and one for what no slot takes in."""
             device = self.doubles if dtype == torch.float64 else self.device
@@ -238,6 +269,8 @@ class Slots:
         self.uniforms = table(torch.float64)
         self.drawn = table(torch.int64), *(table(torch.float32) for _ in range(3))
         self.top_logprobs = table(torch.int64, top), table(torch.float32, top)
+        self.exponents = torch.ones((self.max_num_seqs, exponents), device=self.device)
+        self.log_normalisers = table(torch.float32, exponents)
 
 
 def _all_before(goes_on: torch.Tensor) -> torch.Tensor:
