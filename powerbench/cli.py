@@ -147,7 +147,7 @@ def _commands() -> tuple[Command, ...]:
         ),
         Command(
             "compare",
-            "put samplers side by side at equal tokens and at equal wall-clock",
+            "put samplers side by side at equal tokens, equal passes and equal wall-clock",
             commands.compare,
             (
                 runs,
@@ -156,6 +156,7 @@ def _commands() -> tuple[Command, ...]:
                     type=float,
                     help="decoded per problem (default: what the costliest sampler decodes)",
                 ),
+                _argument("--passes", type=float, help="forward passes that decode; likewise"),
                 _argument(
                     "--seconds", type=float, help="per problem (default: what the slowest takes)"
                 ),

@@ -99,7 +99,11 @@ def report(runs: Sequence[Path], out: Path | None, published: bool, each: bool) 
 
 
 def compare(
-    runs: Sequence[Path], tokens: float | None, seconds: float | None, out: Path | None
+    runs: Sequence[Path],
+    tokens: float | None,
+    passes: float | None,
+    seconds: float | None,
+    out: Path | None,
 ) -> None:
     """Print the samplers of the given runs side by side, and write the tables to `out` if it is given."""
     from powerbench.report.build import comparison
@@ -108,7 +112,7 @@ def compare(
     from powerbench.run.progress import print_any
     from powerbench.store import find_runs
 
-    found = comparison(read_all(find_runs(runs)), tokens, seconds)
+    found = comparison(read_all(find_runs(runs)), tokens, passes, seconds)
     for table in found:
         print_any(table)
     if out is not None:

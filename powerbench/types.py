@@ -10,6 +10,9 @@ Key = tuple[str | int, ...]
 
 Tokens = tuple[int, ...]
 
+PER_TOKEN = -1
+"""Stands for one decoding pass, of one row, for each decoded token: what they are where nothing is drafted."""
+
 LOG_ZERO = -1e4
 """Stands for log 0 in nats: exp of it is 0, and 0 times it is no NaN."""
 
@@ -181,6 +184,14 @@ class Draw:
     """log sum_v p(v)^a at each position, nats, for each of the request's `exponents`: v over its support (whole
     vocabulary, `top_k` likeliest tokens, or `support`), p normalised over the whole vocabulary all the same.
     Empty if it asked for none."""
+    passes: int = PER_TOKEN
+    """Decoding passes in which its sequence took part: one that verifies a whole draft counts once, prefills
+    do not count. An engine that drafts nothing leaves it out; it is read as a number in any case."""
+    rows: int = PER_TOKEN
+    """Token positions that these passes computed for it, rejected drafted tokens included; likewise."""
+
+    def __post_init__(self) -> None:
+        _count_per_token(self, len(self.tokens))
 
 
 @dataclass(frozen=True)
@@ -271,6 +282,11 @@ class Checkpoint:
     """When it was worked on, up to here."""
     attended: float
     """As of `Cost`."""
+    passes: int = PER_TOKEN
+    rows: int = PER_TOKEN
+
+    def __post_init__(self) -> None:
+        _count_per_token(self, self.decoded)
 
 
 @dataclass(frozen=True)
@@ -288,13 +304,29 @@ class Cost:
     finished: float
     """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
     attended: float
-    """Summed over decoded and prefilled tokens: how many tokens each of them attends to; as `prefilled`, it
-    depends on what was cached."""
+    """Summed over rows and prefilled tokens: how many tokens each of them attends to, the rows of rejected
+    drafts taken for an average token of their draw. As `prefilled`, it depends on what was cached."""
     speculated: int = 0
     """Tokens decoded ahead and thrown away, or thrown away since memory ran out; `decoded` does not hold them,
     and never depends on them."""
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
+    passes: int = PER_TOKEN
+    """Decoding passes, those of each sequence counted by itself: one that verifies a whole draft counts once.
+    As `rows`, it depends on what else was decoded then, and on how busy the engine was. Lines written before
+    anything was drafted lack both: each is `decoded` then."""
+    rows: int = PER_TOKEN
+    """Token positions that these passes computed, rejected drafted tokens included."""
+
+    def __post_init__(self) -> None:
+        _count_per_token(self, self.decoded)
+
+
+def _count_per_token(record: Draw | Checkpoint | Cost, decoded: int) -> None:
+    """Put the number of decoded tokens where passes or rows stand for it. To be called at a record's making."""
+    for name in ("passes", "rows"):
+        if getattr(record, name) == PER_TOKEN:
+            object.__setattr__(record, name, decoded)  # frozen to all others
 
 
 @dataclass

@@ -71,6 +71,8 @@ class RunningChain:
         self.prefilled = checkpoint.prefilled if checkpoint else 0
         self.speculated = checkpoint.speculated if checkpoint else 0
         self.attended = checkpoint.attended if checkpoint else 0.0
+        self.passes = checkpoint.passes if checkpoint else 0
+        self.rows = checkpoint.rows if checkpoint else 0
         self.speculative: dict[Key, _Speculative] = {}
         """Requests made ahead, in the order in which the chain would make them."""
         self.spans = checkpoint.spans if checkpoint else ()
@@ -166,6 +168,8 @@ class RunningChain:
                         self.speculated,
                         self.spans,
                         self.attended,
+                        self.passes,
+                        self.rows,
                     )
                 case _:
                     self._require_new(request.key)
@@ -218,13 +222,16 @@ class RunningChain:
         self.decoded += sum(len(draw.tokens) for draw in draws)
         self.prefilled += sum(draw.prefilled for draw in draws)
         self.speculated += sum(draw.preempted for draw in draws)
+        self.passes += sum(draw.passes for draw in draws)
+        self.rows += sum(draw.rows for draw in draws)
         self._answers.append(answer)
         assert self._waits is not None
         of = self._waits.requests if isinstance(self._waits, Together) else (self._waits,)
         self._superseded = [each.key for each in of]
         for each, draw in zip(of, draws, strict=True):
             known = len(self.prompt) + each.keep
-            self.attended += contexts(known, len(draw.tokens))
+            drafted = draw.rows / len(draw.tokens) if draw.tokens else 1.0
+            self.attended += drafted * contexts(known, len(draw.tokens))
             self.attended += contexts(known - draw.prefilled, draw.prefilled)
         return answer
 

@@ -156,5 +156,7 @@ def _complete(running: _Running, outcome: Outcome, progress: Progress, now: floa
         speculated=running.chain.speculated,
         earlier=running.chain.spans,
         attended=running.chain.attended,
+        passes=running.chain.passes,
+        rows=running.chain.rows,
     )
     return Completed(running.key, outcome, cost)

@@ -41,6 +41,7 @@ class Report:
             published.beside(summaries),
             paired.table(self.results),
             equal_cost.table(self.results),
+            equal_cost.table_of_passes(self.results),
             results.cost(summaries),
             lengths.table(summaries),
             chains.table(self.results),
@@ -67,14 +68,17 @@ def write(results: Sequence[Results], out: Path) -> Path:
 
 
 def comparison(
-    results: Sequence[Results], tokens: float | None, seconds: float | None
+    results: Sequence[Results],
+    tokens: float | None = None,
+    passes: float | None = None,
+    seconds: float | None = None,
 ) -> list[Table]:
-    """The tables of `powerbench compare`: at equal tokens, at equal wall-clock, and variety.
+    """The tables of `powerbench compare`: at equal tokens, at equal passes, at equal wall-clock, and variety.
 
-    tokens, seconds: for a problem; see `equal_cost.at_equal_budgets`.
+    tokens, passes, seconds: for a problem; see `equal_cost.at_equal_budgets`.
     """
     ordered = sorted(results, key=lambda r: sort_key(r.summary))
-    every = [*equal_cost.at_equal_budgets(ordered, tokens, seconds), variety.table(ordered)]
+    every = [*equal_cost.at_equal_budgets(ordered, tokens, passes, seconds), variety.table(ordered)]
     return [table for table in every if table.rows]
 
 

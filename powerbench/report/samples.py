@@ -56,8 +56,12 @@ class SampleStats(NamedTuple):
     prefilled: int
     speculated: int
     """Tokens decoded ahead and thrown away."""
+    passes: int
+    """Decoding passes, one that verifies a draft counted once."""
+    rows: int
+    """Token positions that these computed, rejected drafted tokens included."""
     contexts: float
-    """Summed over decoded and prefilled tokens: how many tokens each of them attends to."""
+    """Summed over rows and prefilled tokens: how many tokens each of them attends to."""
     proposals: int
     """Steps that decoded a proposal."""
     accepted: int
@@ -78,6 +82,8 @@ class SampleStats(NamedTuple):
             decoded=cost.decoded,
             prefilled=cost.prefilled,
             speculated=cost.speculated,
+            passes=cost.passes,
+            rows=cost.rows,
             contexts=cost.attended,
             proposals=sum([decoded > 0 for _, _, _, _, decoded, _ in steps]),
             accepted=sum([accepted for _, _, _, _, _, accepted in steps]),

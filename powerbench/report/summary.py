@@ -81,12 +81,18 @@ class Summary:
     """Tokens decoded, rejected proposals included."""
     decoded_per_token: float | None
     """The same, for each token of the responses."""
+    passes: int
+    """Decoding passes, those of each sequence counted by itself, one that verifies a draft counted once."""
+    passes_per_token: float | None
+    """The same, for each token of the responses."""
+    rows: int
+    """Token positions that these passes computed, rejected drafted tokens included."""
     speculated: int
     """Tokens decoded ahead and thrown away, which `decoded` does not hold."""
     prefilled: int
     """Tokens computed in prefills."""
     flops: float | None
-    """Floating-point operations of all that was decoded and prefilled, speculation left out."""
+    """Floating-point operations of all rows and prefills, speculation left out."""
     acceptance: float | None
     """Accepted steps among those that decoded a proposal."""
     truncated: float | None
@@ -178,6 +184,9 @@ class Results:
             decoded_per_token=_ratio(
                 sum(s.decoded for s in samples), sum(s.tokens for s in samples)
             ),
+            passes=sum(s.passes for s in samples),
+            passes_per_token=_ratio(sum(s.passes for s in samples), sum(s.tokens for s in samples)),
+            rows=sum(s.rows for s in samples),
             speculated=sum(s.speculated for s in samples),
             prefilled=sum(s.prefilled for s in samples),
             flops=_flops(manifest, samples),
@@ -283,7 +292,7 @@ def _flops(manifest: Mapping[str, Any], samples: Iterable[SampleStats]) -> float
         return None
     tokens = attended = 0.0
     for s in samples:
-        tokens += s.decoded + s.prefilled
+        tokens += s.rows + s.prefilled
         attended += s.contexts
     return flops(Size(**size), tokens, attended)
 

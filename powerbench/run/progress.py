@@ -30,6 +30,7 @@ TERMINAL_COLUMNS = (
     "tokens",
     "log p / token",
     "decoded / token",
+    "passes / token",
     "acceptance",
     "seconds",
 )

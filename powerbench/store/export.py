@@ -66,6 +66,8 @@ SCHEMA = pa.schema(
         ("decoded", pa.int64()),
         ("prefilled", pa.int64()),
         ("speculated", pa.int64()),
+        ("passes", pa.int64()),
+        ("rows", pa.int64()),
         ("seconds", pa.float64()),
         ("finished", pa.timestamp("ms", tz="UTC")),
         ("steps", pa.list_(STEP)),
@@ -85,8 +87,8 @@ CARD = """
 
 `value` is the run's own verifier's score in [0, 1] (null: none, or undecided), `scores` has those of
 all; `logp` and `entropy` are sums over the response's tokens under the base model, in nats; `decoded`
-counts rejected proposals too. The configuration and the provenance of a run are in its file's metadata,
-under the key `powerbench`.
+counts rejected proposals too, `passes` the forward passes that decoded all this. The configuration and the
+provenance of a run are in its file's metadata, under the key `powerbench`.
 {notice}"""
 
 GATED = """
@@ -176,6 +178,8 @@ def _row(
         "decoded": cost.decoded,
         "prefilled": cost.prefilled,
         "speculated": cost.speculated,
+        "passes": cost.passes,
+        "rows": cost.rows,
         "seconds": cost.seconds,
         "finished": round(1000 * cost.finished),
         "steps": [step._asdict() for step in sample.steps],

@@ -304,6 +304,44 @@ def test_a_run_goes_on_from_its_checkpoints_to_the_same_outcomes_and_costs(
         assert len(checkpoint.spans) == 1
 
 
+class Drafting(ToyEngine):
+    """Says of its draws what an engine would that drafts three tokens a pass, of which one is right."""
+
+    def step(self) -> list[Finished]:
+        return [
+            each._replace(
+                draw=replace(each.draw, passes=passes, rows=4 * passes),
+            )
+            for each in super().step()
+            for passes in [-(-len(each.draw.tokens) // 2)]
+        ]
+
+
+def test_the_bill_has_the_passes_of_every_draw_that_was_used() -> None:
+    """Also of what was decoded before a checkpoint, and of several extended together."""
+    sampler = Power(max_tokens=12, blocks=4, steps=3)
+
+    def events(engine: ToyEngine, saved: Checkpoint | None = None) -> list[object]:
+        (start,) = starts(1, sampler, ENDLESS)
+        return list(run_chains([start._replace(checkpoint=saved)], engine, Progress()))
+
+    plain, drafted = events(ToyEngine(MODEL)), events(Drafting(MODEL))
+    (one,) = (each for each in plain if isinstance(each, Completed))
+    (other,) = (each for each in drafted if isinstance(each, Completed))
+    assert one.cost.passes == one.cost.rows == one.cost.decoded == other.cost.decoded
+    draws = [3] * 4 + [step.decoded for step in other.outcome.steps]  # first drafts, proposals
+    assert sum(draws) == other.cost.decoded
+    assert other.cost.passes == sum(-(-n // 2) for n in draws) < other.cost.decoded
+    assert other.cost.rows == 4 * other.cost.passes
+    assert other.cost.attended > one.cost.attended
+    for event in drafted:
+        if isinstance(event, AtBlockEnd):
+            assert 0 < event.checkpoint.passes < other.cost.passes
+            *_, again, _ = events(Drafting(MODEL), event.checkpoint)
+            assert isinstance(again, Completed)
+            assert (again.cost.passes, again.cost.rows) == (other.cost.passes, other.cost.rows)
+
+
 def test_checkpoints_spare_what_was_done() -> None:
     sampler = Power(max_tokens=12, blocks=4, steps=3)
 

@@ -59,6 +59,7 @@ def test_a_draw_is_what_the_plain_model_says(engine_under_test: Subject, setting
     logp = engine_under_test.logp(x)[first - 1 : -1]
     assert draw.finish_reason is FinishReason.LENGTH
     assert request.keep + len(draw.tokens) == request.until
+    assert 1 <= draw.passes <= len(draw.tokens) <= draw.rows
     for i, (row, token) in enumerate(zip(logp, draw.tokens, strict=True)):
         q = proposal(np.exp(row), request)
         assert draw.logp[i] == pytest.approx(row[token], abs=1e-4)

@@ -55,6 +55,8 @@ def samples(runs: Path) -> Samples:
 
 CHANCE = {
     "prefilled": 0,
+    "passes": 0,
+    "rows": 0,
     "attended": 0.0,
     "seconds": 0.0,
     "finished": 0.0,

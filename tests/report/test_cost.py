@@ -31,6 +31,17 @@ def test_every_decoded_and_prefilled_token_is_counted_at_its_place(tmp_path: Pat
     assert summarise(write_run(tmp_path / "power-2", [one])).flops is None
 
 
+def test_rejected_drafts_are_computed_too(tmp_path: Path) -> None:
+    """3 passes that drafted 6 tokens: 5 of the 9 rows are the response."""
+    paid = Cost(decoded=5, prefilled=0, seconds=1, finished=9, attended=99.0, passes=3, rows=9)
+    one = sample(length=5, cost=paid)
+    found = summarise(write_run(tmp_path / "power-1", [one], manifest=MADE_BY))
+    assert found.flops == flops(SIZE, 9, 99.0)
+    assert (found.passes, found.passes_per_token, found.rows) == (3, 3 / 5, 9)
+    (row,) = cost([found]).rows
+    assert row[6:9] == (5, 3, 9)
+
+
 def test_gpu_hours_are_those_of_every_shard(tmp_path: Path) -> None:
     """Two shards at the same time are two GPUs; a model over four of them is four."""
     name, engine = tmp_path / "power-1", {"tensor_parallel_size": 4}
@@ -52,7 +63,7 @@ def test_a_cpu_has_no_gpu_hours(tmp_path: Path) -> None:
 def test_what_was_decoded_ahead_is_shown(tmp_path: Path) -> None:
     one = sample(cost=Cost(40, 7, 1.0, 9.0, 0.0, speculated=11))
     (row,) = cost([summarise(write_run(tmp_path / "power-1", [one]))]).rows
-    assert row[6:9] == (40, 11, 7)
+    assert row[6:11] == (40, 40, 40, 11, 7)
 
 
 def test_lengths_are_set_beside_the_papers(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from fabricate import STEPS, sample, write_run
 
 from powerbench.report.summary import Results
-from powerbench.report.tables.equal_cost import Best, table
+from powerbench.report.tables import paired
+from powerbench.report.tables.equal_cost import Best, table, table_of_passes
 from powerbench.report.tables.table import text
 from powerbench.stats.intervals import best_of
-from powerbench.types import Cost, Sample, Score
+from powerbench.types import PER_TOKEN, Cost, Sample, Score
 
 RANKED = [
     [(-3.0, 1.0), (-1.0, 0.0), (-2.0, 1.0), (-5.0, 0.0)],
@@ -50,10 +51,10 @@ def plain(tmp_path: Path) -> Results:
     return Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
 
 
-def chain(tmp_path: Path, decoded: int) -> Results:
+def chain(tmp_path: Path, decoded: int, passes: int = PER_TOKEN) -> Results:
     """One response to each of two problems, both right."""
     samples: list[Sample] = [
-        sample(f"p{i}", length=10, steps=STEPS, cost=Cost(decoded, 7, 1.0, 9.0, 0.0))
+        sample(f"p{i}", length=10, steps=STEPS, cost=Cost(decoded, 7, 1.0, 9.0, 0.0, passes=passes))
         for i in range(2)
     ]
     scores = {(f"p{i}", 0): Score(correct=True) for i in range(2)}
@@ -109,3 +110,15 @@ def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
     (row,) = table([other, chain(tmp_path / "more", 90)]).rows
     assert text(row[5]) == "best of 9.0 low_temp (there are 4)"
     assert row[6:] == (None, None, None)
+
+
+def test_a_chain_is_set_beside_what_its_passes_buy_where_these_are_others(tmp_path: Path) -> None:
+    other, drafted = plain(tmp_path), chain(tmp_path / "drafted", 40, passes=20)
+    (row,) = table([other, drafted]).rows
+    assert (row[3], text(row[5])) == (40, "best of 4.0 low_temp")
+    (row,) = table_of_passes([other, drafted]).rows
+    assert (row[3], text(row[5])) == (20, "best of 2.0 low_temp")
+    assert text(row[6]).startswith("0.500 [")
+    assert table_of_passes([other, chain(tmp_path, 40)]).rows == []
+    (pair,) = paired.pairs([other, drafted])
+    assert (pair.tokens, pair.passes) == (4, 2)

@@ -21,7 +21,7 @@ SIZE = {"parameters": 100, "multiplied": 100, "layers": 1, "attention": 8}
 
 
 def power(folder: Path, name: str, every: int = 2, **changed: float) -> Run:
-    samples = grid(6, 1, steps=STEPS, cost=Cost(40, 7, 1.0, 100.0, 0.0))
+    samples = grid(6, 1, steps=STEPS, cost=Cost(40, 7, 1.0, 100.0, 0.0, passes=20))
     return write_run(
         folder / f"power-{name}",
         samples,
@@ -66,6 +66,8 @@ def test_all_figures_are_drawn_in_all_formats(runs: list[Run], tmp_path: Path) -
         "against_steps",
         "compute",
         "compute_likelihood",
+        "passes",
+        "passes_likelihood",
         "chains",
     }
     files = {f.name for f in (tmp_path / "figures").iterdir()}
@@ -100,14 +102,18 @@ def test_responses_of_another_model_are_shown_under_the_one_that_scored_them(
     assert likelihood.curves[0].values == pytest.approx([-0.5] * 24)
 
 
-def test_compute_shows_best_of_n_and_the_steps_of_a_chain(runs: list[Run]) -> None:
+@pytest.mark.parametrize("currency", [curves.FLOPS, curves.PASSES])
+def test_costs_show_best_of_n_and_the_steps_of_a_chain(
+    runs: list[Run], currency: curves.Currency
+) -> None:
     results = list(map(Results.read, runs))
     by_steps = [s for s in curves.series(results) if s.setting == "steps"]
     (panel,) = (p for p in panels(curves_of(main_runs(results))) if p.title == "math500 · tiny")
-    base, chain = (curves._values(c, by_steps, in_flops=True) for c in panel.curves)
-    cost = results[0].summary.flops
+    base, chain = (curves._values(c, by_steps, currency) for c in panel.curves)
+    cost = currency.of(results[0].summary)
     assert cost is not None
     assert base.x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
+    assert chain.x == pytest.approx([currency.of(results[1].summary) / 6] * 4)
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
 
 

@@ -24,6 +24,8 @@ FIGURES = (
     "confidence",
     "compute",
     "compute_likelihood",
+    "passes",
+    "passes_likelihood",
     "chains",
 )
 FORMATS = ("png", "svg", "pdf")

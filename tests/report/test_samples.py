@@ -25,6 +25,8 @@ COST = Cost(
     speculated=3,
     earlier=(Span(1.0, 2.0),),
     attended=99.0,
+    passes=12,
+    rows=50,
 )
 
 
@@ -42,6 +44,7 @@ def test_what_is_kept_is_what_the_samples_hold(tmp_path: Path) -> None:
         assert stats.truncated is (one.finish_reason is FinishReason.LENGTH)
     last = found[SampleKey("p1", 0)]
     assert (last.decoded, last.prefilled, last.speculated, last.contexts) == (40, 9, 3, 99.0)
+    assert (last.passes, last.rows) == (12, 50)
     assert (last.proposals, last.accepted) == (3, 1)
     assert last.spans == (Span(1.0, 2.0), Span(48.0, 50.0))
 

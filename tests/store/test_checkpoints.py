@@ -5,11 +5,13 @@ Run: pytest tests/store/test_checkpoints.py
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import powerbench
+from powerbench.store import records
 from powerbench.store.checkpoints import Checkpoints
 from powerbench.types import Checkpoint, Span
 
@@ -24,7 +26,7 @@ STATE = {
     "steps": [[0, 1, -2.0, None, 3, False]] * 30,
     "nothing": [],
 }
-CHECKPOINT = Checkpoint(STATE, 10, 20, 30, (Span(1.0, 2.0), Span(5.0, 6.5)), 99.0)
+CHECKPOINT = Checkpoint(STATE, 10, 20, 30, (Span(1.0, 2.0), Span(5.0, 6.5)), 99.0, 4, 12)
 
 
 @pytest.fixture
@@ -39,6 +41,14 @@ def test_a_state_comes_back_bit_for_bit(kept: Checkpoints) -> None:
     assert loaded == CHECKPOINT
     assert json.dumps(loaded.state) == json.dumps(STATE)  # 1 is 1 and True is True
     assert kept.load("a/b c", 2) is None
+
+
+def test_one_that_tells_no_passes_is_of_an_engine_that_drafted_nothing(kept: Checkpoints) -> None:
+    path = kept.path("a/b c", 1)
+    line = path.read_bytes().replace(b',"passes":4,"rows":12', b"").rpartition(b',"crc"')[0]
+    assert b"passes" not in line
+    path.write_bytes(records.with_checksum(line + b"}") + b"\n")
+    assert kept.load("a/b c", 1) == replace(CHECKPOINT, passes=10, rows=10)
 
 
 def test_the_last_one_counts_until_it_is_removed(kept: Checkpoints) -> None:

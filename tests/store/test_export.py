@@ -58,6 +58,7 @@ def test_datasets_loads_what_was_stored(runs: Path, tmp_path: Path) -> None:
             sample.finish_reason,
         )
         assert (row["decoded"], row["seconds"]) == (sample.cost.decoded, sample.cost.seconds)
+        assert (row["passes"], row["rows"]) == (sample.cost.passes, sample.cost.rows)
         assert row["finished"].timestamp() == pytest.approx(sample.cost.finished, abs=2e-3)
         assert row["steps"] == [step._asdict() for step in sample.steps]
         assert row["value"] == run.scores("math")[key].value

@@ -3,13 +3,14 @@
 Run: pytest tests/store/test_run_folder.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from stored import sample
 
 from powerbench.errors import UserError
-from powerbench.store import Run, find_runs
+from powerbench.store import Run, find_runs, records
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, sample_writer, score_writer
 from powerbench.types import Problem, Prompt, SampleKey, Score
@@ -28,6 +29,17 @@ def test_what_is_written_is_read(run: Run) -> None:
     assert run.scores("math") == {
         ("a", 0): Score(correct=False, answer="1")
     }  # the last score counts
+
+
+def test_lines_that_tell_no_passes_are_of_engines_that_drafted_nothing(run: Run) -> None:
+    with sample_writer(run) as writing:
+        writing.write(sample("a"))
+    file = run.path / "samples.jsonl"
+    line = file.read_bytes().replace(b',"passes":3,"rows":11', b"").rpartition(b',"crc"')[0]
+    assert b"passes" not in line
+    file.write_bytes(records.with_checksum(line + b"}") + b"\n")
+    cost = run.samples()["a", 0].cost
+    assert cost == replace(sample("a").cost, passes=9, rows=9) and cost.decoded == 9
 
 
 def test_a_torn_last_line_is_ignored_and_then_cut_off(run: Run) -> None:

@@ -20,6 +20,6 @@ def draw(results: Sequence[Results], folder: Path) -> list[Drawing]:
         *responses.draw(plain, folder),
         *responses.draw_under_others(plain, folder),
         *curves.draw_series(results, folder),
-        *curves.draw_compute(results, folder),
+        *curves.draw_costs(results, folder),
         *chains.draw(results, folder),
     ]

@@ -1,7 +1,8 @@
 """Accuracy against a setting (Figure 6), against its cost, and by task (the paper's first figure)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -156,67 +157,91 @@ def _against(axes: Axes, shown: Sequence[Dots]) -> str:
     return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
 
 
-# -- against compute ------------------------------------------------------------------------------
+# -- against cost ---------------------------------------------------------------------------------
 
-COMPUTE = (
-    "compute",
-    "Value against compute",
-    "Value against the cost of a problem, rejected proposals and prefills included. Lines with small dots: "
+
+class Currency(NamedTuple):
+    """What a cost is counted in."""
+
+    figure: str
+    """The name of its figures."""
+    name: str
+    """In their titles."""
+    unit: str
+    of: Callable[[Summary], float | None]
+    """The cost of a whole run; None if it is not known."""
+
+
+FLOPS = Currency("compute", "compute", "FLOPs", lambda s: s.flops)
+TOKENS = Currency("compute", "compute", "tokens decoded", lambda s: s.decoded)
+PASSES = Currency("passes", "decoding passes", "decoding passes", lambda s: s.passes)
+
+VALUES = (
+    "Value against {unit} a problem, rejected proposals{more} included. Lines with small dots: "
     "the likeliest as a whole of n responses of a plain sampler (exact over all subsets), from n = 1, of the "
     "problems that have n; lines with large dots: a chain at several numbers of steps. 95% intervals over "
-    "problems.",
+    "problems."
 )
-LIKELIHOOD = (
-    "compute_likelihood",
-    "Log-likelihood against compute",
-    "Log-likelihood per token under the base model, mean over responses, against the cost of a problem. 95% "
-    "intervals over problems.",
+LIKELIHOODS = (
+    "Log-likelihood per token under the base model, mean over responses, against {unit} a problem. 95% "
+    "intervals over problems."
 )
 
 
-def draw_compute(results: Sequence[Results], folder: Path) -> list[Drawing]:
-    """Each sampler as a curve or a point: in FLOPs, or in tokens where these are not known."""
+def draw_costs(results: Sequence[Results], folder: Path) -> list[Drawing]:
+    """Each sampler as a curve or a point: in FLOPs, or in tokens where these are not known, then in passes."""
     shown = [c for c in curves(main_runs(results)) if c.summary.decoded]
     if not shown:
         return []
-    in_flops = all(c.summary.flops for c in shown)
-    axis = "FLOPs a problem" if in_flops else "tokens decoded a problem"
+    compute = FLOPS if all(c.summary.flops for c in shown) else TOKENS
     by_steps = [s for s in series(results) if s.setting == "steps"]
+    return [
+        drawing for each in (compute, PASSES) for drawing in _draw(shown, by_steps, each, folder)
+    ]
+
+
+def _draw(
+    shown: Sequence[Curve], by_steps: Sequence[Series], currency: Currency, folder: Path
+) -> list[Drawing]:
+    name, unit, axis = currency.name, currency.unit, f"{currency.unit} a problem"
     drawings = []
     valued = [c for c in shown if c.summary.value is not None]
     if valued:
         found = [
-            Panel(panel.title, [_values(c, by_steps, in_flops) for c in panel.curves])
+            Panel(panel.title, [_values(c, by_steps, currency) for c in panel.curves])
             for panel in panels(valued)
         ]
-        drawings.append(save(multiples(found, _compute, axis, "value"), folder, *COMPUTE))
+        figure, more = multiples(found, _compute, axis, "value"), " and prefills"
+        caption = VALUES.format(unit=unit, more=more if currency is FLOPS else "")
+        drawings.append(save(figure, folder, currency.figure, f"Value against {name}", caption))
     likely = [c for c in shown if c.summary.logp is not None]
     if likely:
         found = [
-            Panel(panel.title, [_likelihoods(c, by_steps, in_flops) for c in panel.curves])
+            Panel(panel.title, [_likelihoods(c, by_steps, currency) for c in panel.curves])
             for panel in panels(likely)
         ]
         figure = multiples(found, _likelihood, axis, "log p (nats / token)")
-        drawings.append(save(figure, folder, *LIKELIHOOD))
+        title, caption = f"Log-likelihood against {name}", LIKELIHOODS.format(unit=unit)
+        drawings.append(save(figure, folder, f"{currency.figure}_likelihood", title, caption))
     return drawings
 
 
-def _values(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
+def _values(c: Curve, by_steps: Sequence[Series], currency: Currency) -> Dots:
     """A run and what follows from it: best-of-n of a plain sampler, a chain at several numbers of steps."""
-    runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, in_flops)]
+    runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, currency)]
     best = Best(c.results)
     if len(runs) == 1 and is_plain(c.results) and best.means_something:
-        each, found = _cost(c.summary, in_flops), best.curve()
+        each, found = _cost(c.summary, currency), best.curve()
         style = c.style._replace(marker=SMALL)
         return Dots(c.label, style, [b.n * each for b in found], [b.value for b in found])
     return Dots(
-        c.label, c.style, [_cost(s, in_flops) for s in runs], [s.value for s in runs if s.value]
+        c.label, c.style, [_cost(s, currency) for s in runs], [s.value for s in runs if s.value]
     )
 
 
-def _likelihoods(c: Curve, by_steps: Sequence[Series], in_flops: bool) -> Dots:
-    runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval and _cost(s, in_flops)]
-    x = [_cost(s, in_flops) for s in runs]
+def _likelihoods(c: Curve, by_steps: Sequence[Series], currency: Currency) -> Dots:
+    runs = [s for s in _at_several_steps(c, by_steps) if s.logp_interval and _cost(s, currency)]
+    x = [_cost(s, currency) for s in runs]
     return Dots(c.label, c.style, x, [s.logp_interval for s in runs if s.logp_interval])
 
 
@@ -230,9 +255,9 @@ def _at_several_steps(c: Curve, by_steps: Sequence[Series]) -> list[Summary]:
     return [s]
 
 
-def _cost(summary: Summary, in_flops: bool) -> float:
-    total = summary.flops if in_flops else summary.decoded
-    return (total or 0) / max(1, summary.responses)
+def _cost(summary: Summary, currency: Currency) -> float:
+    """Of a response, mean; 0 if it is not known."""
+    return (currency.of(summary) or 0) / max(1, summary.responses)
 
 
 def _compute(axes: Axes, shown: Sequence[Dots]) -> str:

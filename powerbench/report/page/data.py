@@ -148,6 +148,7 @@ def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]
         "logp": _number(sample.logp),
         "finish_reason": sample.finish_reason,
         "decoded": sample.cost.decoded,
+        "passes": sample.cost.passes,
         "prefilled": sample.cost.prefilled,
         "seconds": _number(sample.cost.seconds),
         "steps": [

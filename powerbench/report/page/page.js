@@ -173,7 +173,7 @@
       ["length", `${r.tokens} tokens after a prompt of ${d.promptTokens}, ended by ${d.finish_reason}`],
       ["log p", `${fixed(d.logp, 1)} nats, ${fixed(r.logpPerToken, 3)} a token`],
       ["confidence", `${fixed(r.confidence, 3)} nats a token`],
-      ["cost", `${d.decoded} tokens decoded, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
+      ["cost", `${d.decoded} tokens decoded in ${d.passes} passes, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
     ];
     const side = element("div", {}, element("h3", {}, "score"),
       element("dl", {}, ...facts.filter(([, value]) => value !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from powerbench.errors import require
 from powerbench.report.summary import Results, labels, main_runs
-from powerbench.report.tables.paired import signed, values
+from powerbench.report.tables.paired import decoded, passes, signed, values
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.intervals import Estimate, best_of, clustered, pass_at_k
 from powerbench.stats.paired import paired_difference
@@ -34,11 +34,6 @@ class BestOf(NamedTuple):
     value: Estimate
     problems: Values
     """The expected value of each."""
-
-
-def decoded(results: Results) -> float:
-    """Tokens decoded a response, mean."""
-    return results.summary.decoded / max(1, results.summary.responses)
 
 
 def is_plain(results: Results) -> bool:
@@ -97,58 +92,7 @@ class Best:
         return [found for n in ns if (found := self.of(n)) is not None]
 
 
-# -- beside each costlier sampler ----------------------------------------------------------------
-
-COLUMNS = (
-    Column("task"),
-    Column("model"),
-    Column("sampler"),
-    Column("tokens", "decoded a response, rejected proposals included", ",.0f"),
-    Column("value [95%]", "of the sampler"),
-    Column("instead", "the likeliest as a whole of that many responses, for the same tokens"),
-    Column("value instead [95%]", "exact over all subsets of the responses"),
-    Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
-    Column("problems", "that both have; of the other, those with that many decided responses"),
-)
-
-
-def table(results: Sequence[Results]) -> Table:
-    """Every main run of a costlier sampler beside every plain one of its task and model."""
-    shown = [r for r in main_runs(results) if r.summary.value is not None]
-    named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
-    plain = [(Best(r), name, r.summary) for r, name in named if is_plain(r)]
-    rows = []
-    for chain, name in ((r, name) for r, name in named if not is_plain(r)):
-        for best, other, s in plain:
-            same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
-            if not (same and best.means_something and best.tokens and decoded(chain)):
-                continue
-            share = decoded(chain) / best.tokens
-            found = best.of(share)
-            difference = paired_difference(found.problems, values(chain)) if found else None
-            rows.append(
-                (
-                    s.task,
-                    s.model,
-                    name,
-                    decoded(chain),
-                    chain.summary.value,
-                    _instead(share, other, best.most),
-                    found.value if found else None,
-                    signed(difference) if difference else None,
-                    difference.n if difference else None,
-                )
-            )
-    return Table("matched", "The same tokens, spent otherwise", COLUMNS, rows, by=2)
-
-
-def _instead(share: float, sampler: str, most: int) -> TextCell:
-    short = f" (there are {most})" if share > most else ""
-    shown = f"best of {max(1.0, share):.1f} {sampler}{short}"
-    return TextCell(shown, {"sampler instead": sampler, "n instead": max(1.0, share)})
-
-
-# -- at one budget --------------------------------------------------------------------------------
+# -- budgets --------------------------------------------------------------------------------------
 
 
 class Budget(NamedTuple):
@@ -161,6 +105,7 @@ class Budget(NamedTuple):
 
 
 TOKENS = Budget("tokens", "tokens decoded", lambda r: decoded(r) or None)
+PASSES = Budget("passes", "decoding passes", lambda r: passes(r) or None)
 SECONDS = Budget(
     "seconds",
     "seconds of wall-clock",
@@ -168,20 +113,102 @@ SECONDS = Budget(
 )
 
 
+# -- beside each costlier sampler ----------------------------------------------------------------
+
+
+def table(results: Sequence[Results]) -> Table:
+    """Every main run of a costlier sampler beside every plain one of its task and model, at equal tokens."""
+    return _beside(results, TOKENS, "matched")
+
+
+def table_of_passes(results: Sequence[Results]) -> Table:
+    """The same at equal passes, of those for which that is another number of responses."""
+    return _beside(results, PASSES, "matched_passes", unlike=TOKENS)
+
+
+def _beside(
+    results: Sequence[Results], budget: Budget, name: str, unlike: Budget | None = None
+) -> Table:
+    """unlike: leaves out those that may have as many responses by this budget too."""
+    shown = [r for r in main_runs(results) if r.summary.value is not None]
+    named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
+    plain = [(Best(r), each, r) for r, each in named if is_plain(r)]
+    rows = []
+    for chain, sampler in ((r, each) for r, each in named if not is_plain(r)):
+        for best, other, r in plain:
+            s, share = r.summary, _share(chain, r, budget)
+            same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
+            if not same or not best.means_something or share is None:
+                continue
+            if unlike is not None and share == _share(chain, r, unlike):
+                continue
+            found = best.of(share)
+            difference = paired_difference(found.problems, values(chain)) if found else None
+            rows.append(
+                (
+                    s.task,
+                    s.model,
+                    sampler,
+                    budget.each(chain),
+                    chain.summary.value,
+                    _instead(share, other, best.most),
+                    found.value if found else None,
+                    signed(difference) if difference else None,
+                    difference.n if difference else None,
+                )
+            )
+    columns = (
+        Column("task"),
+        Column("model"),
+        Column("sampler"),
+        Column(budget.name, f"{budget.unit} a response, rejected proposals included", ",.0f"),
+        Column("value [95%]", "of the sampler"),
+        Column(
+            "instead",
+            f"the likeliest as a whole of that many responses, for the same {budget.name}",
+        ),
+        Column("value instead [95%]", "exact over all subsets of the responses"),
+        Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
+        Column("problems", "that both have; of the other, those with that many decided responses"),
+    )
+    return Table(name, f"The same {budget.name}, spent otherwise", columns, rows, by=2)
+
+
+def _share(chain: Results, plain: Results, budget: Budget) -> float | None:
+    """How many responses of a plain run cost what one of a chain does; None if it is not known."""
+    cost, each = budget.each(chain), budget.each(plain)
+    return cost / each if cost and each else None
+
+
+def _instead(share: float, sampler: str, most: int) -> TextCell:
+    short = f" (there are {most})" if share > most else ""
+    shown = f"best of {max(1.0, share):.1f} {sampler}{short}"
+    return TextCell(shown, {"sampler instead": sampler, "n instead": max(1.0, share)})
+
+
+# -- at one budget --------------------------------------------------------------------------------
+
+
 def at_equal_budgets(
-    results: Sequence[Results], tokens: float | None, seconds: float | None
+    results: Sequence[Results],
+    tokens: float | None,
+    passes: float | None,
+    seconds: float | None,
 ) -> list[Table]:
-    """Every main run at equal tokens, and at equal wall-clock.
+    """Every main run at equal tokens, at equal decoding passes, and at equal wall-clock.
 
     A budget buys a sampler a number of responses to a problem; of these the likeliest as a whole is taken.
 
-    tokens, seconds: the budgets, for a problem; None takes the cost of a response of the costliest sampler of
-    the task and model. Raises UserError for a budget that is not positive.
+    tokens, passes, seconds: the budgets, for a problem; None takes the cost of a response of the costliest
+    sampler of the task and model. Raises UserError for a budget that is not positive.
     """
-    for name, given in (("--tokens", tokens), ("--seconds", seconds)):
-        require(given is None or given > 0, f"{name} must be > 0 for a problem, got {given}")
+    budgets = ((TOKENS, tokens), (PASSES, passes), (SECONDS, seconds))
+    for budget, given in budgets:
+        require(
+            given is None or given > 0, f"--{budget.name} must be > 0 for a problem, got {given}"
+        )
     shown = main_runs(results)
-    return [_at(shown, TOKENS, tokens), _at(shown, SECONDS, seconds)]
+    return [_at(shown, budget, given) for budget, given in budgets]
 
 
 def _columns(budget: Budget) -> tuple[Column, ...]:

@@ -34,6 +34,7 @@ COLUMNS = (
         "what the second decoded for each token that the first decoded, a response",
         ".2f",
     ),
+    Column("passes, ratio", "the same of decoding passes", ".2f"),
 )
 
 
@@ -49,6 +50,8 @@ class PairedRuns(NamedTuple):
     """The p-value, for all pairs of this task and model."""
     tokens: float | None
     """Tokens that the second decoded a response, over those of the first."""
+    passes: float | None
+    """The same of decoding passes."""
 
 
 def pairs(results: Sequence[Results]) -> list[PairedRuns]:
@@ -75,6 +78,7 @@ def table(results: Sequence[Results]) -> Table:
             pair.difference.n,
             pair.difference.test,
             pair.tokens,
+            pair.passes,
         )
         for pair in pairs(results)
     ]
@@ -110,7 +114,8 @@ def _group(runs: Sequence[tuple[Results, str]]) -> list[PairedRuns]:
             second=second_name,
             difference=difference,
             corrected=p,
-            tokens=_ratio(_decoded(second), _decoded(first)),
+            tokens=_ratio(decoded(second), decoded(first)),
+            passes=_ratio(passes(second), passes(first)),
         )
         for ((first, first_name), (second, second_name), difference), p in zip(
             compared, corrected, strict=True
@@ -127,8 +132,14 @@ def values(results: Results) -> dict[str, list[float]]:
     return found
 
 
-def _decoded(results: Results) -> float:
-    return sum(s.decoded for s in results.samples.values()) / max(1, len(results.samples))
+def decoded(results: Results) -> float:
+    """Tokens decoded a response, mean."""
+    return results.summary.decoded / max(1, results.summary.responses)
+
+
+def passes(results: Results) -> float:
+    """Decoding passes a response, mean."""
+    return results.summary.passes / max(1, results.summary.responses)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -107,6 +107,15 @@ RESULTS = (
         lambda s: s.decoded_per_token,
     ),
     Quantity(
+        Column(
+            "passes / token",
+            "decoding passes, those of each sequence counted by itself, per token of the responses; a pass "
+            "that verifies a whole draft counts once",
+            ".2f",
+        ),
+        lambda s: s.passes_per_token,
+    ),
+    Quantity(
         Column("FLOPs", "floating-point operations a response, prefill included", ".1e"),
         lambda s: _each(s.flops, s),
     ),
@@ -129,6 +138,14 @@ COST = (
     Quantity(Column("responses"), lambda s: s.responses),
     Quantity(Column("decoded", "tokens decoded, rejected proposals included"), lambda s: s.decoded),
     Quantity(
+        Column("passes", "that decoded them; one that verifies a whole draft counts once"),
+        lambda s: s.passes,
+    ),
+    Quantity(
+        Column("rows", "token positions that these computed, rejected drafted tokens included"),
+        lambda s: s.rows,
+    ),
+    Quantity(
         Column("thrown away", "tokens decoded ahead while rows were idle, and not needed"),
         lambda s: s.speculated,
     ),
@@ -136,8 +153,8 @@ COST = (
     Quantity(
         Column(
             "FLOPs",
-            "2 for each parameter and token, decoded or prefilled, and 4 for each layer, unit of width and "
-            "token attended to; what was thrown away is not in it",
+            "2 for each parameter and row or prefilled token, and 4 for each layer, unit of width and token "
+            "attended to; what was thrown away is not in it",
             ".2e",
         ),
         lambda s: s.flops,
