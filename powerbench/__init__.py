@@ -7,7 +7,7 @@ folder; *reports*, figures and W&B are views of it.
 
 The rooms, each row importing only from the rows above it (a test holds this):
 
-    types errors cache
+    types errors cache machine
     rng config console models stats store verifiers
     samplers tasks engines report
     chains

@@ -23,6 +23,7 @@ from powerbench.console import (
     show_log,
     speak_utf_8,
 )
+from powerbench.machine.threads import choose_threads
 
 RESULT_IN_FOLDER = {"run", "score", "rescore-likelihood"}
 """The commands that are not for what they print."""
@@ -30,6 +31,7 @@ RESULT_IN_FOLDER = {"run", "score", "rescore-likelihood"}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `powerbench`."""
+    choose_threads()
     if arguments is None:
         speak_utf_8()
         arguments = sys.argv[1:]

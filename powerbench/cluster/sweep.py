@@ -32,6 +32,7 @@ from powerbench.cluster.worker import work
 from powerbench.config import LAUNCHER, compose, conf_dir, quoted
 from powerbench.console import EXIT_SOME_FAILED
 from powerbench.errors import UserError, one_line, require
+from powerbench.machine.threads import count_left_to_launcher
 from powerbench.run.plan import Plan, PromptTooLongError, prepare
 from powerbench.store.shard import Shard
 
@@ -118,12 +119,14 @@ def _launch(
     nothing: AbstractContextManager[list[slurm.JobEnd]] = nullcontext([])
     waiting = slurm.waiting() if launcher == "slurm" else nothing
     progress = nullcontext() if launcher == "basic" else _progress(plans, before)
+    threads = nullcontext() if launcher == "basic" else count_left_to_launcher()
     environment = {"HYDRA_FULL_ERROR": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     with (
         waiting as ends,
         patch.dict(os.environ, environment),
         patch.object(sys, "argv", ["powerbench", *arguments]),
+        threads,
         progress,
     ):
         try:

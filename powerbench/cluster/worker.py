@@ -10,7 +10,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -38,7 +37,6 @@ def work(values: DictConfig) -> None:
         return
     if launcher == "slurm":
         _name_log()
-        _keep_to_cpus()
     config = RunConfig(values, dict(hydra.runtime.choices), tuple(hydra.overrides.task))
     reason = _attempt(config)
     if reason is not None:
@@ -78,13 +76,6 @@ def _run_apart(hydra: DictConfig) -> None:
         ) as process,
     ):
         process.wait()
-
-
-def _keep_to_cpus() -> None:
-    """Take as many threads as the job has CPUs, also where Slurm does not bind it to them."""
-    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if cpus.isdigit() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(int(cpus))
 
 
 def _name_log() -> None:

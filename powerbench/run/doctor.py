@@ -14,6 +14,7 @@ import torch
 from powerbench.cache import cache_folder
 from powerbench.config import compose, conf_dir, options
 from powerbench.errors import UserError
+from powerbench.machine.threads import settled
 from powerbench.models.base import Model
 from powerbench.models.device import choose, cuda_is_usable, obstacle
 from powerbench.store.provenance import hardware, packages
@@ -81,6 +82,7 @@ def diagnose() -> Iterator[Check]:
         ", ".join(cuda) if cuda else f"CPU only, {machine['cores']} cores: {machine['processor']}"
     )
     yield Check("device", why is None, f"{device}; {why}" if why else device)
+    yield Check("threads", True, _threads())
     free = psutil.virtual_memory().available
     yield Check("memory", free > 2**31, f"{free / 2**30:.1f} GiB free of {machine['memory_gib']}")
     for i, name in enumerate(cuda if cuda_is_usable() else []):
@@ -157,6 +159,16 @@ def check_device(name: str) -> Check:
         f"{found['seconds']} s"
     )
     return Check(subject, not found["failures"], what)
+
+
+def _threads() -> str:
+    """How many threads arithmetic has here, why, and how they wait."""
+    now = settled()
+    words = f"{torch.get_num_threads()} of {now['cpus']} CPUs (by {now['limited_by']})"
+    for whose, settings in (("chosen here", now["chosen"]), ("yours", now["user"])):
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+        words += f"; {whose}: {shown}" if shown else ""
+    return words
 
 
 def _slurm() -> Check:

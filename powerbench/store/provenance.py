@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import powerbench
+from powerbench.machine.cpus import usable_cpus
+from powerbench.machine.threads import settled
 
 PACKAGES = (
     "torch",
@@ -73,16 +74,15 @@ def packages() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory (GiB) and accelerators; and why those that are there cannot be used."""
+    """Processor, cores and threads, memory (GiB), accelerators; and why those that are there cannot be used."""
     import psutil
 
     names, unusable = accelerators()
     return {
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cpus().count,
+        "threads": settled(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "accelerators": names,
         **({"accelerators_unusable": unusable} if unusable else {}),

@@ -1,10 +1,10 @@
 """What verifiers share: the protocol, and what they ask of a problem."""
 
-import os
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from powerbench.errors import UserError, require
+from powerbench.machine.cpus import usable_cpus
 from powerbench.types import Problem, Score
 
 TIMED_OUT = "timed out"
@@ -91,4 +91,4 @@ def meta_field(problem: Problem, field: str, verifier: str) -> str:
 
 def cores() -> int:
     """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cpus().count
