@@ -185,10 +185,9 @@ class ModelRunner:
 
     def _draw(self, fed: Fed, batch: Batch, long: bool, settings: DecodeSettings) -> Drawn:
         logits = self._run(fed.tokens, fed.positions, batch, long, logits=True)
-        if (
-            short := len(logits) - len(fed.tokens)
-        ) > 0:  # fixed shapes: padding is drawn for as well
-            fed = fed.padded(short)
+        count = len(fed.tokens)
+        if len(logits) > count:  # fixed shapes: padding is drawn for as well
+            fed = fed.padded(len(logits) - count)
         drawn = draw(
             logits,
             fed.uniforms,
