@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from powerbench.engines.base import Finished
+from powerbench.engines.drafter import MOST, Drafter, Writing, pass_counts
 from powerbench.errors import require_integer
 from powerbench.models import TabularModel
 from powerbench.types import Draw, Extend, FinishReason, Key, Tokens, TopLogprobs
@@ -58,30 +59,46 @@ class EngineRequest:
     top: list[TopLogprobs] = field(default_factory=list)
     log_normalisers: list[tuple[float, ...]] = field(default_factory=list)
     weight: float = 0.0
+    writing: Writing | None = None
 
 
 class ToyEngine:
     """The engine protocol over a TabularModel: no cache, so the longest lengths do not matter."""
 
     def __init__(
-        self, model: TabularModel, max_prompt: int = 0, max_tokens: int = 0, max_num_seqs: int = 8
+        self,
+        model: TabularModel,
+        max_prompt: int = 0,
+        max_tokens: int = 0,
+        max_num_seqs: int = 8,
+        draft: int | str = 0,
     ) -> None:
         require_integer("engine.max_num_seqs", max_num_seqs, 1)
+        if draft != "auto":
+            require_integer("engine.draft", draft, 0)
+        most = MOST if draft == "auto" else int(draft)
+        self.drafter = Drafter(most) if most else None
         self.model, self.max_num_seqs, self.efficient_num_seqs = model, max_num_seqs, max_num_seqs
         self._running: dict[tuple[int, Key], EngineRequest] = {}
 
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
-        self._running[chain, request.key] = EngineRequest(prompt, request, uniforms)
+        new = EngineRequest(prompt, request, uniforms)
+        if self.drafter is not None:
+            new.writing = self.drafter.open(chain, prompt, request, uniforms)
+        self._running[chain, request.key] = new
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
+        if self.drafter is not None and key is None:
+            self.drafter.close(chain)
         names = [n for n in self._running if n[0] == chain and key in (None, n[1])]
         return sum(len(self._running.pop(name).tokens) for name in names)
 
     def step(self) -> list[Finished]:
         finished = []
         for (chain, key), at_work in list(self._running.items()):
-            if (finish_reason := self._decode(at_work)) is not None:
+            if (finish_reason := self._decode_drafted(at_work)) is not None:
                 del self._running[chain, key]
+                passes = pass_counts(at_work.writing, len(at_work.tokens))
                 draw = Draw(
                     tuple(at_work.tokens),
                     tuple(at_work.logp),
@@ -91,9 +108,24 @@ class ToyEngine:
                     prefilled=len(at_work.prompt) + at_work.extend.keep,
                     top_logprobs=tuple(at_work.top),
                     log_normalisers=tuple(at_work.log_normalisers),
+                    passes=passes.passes,
+                    rows=passes.rows,
                 )
                 finished.append(Finished(chain, key, draw))
         return finished
+
+    def _decode_drafted(self, request: EngineRequest) -> FinishReason | None:
+        """One token, or as many as the draft has right, and one more."""
+        if self.drafter is None or request.writing is None:
+            return self._decode(request)
+        (draft,), before = self.drafter.draft([request.writing]), len(request.tokens)
+        finish_reason = self._decode(request)
+        for token in draft:
+            if finish_reason is not None or request.tokens[-1] != token:
+                break
+            finish_reason = self._decode(request)
+        self.drafter.take(request.writing, request.tokens[before:], request.logq[before:])
+        return finish_reason
 
     def _decode(self, request: EngineRequest) -> FinishReason | None:
         extend = request.extend

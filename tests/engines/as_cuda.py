@@ -143,6 +143,7 @@ def pretend(patch: pytest.MonkeyPatch) -> None:
         "current_stream": device.current_stream,
         "empty_cache": nothing,
         "get_device_capability": lambda device: (9, 0),
+        "get_device_name": lambda device: "as if CUDA",
         "graph": device.graph,
         "graph_pool_handle": lambda: (0, 1),
         "is_current_stream_capturing": lambda: device.recording,

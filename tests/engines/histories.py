@@ -28,7 +28,7 @@ class Histories:
 
     def __init__(self, name: str, engine: HFEngine, seed: int, off: float = 1e-4) -> None:
         self.name, self.engine, self.choose = name, engine, random.Random(seed)
-        self.off = off
+        self.off, self.checks = off, True
         some = self.choose.randrange
         self.prompts = {c: tuple(some(300) for _ in range(1 + some(12))) for c in range(12)}
         self.prompts[3] = self.prompts[2]  # replicates share a prompt
@@ -63,7 +63,9 @@ class Histories:
             if request is None:  # withdrawn a moment ago
                 continue
             prompt = self.prompts[chain]
-            assert close(self.name, prompt, request.prefix, drawn.tokens, drawn.logp, self.off)
+            assert not self.checks or close(
+                self.name, prompt, request.prefix, drawn.tokens, drawn.logp, self.off
+            )
             self.checked += 1
             fate = choose.random()
             if drawn.finish_reason is not FinishReason.FLOOR and fate < 0.4:

@@ -55,12 +55,15 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr(scheduler, "GROWTH", 0)
     monkeypatch.setattr(cache_plan, "has_varlen", lambda *arguments: True)
 
-    def make(name: str, pages: int, width: int, look: int = 3, **options: int) -> HFEngine:
+    def make(
+        name: str, pages: int, width: int, look: int = 3, draft: int | str = 0, **options: int
+    ) -> HFEngine:
         monkeypatch.setattr(
             cache_plan, "plan_pages", lambda most, *arguments: cache_plan.Plan(most, pages)
         )
         model = TinyModel(name)
-        return HFEngine(model, 12, 24, width, 7, "cuda", steps_per_sync=look, **options)
+        options |= {"steps_per_sync": look, "draft": draft}
+        return HFEngine(model, 12, 24, width, 7, "cuda", **options)
 
     return make
 
@@ -82,13 +85,14 @@ def assert_consistent(engine: HFEngine) -> None:
     assert sorted(cache._free) == [p for p, n in enumerate(counted) if n == 0 and p > 0]
 
 
+@pytest.mark.parametrize("draft", [0, 5, "auto"])
 @pytest.mark.parametrize(
     ("name", "width", "look", "pages"), [("llama", 8, 8, 160), ("phi3-window", 3, 1, 60)]
 )
 def test_exact_after_random_histories(
-    name: str, width: int, look: int, pages: int, make: Make
+    name: str, width: int, look: int, pages: int, draft: int | str, make: Make
 ) -> None:
-    engine = make(name, pages, width, look)
+    engine = make(name, pages, width, look, draft)
     histories = Histories(name, engine, seed=width + look)
     number = 0
     while histories.checked < 40:
@@ -97,16 +101,18 @@ def test_exact_after_random_histories(
     assert histories.withdrawn and engine.runner.recorder.graphs
 
 
-@pytest.mark.parametrize(("width", "pages"), [(8, 14), (3, 9)])
+@pytest.mark.parametrize(
+    ("width", "pages", "draft"), [(8, 14, 0), (3, 9, 0), (8, 14, 3), (3, 10, 3)]
+)
 def test_exact_in_hardly_any_memory(
-    width: int, pages: int, make: Make, monkeypatch: pytest.MonkeyPatch
+    width: int, pages: int, draft: int, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sequence of the longest length takes 9 pages."""
     preempted, preempt = [], Scheduler._preempt
     monkeypatch.setattr(
         Scheduler, "_preempt", lambda *each: preempted.append(each) or preempt(*each)
     )
-    engine = make("llama", pages, width)
+    engine = make("llama", pages, width, draft=draft)
     histories = Histories("llama", engine, seed=0)
     number = 0
     while histories.checked < 40:
@@ -247,7 +253,7 @@ def test_an_engine_is_made_for_what_is_free(
     def engine(pages: float, width: int | None = None) -> HFEngine:
         free = int(pages * page / kv_cache.SHARE)
         monkeypatch.setattr(kv_cache, "free_bytes", lambda _: free)
-        return HFEngine(model, 512, 512, width, device="cuda")
+        return HFEngine(model, 512, 512, width, device="cuda", draft=0)
 
     roomy = engine(2000.5)
     assert roomy.max_num_seqs == 256 and capsys.readouterr().err == ""

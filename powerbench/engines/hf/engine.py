@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from powerbench.engines.base import EFFICIENT_NUM_SEQS, Finished
+from powerbench.engines.drafter import MOST, Drafter, Writing, pass_counts
 from powerbench.engines.hf.architecture import longrope_switch, require_drivable
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.cache_plan import make_cache
 from powerbench.engines.hf.model_runner import ModelRunner
+from powerbench.engines.hf.pass_times import pass_times
 from powerbench.engines.hf.prefix_cache import PrefixCache
 from powerbench.engines.hf.projections import can_pack, pack
 from powerbench.engines.hf.remembered_check import remembered_check
@@ -38,8 +40,8 @@ STEPS_PER_SYNC = {"cpu": 1, "mps": 1, "cuda": 8}
 MAX_PREFILL_TOKENS = {"cpu": 512, "mps": 512, "cuda": 4096}
 """Prompt tokens computed in one step: as many as keep the device busy."""
 
-ENDED = -1
-"""Stands for the position of a slot that is not active."""
+DRAFT_WIDTHS = (1, 3, 5, 9, 17)
+"""Tokens a row of passes on CUDA: each is recorded for itself."""
 
 
 class HFEngine:
@@ -55,7 +57,10 @@ class HFEngine:
         max_num_seqs: every product has one fixed shape. Slower; `make bench` measures by how much.
     graphs: whether decoding steps are recorded as CUDA graphs. "auto": on CUDA, and where that fails decoding
         goes on step by step, with a word on stderr; True: an error where it fails; False: never.
-    steps_per_sync: tokens decoded before the host asks which requests are over; None chooses by the device.
+    steps_per_sync: tokens decoded before the host asks which requests are over; None chooses by the device. A
+        pass that computes drafts is one step.
+    draft: tokens of a draft, at most (see `drafter`): "auto": as many as pay, by the time that passes take
+        here; 0: none.
     check_device: compare a GPU's results with a plain pass at its first use (see `self_check`); tests do so
         for the CPU.
     """
@@ -72,6 +77,7 @@ class HFEngine:
         graphs: bool | str = "auto",
         steps_per_sync: int | None = None,
         check_device: bool = False,
+        draft: int | str = "auto",
     ) -> None:
         for name, value in (
             ("max_num_seqs", max_num_seqs),
@@ -84,6 +90,9 @@ class HFEngine:
             graphs == "auto" or isinstance(graphs, bool),
             f"engine.graphs must be auto, true or false, got {graphs!r}",
         )
+        if draft != "auto":
+            require_integer("engine.draft", draft, 0)
+        most_drafted = MOST if draft == "auto" else int(draft)
         self.max_tokens = max_tokens
         self.lm = model.load(device, ATTENTION)
         first = next(self.lm.parameters())
@@ -101,7 +110,9 @@ class HFEngine:
             pack(self.lm)
         self.switch = longrope_switch(config)
         self.vocabulary = config.vocab_size
-        capacity = max_prompt + max_tokens
+        self.beyond = most_drafted if self.device.type == "cuda" else 0
+        """Positions that a pass of fixed shape may compute beyond a sequence's end."""
+        capacity = max_prompt + max_tokens + self.beyond
         self.cache, fit = make_cache(
             max_num_seqs, config, capacity, first.dtype, self.device, fixed_shape=deterministic
         )
@@ -109,13 +120,14 @@ class HFEngine:
         self.efficient_num_seqs = min(fit, EFFICIENT_NUM_SEQS[self.device.type])
         self.steps_per_sync = steps_per_sync or STEPS_PER_SYNC[self.device.type]
         max_prefill_tokens = max_prefill_tokens or MAX_PREFILL_TOKENS[self.device.type]
-        self.slots = Slots(fit, max_tokens, self.device)
+        self.slots = Slots(fit, max_tokens, self.device, most_drafted)
         self.scheduler = Scheduler(PrefixCache(self.cache, fit), max_prefill_tokens)
         self.runner = ModelRunner(
             self.lm, self.cache, self.slots, self.switch, deterministic, graphs
         )
         self.positions = [0] * fit
         """The position of each slot when the host last knew it."""
+        self.drafter = self._drafter(draft, most_drafted)
         self.device_check: Mapping[str, Any] | None = None
         if check_device and self.device.type != "cpu":
             self.device_check = remembered_check(self)
@@ -136,6 +148,8 @@ class HFEngine:
         self.scheduler.add(new)
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
+        if self.drafter is not None and key is None:
+            self.drafter.close(chain)
         decoded = 0
         for request in self.scheduler.withdraw(chain, key):
             decoded += request.preempted
@@ -149,6 +163,10 @@ class HFEngine:
         for request in self.scheduler.schedule():
             self.slots.load(request)
             self.positions[request.slot] = len(request.known) - 1
+            if self.drafter is not None:
+                request.writing = self.drafter.open(
+                    request.chain, request.prompt, request.extend, request.uniforms
+                )
         self._prefill()
         return self._collect(self._decode())
 
@@ -162,13 +180,13 @@ class HFEngine:
     def _decode(self) -> list[EngineRequest]:
         """Decode for whoever can; returns those for whom that was done."""
         decoded = []
-        for slot in self.scheduler.make_room(self.steps_per_sync):
+        for slot in self.scheduler.make_room(max(self.steps_per_sync, 1 + self.slots.most_drafted)):
             self.slots.active[slot] = False
         batches = list(self.scheduler.decode_batches())
         for long, requests in batches:
-            self.runner.decode(requests, long, self.steps_per_sync, alone=len(batches) == 1)
-            for request in requests:
-                request.decoded += self.steps_per_sync
+            drafts = self.drafter.draft(_writings(requests)) if self.drafter is not None else ()
+            alone = len(batches) == 1
+            self.runner.decode(requests, long, self.steps_per_sync, alone, drafts)
             decoded += requests
         return decoded
 
@@ -182,25 +200,32 @@ class HFEngine:
         for request, new in zip(over, self.slots.read(over), strict=True):
             self.scheduler.finish(request, (*request.known, *new.tokens[:-1]))
             counted = request.prefilled, new.top_logprobs, request.preempted
-            draw = Draw(*new[:-2], *counted, new.log_normalisers)
+            passes = pass_counts(request.writing, len(new.tokens))
+            draw = Draw(*new[:-2], *counted, new.log_normalisers, *passes)
             finished.append(Finished(request.chain, request.key, draw))
         return finished
 
     def _over(self, decoded: Sequence[EngineRequest]) -> list[EngineRequest]:
         """Which of these have ended. Raises UserError where none has moved since the last look."""
-        positions = torch.where(self.slots.active, self.slots.position, ENDED).tolist()
+        positions, active = self.slots.position.tolist(), self.slots.active.tolist()
+        grown = [positions[each.slot] - self.positions[each.slot] for each in decoded]
         require(
-            any(positions[each.slot] != self.positions[each.slot] for each in decoded),
+            any(grown),
             f"engine=hf: no response has grown in {self.steps_per_sync} decoding steps on {self.device}; "
             f"set {'engine.graphs=false' if self.runner.graphs else 'another engine.device'}",
         )
-        for each in decoded:
-            self.positions[each.slot] = positions[each.slot]
-        return [each for each in decoded if positions[each.slot] == ENDED]
+        for each, tokens in zip(decoded, grown, strict=True):
+            self.positions[each.slot] += tokens
+            each.decoded += tokens
+        if self.drafter is not None:
+            latest = self.slots.latest(decoded, grown)
+            for writing, (tokens, logq) in zip(_writings(decoded), latest, strict=True):
+                self.drafter.take(writing, tokens, logq)
+        return [each for each in decoded if not active[each.slot]]
 
     def _reserve(self, request: EngineRequest) -> None:
         """Make room for a request that is longer, or reports more, than any before it."""
-        extend, length = request.extend, len(request.prompt) + request.extend.until
+        extend, length = request.extend, len(request.prompt) + request.extend.until + self.beyond
         moved = False
         if length > self.cache.capacity:
             try:
@@ -217,6 +242,12 @@ class HFEngine:
         if moved:
             self.runner.discard_graphs()
 
+    def _drafter(self, draft: int | str, most: int) -> Drafter | None:
+        if most == 0:
+            return None
+        times = pass_times(self.runner, self.lm) if draft == "auto" else None
+        return Drafter(most, times, DRAFT_WIDTHS if self.runner.fixed else ())
+
     def _used(self) -> list[int]:
         """How many positions of each row hold something."""
         used = self.scheduler.prefix_cache.lengths()
@@ -224,3 +255,7 @@ class HFEngine:
         for slot in self.scheduler.decoding:
             used[slot] = int(self.slots.position[slot])
         return used
+
+
+def _writings(requests: Sequence[EngineRequest]) -> list[Writing]:
+    return [request.writing for request in requests if request.writing is not None]

@@ -143,6 +143,17 @@ class ModelRunner:
         for _ in range(steps):
             self._step(rows, long, settings, width, computed, leading=False)
 
+    def idle_pass(self, slots: int, width: int) -> None:
+        """Compute a pass over `width` tokens of each of the first slots, none of which is at work: nothing
+        changes, and it is over on the device when this returns."""
+        settings = DecodeSettings(largest_k=0, greedy=False, top=0, supports={})
+        if graph := self._graph(slots, width, settings):
+            graph.replay()
+        else:
+            rows = self.all_slots[:slots]
+            self._step(rows, False, settings, width, computed=None, leading=self.fixed)
+        self.slots.position.tolist()
+
     def _computed(self, drafts: Sequence[Tokens], width: int) -> torch.Tensor | None:
         """Which of the tokens that `Slots.feed` gives are computed: int64, or None for all of them, which
         CUDA's fixed shapes ask for."""
@@ -292,7 +303,7 @@ class ModelRunner:
             return None
         allowed = torch.ones_like(logits, dtype=torch.bool)
         for row, slot in zip(allowed, rows.tolist(), strict=False):
-            if (support := supports[slot]) is not None:
+            if (support := supports.get(slot)) is not None:
                 row[:] = False
                 row[list(support)] = True
         return allowed

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from powerbench.engines.drafter import Writing
 from powerbench.types import Extend, Key, Tokens
 
 
@@ -44,7 +45,9 @@ class EngineRequest:
     prefilled: int = field(default=0, init=False)
     """Known tokens that had to be computed, for no row of the cache held them."""
     decoded: int = field(default=0, init=False)
-    """Steps since it got its slot: as many tokens, or fewer if it has ended."""
+    """Tokens decoded since it got its slot, when the host last knew it."""
+    writing: Writing | None = field(default=None, init=False)
+    """What is drafted for it, once it has a slot; None where nothing is."""
     reserved: int = field(default=0, init=False)
     """Up to which position its slot may be written."""
     preempted: int = field(default=0, init=False)

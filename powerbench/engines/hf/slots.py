@@ -67,7 +67,7 @@ class Slots:
     def __init__(
         self, max_num_seqs: int, length: int, device: torch.device, most_drafted: int = 0
     ) -> None:
-        self.max_num_seqs, self.device = max_num_seqs, device
+        self.max_num_seqs, self.device, self.most_drafted = max_num_seqs, device, most_drafted
         self.doubles = device if supports(device, torch.float64) else torch.device("cpu")
         integers = torch.zeros((6, max_num_seqs), dtype=torch.int64, device=device)
         doubles = torch.zeros((4, max_num_seqs), dtype=torch.float64, device=self.doubles)
@@ -209,12 +209,21 @@ class Slots:
         """The tensors that `advance` changes, but for what is drawn."""
         return self._integers, self._doubles, self._flags
 
-    def latest(self, requests: Sequence[EngineRequest], most: int) -> list[list[int]]:
-        """The last tokens that these requests drew, up to `most`, oldest first: one transfer."""
-        rows = torch.tensor([request.slot for request in requests], device=self.device)
+    def latest(
+        self, requests: Sequence[EngineRequest], counts: Sequence[int]
+    ) -> list[tuple[list[int], list[float]]]:
+        """The last tokens of each request, as many as asked for, oldest first, and their log q, nats: one
+        transfer each."""
+        most = max(counts)
+        rows = torch.tensor([request.slot for request in requests], device=self.device)[:, None]
         after = self.position[rows] + 1 - self.start[rows]
-        index = after[:, None] - torch.arange(most, 0, -1, device=self.device)
-        return self.drawn[0][rows[:, None], index.clamp_(min=0)].tolist()
+        index = (after - torch.arange(most, 0, -1, device=self.device)).clamp_(min=0)
+        token, _, logq, _ = self.drawn
+        columns = token[rows, index].tolist(), logq[rows, index].tolist()
+        return [
+            (tokens[most - count :], log[most - count :])
+            for tokens, log, count in zip(*columns, counts, strict=True)
+        ]
 
     def read(self, requests: Sequence[EngineRequest]) -> list[NewTokens]:
         """What these requests have drawn: one transfer per column, two per request for the most likely tokens,
