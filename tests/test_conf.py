@@ -19,6 +19,13 @@ from powerbench.errors import UserError
 ROOT = Path(__file__).parents[1]
 PARTIAL = ("experiment", "edition", "without")
 """Groups that set what others hold."""
+GIVEN = {
+    ("model", "hf"): ["model.id=some/model"],
+    ("task", "math_set"): ["task.path=some/set"],
+    ("task", "code_set"): ["task.path=some/set"],
+    ("task", "choice_set"): ["task.path=some/set"],
+}
+"""What a yaml leaves to the user."""
 CHOICES = [(g, name) for g in GROUPS if g not in PARTIAL for name in options(g)]
 
 
@@ -27,8 +34,7 @@ def test_every_yaml_composes_and_instantiates(
     group: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    extra = ["model.id=some/model"] if name == "hf" and group == "model" else []
-    job = compose([f"{group}={name}", *extra])
+    job = compose([f"{group}={name}", *GIVEN.get((group, name), [])])
     given = {"ask": lambda text, options: [0.5, 0.5]} if name == "judge_standin" else {}
     built = job.build(group, **given)
     assert isinstance(built, partial) == (group == "engine")
@@ -114,6 +120,8 @@ def test_the_command_line_wins_over_the_tasks_verifier() -> None:
         (["limit=-1"], "limit must be an integer >= 1, got -1"),
         (["replicates=0"], "replicates must be an integer >= 1, got 0"),
         (["model=hf"], "model.id has no value"),
+        (["task=math_set"], "task.path has no value"),
+        (["task=code_set", "task.path=/nowhere.csv"], "/nowhere.csv: there is no such file"),
         (["model=hf", "model.id=/nowhere/m.gguf"], "there is no GGUF file /nowhere/m.gguf"),
         (["model=hf", "model.id=package:no_such_package/m.gguf"], "not installed"),
         (["task=math500", "task.path=/nowhere.jsonl"], "/nowhere.jsonl"),

@@ -25,6 +25,10 @@ class Tokenizer(Protocol):
         """The one token that this text is. Raises UserError if it is not one."""
         ...
 
+    def line_ends(self) -> Tokens:
+        """All tokens with a line's end in their text: beside the line feed, such as `.` and two of them."""
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, special tokens left out."""
         ...

@@ -4,6 +4,7 @@ Nothing is read silently from a generation config: the stop
 tokens that a run uses are in its manifest.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -31,6 +32,8 @@ from powerbench.models.gguf import converted, find
 from powerbench.models.token_logprobs import Scorer, score_texts
 from powerbench.types import KINDS, Prompt, Tokens
 
+LINE_FEED = re.compile("\n|Ċ|<0x0A>")
+"""A line feed as vocabularies spell it: as it is, as GPT-2's bytes, and as a byte of SentencePiece."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -68,6 +71,10 @@ class HFTokenizer:
         tokens = self.continuation(text)
         require(len(tokens) == 1, f"{text!r} is {len(tokens)} tokens of {self.model!r}, not one")
         return tokens[0]
+
+    def line_ends(self) -> Tokens:
+        likely = (i for token, i in self.tokenizer.get_vocab().items() if LINE_FEED.search(token))
+        return tuple(sorted(i for i in likely if "\n" in self.tokenizer.decode([i])))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -34,6 +34,9 @@ class ToyTokenizer:
     def token(self, text: str) -> int:
         return self.encode(Prompt(text[-1:]))[0]
 
+    def line_ends(self) -> Tokens:
+        return (self.token("\n"),)
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(chr(96 + t) for t in tokens if t != EOS)
 

@@ -24,6 +24,7 @@ from powerbench.store import Run
 from powerbench.store.provenance import digest_of, provenance, sampler_identity
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
+from powerbench.tasks.column_set import ColumnSet
 from powerbench.tasks.common import Task
 from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
 from powerbench.verifiers.common import Answering, Verifier, require_judges
@@ -71,7 +72,7 @@ class Plan:
         """The composed configuration, as the run folder keeps it: that of all shards."""
         settings = self.config.settings()
         del settings["shard"]
-        settings["model"]["name"] = self.model.name
+        settings["model"]["name"], settings["task"]["name"] = self.model.name, self.task.name
         settings["verifier"]["name"] = self.verifier.name
         return settings
 
@@ -83,6 +84,8 @@ class Plan:
         # The answers, and so what is returned, are as the verifier reads them.
         if self.sampler.votes:
             identity["verifier"] = self.verifier.name
+        if isinstance(self.task, ColumnSet):  # no name that others know says which data it is
+            identity["data"] = self.task.source()["sha256"]
         return identity
 
     @cached_property
@@ -226,7 +229,7 @@ def prepare(config: RunConfig) -> Plan:
         model=model,
         tokenizer=tokenizer,
         task=task,
-        task_stop_tokens=tuple(tokenizer.token(text) for text in task.stop_tokens),
+        task_stop_tokens=_task_stop_tokens(task, tokenizer),
         task_problems=problems,
         prompts={problem.id: tokenizer.encode(problem.prompt) for problem in some},
         shard=shard,
@@ -241,6 +244,12 @@ def prepare(config: RunConfig) -> Plan:
     _check_prompts(plan)
     reserve(plan.run)
     return plan
+
+
+def _task_stop_tokens(task: Task, tokenizer: Tokenizer) -> Tokens:
+    tokens = tuple(tokenizer.token(text) for text in task.stop_tokens)
+    one_line = isinstance(task, ColumnSet) and task.ends_with_line
+    return (*tokens, *tokenizer.line_ends()) if one_line else tokens
 
 
 def _check_numbers(config: RunConfig) -> None:

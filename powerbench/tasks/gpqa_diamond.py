@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from string import ascii_uppercase
 from typing import Any
 
 from powerbench.rng import Stream
@@ -99,14 +100,21 @@ class GPQADiamond:
         )
 
 
-def shown(problem: str) -> list[int]:
+def shown(problem: str, answers: int = len(LETTERS)) -> list[int]:
     """The order in which the answers of the problem with this identity are shown: a permutation."""
     stream = Stream(0, task="gpqa_diamond", problem=problem, replicate=0)
-    uniforms = stream.uniforms(("order",), len(LETTERS))
-    return sorted(range(len(LETTERS)), key=lambda answer: uniforms[answer])
+    uniforms = stream.uniforms(("order",), answers)
+    return sorted(range(answers), key=lambda answer: uniforms[answer])
 
 
 def official(question: str, options: Sequence[str]) -> str:
     """The paper's prompt."""
-    listed = (f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=True))
-    return "\n".join([OPENING, "", question, "", *listed])
+    return f"{OPENING}\n\n{listed(question, options)}"
+
+
+def listed(question: str, options: Sequence[str]) -> str:
+    """A question, and its options, a letter each."""
+    lines = (
+        f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)
+    )
+    return "\n".join([question, "", *lines])

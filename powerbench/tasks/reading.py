@@ -54,6 +54,16 @@ class Row:
         require(bool(UNSEEN.sub("", value)), f"{self.where}: {field!r} is blank; see task.path")
         return value
 
+    def cell(self, field: str) -> str:
+        """A field that must hold text or a number, as text: 27 and 27.0 are `27`."""
+        value = self[field]
+        missing = value is None or value != value  # NaN, an empty cell of a table
+        require(not missing, f"{self.where}: {field!r} is missing; see task.path")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            whole = isinstance(value, float) and value.is_integer()
+            return str(int(value)) if whole else str(value)
+        return self.filled(field)
+
     def answer(self, field: str) -> str:
         """A mathematical answer: a string with more in it than blanks and empty LaTeX, such as `$$`."""
         value = self.filled(field)
