@@ -106,7 +106,7 @@ def test_the_command_line_wins_over_the_tasks_verifier() -> None:
     ("overrides", "said"),
     [
         (["sampler=powr"], "unknown sampler 'powr' (did you mean 'power'?); known: base, "),
-        (["model=gpt-9"], "unknown model 'gpt-9'; known: hf"),
+        (["model=gpt-9"], "unknown model 'gpt-9'; known: gemma-3-270m, hf"),
         (["sampler.stepz=3"], "unknown setting 'sampler.stepz' (did you mean 'sampler.steps'?)"),
         (["sampler=base,power"], "is a sweep: add -m"),
         (["sampler.alpha=0"], "sampler.alpha must be > 0"),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from powerbench.errors import UserError, require, unknown
 from powerbench.tasks.column_set import QUESTION, ColumnSet
-from powerbench.tasks.gpqa_diamond import LETTERS, OPENING, listed, shown
+from powerbench.tasks.options import LETTERS, OPENING, listed, shown
 from powerbench.tasks.reading import Row
 from powerbench.types import Problem
 

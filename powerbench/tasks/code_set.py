@@ -1,19 +1,17 @@
 """Any set of programming problems with tests."""
 
-import ast
-import builtins
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from powerbench.errors import UserError, require
-from powerbench.tasks.column_set import FEW_SHOT, QUESTION, ColumnSet, column_of
+from powerbench.errors import require
+from powerbench.tasks.column_set import FEW_SHOT, QUESTION, ColumnSet
+from powerbench.tasks.python_tests import called_in, check_of, script_of
 from powerbench.tasks.reading import Row
 from powerbench.types import Problem
 
 TESTS = "{tests}"
-BUILTINS = frozenset(dir(builtins))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +51,19 @@ class CodeSet(ColumnSet):
         }
 
     def problem(self, row: Row, id: str, kind: str) -> Problem:
-        question, tests = self.text_of(row, self.question), self._script(row, self.tests)
+        question, tests = self.text_of(row, self.question), script_of(row, self.tests)
         require(bool(tests.strip()), f"{row.where}: {self.tests!r} is blank; see task.tests")
-        setup = "" if self.setup is None else self._script(row, self.setup)
+        setup = "" if self.setup is None else script_of(row, self.setup)
         solution = "" if self.solution is None else row.cell(self.solution)
-        name = self._name(row, tests, setup, solution)
+        name = (
+            called_in(row, tests, setup, solution)
+            if self.entry_point is None
+            else row.cell(self.entry_point).strip()
+        )
+        require(
+            name.isidentifier(),
+            f"{row.where}: {self.entry_point!r} must be a function's name, got {name!r}; see task.entry_point",
+        )
         stub = re.search(rf"^\s*(?:async\s+)?def\s+{name}\b", question, re.MULTILINE) is not None
         meta: dict[str, Any] = {
             "prompt": question if stub else "",
@@ -72,96 +78,8 @@ class CodeSet(ColumnSet):
         return f"{shown}\n[BEGIN]\n" + ("" if solution is None else f"{solution}\n[DONE]")
 
     def example_question(self, row: Row) -> str:
-        return self._shown(row.filled("question"), self._script(row, "tests"))
+        return self._shown(row.filled("question"), script_of(row, "tests"))
 
     def _shown(self, question: str, tests: str) -> str:
         """What `few_shot` shows of a problem."""
         return f"Task: {question}\nYour code should pass these tests:\n\n{tests}"
-
-    def _script(self, row: Row, names: str | Sequence[str]) -> str:
-        """Statements in one text, or a list of them; "" if there are none."""
-        column = column_of(names, row.record)
-        value = row[column]
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            lines = Row({f"{column}[{i}]": x for i, x in enumerate(value)}, row.where)
-            script = "\n".join(lines.text(name) for name in lines.record)
-        else:
-            script = "" if value is None else row.text(column)
-        script = script.replace("\r\n", "\n").strip()
-        try:
-            ast.parse(script)
-        except (SyntaxError, ValueError) as error:
-            raise UserError(
-                f"{row.where}: {column!r} is not Python ({error}); see task.tests"
-            ) from error
-        return script
-
-    def _name(self, row: Row, tests: str, setup: str, solution: str) -> str:
-        name = (
-            called(tests, setup, solution)
-            if self.entry_point is None
-            else row.cell(self.entry_point).strip()
-        )
-        require(
-            name is not None and name.isidentifier(),
-            f"{row.where}: which function the tests call cannot be told, got {name!r}; name it in a column: "
-            f"task.entry_point",
-        )
-        return str(name)
-
-
-def called(tests: str, setup: str, solution: str) -> str | None:
-    """The program's function that the tests call: the first that the solution, or else nothing, defines."""
-    bound = BUILTINS | _bound(f"{setup}\n{tests}")
-    calls = [
-        node.func
-        for node in ast.walk(ast.parse(tests))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
-    in_order = sorted(calls, key=lambda name: (name.lineno, name.col_offset))
-    free = [name.id for name in in_order if name.id not in bound]
-    defined = _bound(solution)
-    return next((name for name in free if name in defined), next(iter(free), None))
-
-
-def check_of(tests: str, entry_point: str, setup: str, solution: str) -> str:
-    """The tests as a `check(candidate)`, which a verifier of programs asks for; one that is there stays.
-
-    They are run as they are, after the setup, with the candidate under the function's name. A setup that uses
-    what the reference solution defines, such as the class of an argument, runs after that.
-    """
-    if any(
-        isinstance(node, ast.FunctionDef) and node.name == "check" for node in ast.parse(tests).body
-    ):
-        return f"{setup}\n\n{tests}" if setup else tests
-    used = {node.id for node in ast.walk(ast.parse(setup)) if isinstance(node, ast.Name)}
-    needed = (used - _bound(setup) - BUILTINS) & _bound(solution)
-    before = f"{solution}\n\n{setup}" if needed else setup
-    return (
-        "def check(candidate):\n"
-        "    scope = dict(globals())\n"
-        f"    exec({before!r}, scope)\n"
-        f"    scope[{entry_point!r}] = candidate\n"
-        f"    exec({tests!r}, scope)\n"
-    )
-
-
-def _bound(source: str) -> set[str]:
-    """The names that a text of Python binds anywhere; none if it is for another version of Python."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
-        return set()
-    return {name for node in nodes for name in _binds(node)}
-
-
-def _binds(node: ast.AST) -> Iterator[str]:
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            yield node.name
-        case ast.Name(ctx=ast.Store()):
-            yield node.id
-        case ast.arg():
-            yield node.arg
-        case ast.Import() | ast.ImportFrom():
-            yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)

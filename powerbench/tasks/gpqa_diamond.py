@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from string import ascii_uppercase
 from typing import Any
 
-from powerbench.rng import Stream
 from powerbench.tasks.common import (
     provenance,
     require_kind,
@@ -14,17 +12,12 @@ from powerbench.tasks.common import (
     through_chat,
     unique,
 )
+from powerbench.tasks.options import LETTERS, OPENING, listed, shown
 from powerbench.tasks.reading import Row, read_file, read_hub
 from powerbench.types import Problem, Prompt
 
-LETTERS = "ABCD"
 ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 SUBJECTS = {"domain": "High-level domain", "subdomain": "Subdomain"}
-OPENING = (
-    "Answer the following multiple choice question. The last line of your response should be of "
-    "the following format: '\\boxed{$LETTER}' (without quotes) where LETTER is one of ABCD "
-    "(ex. '\\boxed{A}'). Think step by step before answering."
-)
 
 
 @dataclass(frozen=True)
@@ -100,21 +93,6 @@ class GPQADiamond:
         )
 
 
-def shown(problem: str, answers: int = len(LETTERS)) -> list[int]:
-    """The order in which the answers of the problem with this identity are shown: a permutation."""
-    stream = Stream(0, task="gpqa_diamond", problem=problem, replicate=0)
-    uniforms = stream.uniforms(("order",), answers)
-    return sorted(range(answers), key=lambda answer: uniforms[answer])
-
-
 def official(question: str, options: Sequence[str]) -> str:
     """The paper's prompt."""
     return f"{OPENING}\n\n{listed(question, options)}"
-
-
-def listed(question: str, options: Sequence[str]) -> str:
-    """A question, and its options, a letter each."""
-    lines = (
-        f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)
-    )
-    return "\n".join([question, "", *lines])

@@ -7,8 +7,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar
 
 from powerbench.errors import UserError, unknown
-from powerbench.tasks import math500
 from powerbench.tasks.column_set import QUESTION, ColumnSet
+from powerbench.tasks.math_prompts import STYLES
 from powerbench.tasks.reading import Row
 from powerbench.types import Problem
 from powerbench.verifiers.boxed import last_boxed
@@ -80,10 +80,7 @@ class MathSet(ColumnSet):
     """
 
     STYLES: ClassVar[Mapping[str, str]] = {
-        **{
-            style: math500.STYLES[style].replace("{problem}", QUESTION)
-            for style in ("plain", "official")
-        },
+        **{style: STYLES[style].replace("{problem}", QUESTION) for style in ("plain", "official")},
         "question_first": (
             f"{QUESTION}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
         ),

@@ -6,22 +6,23 @@ from functools import cached_property
 from typing import ClassVar
 
 from powerbench.errors import require
-from powerbench.tasks.code_set import TESTS, CodeSet
-from powerbench.tasks.column_set import FEW_SHOT, QUESTION
+from powerbench.tasks.column_set import QUESTION, ColumnSet
+from powerbench.tasks.common import require_style
+from powerbench.tasks.python_tests import called_in, check_of, script_of
 from powerbench.tasks.reading import Row, read_file
-from powerbench.types import Prompt
+from powerbench.types import Problem, Prompt
 
 TEST_SPLIT = range(11, 511)
 EXAMPLES = (2, 3, 4)
 """The task ids of the prompt's examples (Austin et al., section 4.1)."""
 TASK = (
     f"You are an expert Python programmer, and here is your task: {QUESTION} Your code should pass these "
-    f"tests:\n\n{TESTS}"
+    "tests:\n\n{tests}"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MBPP(CodeSet):
+class MBPP(ColumnSet):
     """Problems in the format of MBPP: task_id, text, code, test_list, test_setup_code.
 
     Task ids 11 to 510 are the test split, and the only ones that are asked, whatever a local file holds; its
@@ -29,24 +30,46 @@ class MBPP(CodeSet):
 
     prompt_style: `official`, the paper's prompt after its three examples, whose code stands between [BEGIN] and
         [DONE], as raw text; `plain`, the same task without examples, asking for a fenced block, a chat turn for
-        tuned models.
+        tuned models. A template of your own may hold {tests}.
     """
 
     STYLES: ClassVar[Mapping[str, str]] = {
-        "official": f"{TASK}\n[BEGIN]\n",
+        "official": TASK,
         "plain": (
             f"{TASK}\n\nAnswer with the whole function, imports included, in one fenced code block."
         ),
     }
-    RAW: ClassVar[tuple[str, ...]] = ("official", FEW_SHOT)
+    RAW: ClassVar[tuple[str, ...]] = ("official",)
 
     name: str | None = "mbpp"
     question: str | Sequence[str] = ("text", "prompt")
-    tests: str | Sequence[str] = "test_list"
-    setup: str | Sequence[str] | None = ("test_setup_code", "test_imports")
-    solution: str | None = "code"
+    tests: str = "test_list"
+    setup: Sequence[str] = ("test_setup_code", "test_imports")
+    solution: str = "code"
     id: str | None = "task_id"
     prompt_style: str = "official"
+
+    def __post_init__(self) -> None:
+        require_style(self.prompt_style, tuple(self.STYLES))
+        super().__post_init__()
+
+    def columns(self) -> Mapping[str, str | Sequence[str] | None]:
+        return {"tests": self.tests, "setup": self.setup, "solution": self.solution}
+
+    def problem(self, row: Row, id: str, kind: str) -> Problem:
+        question, tests = self.text_of(row, self.question), script_of(row, self.tests)
+        setup, solution = script_of(row, self.setup), row.filled(self.solution)
+        name = called_in(row, tests, setup, solution)
+        test = check_of(tests, name, setup, solution)
+        return Problem(
+            id=id,
+            prompt=self.asked(question, kind, tests=tests),
+            gold=solution,
+            meta={"prompt": "", "entry_point": name, "test": test, "problem": question},
+        )
+
+    def example(self, shown: str, solution: str | None) -> str:
+        return f"{shown}\n[BEGIN]\n" + ("" if solution is None else f"{solution}\n[DONE]\n")
 
     @cached_property
     def rows(self) -> Sequence[Row]:
@@ -56,10 +79,10 @@ class MBPP(CodeSet):
         prompt = super().asked(shown, kind, **fields)
         if self.prompt is not None or self.prompt_style != "official":
             return prompt
-        return replace(prompt, text=self._worked_official + prompt.text)
+        return replace(prompt, text=self._solved_examples + self.example(prompt.text, None))
 
     @cached_property
-    def _worked_official(self) -> str:
+    def _solved_examples(self) -> str:
         examples = {self._task_id(row): row for row in self._every}
         there = all(task_id in examples for task_id in EXAMPLES)
         require(
@@ -70,11 +93,10 @@ class MBPP(CodeSet):
         return "".join(self._solved(examples[task_id]) for task_id in EXAMPLES)
 
     def _solved(self, row: Row) -> str:
-        tests = self._script(row, self.tests)
-        text = self.STYLES["official"].replace(TESTS, tests)
-        text = text.replace(QUESTION, self.text_of(row, self.question))
-        code = row.filled(str(self.solution)).replace("\r\n", "\n").rstrip()
-        return f"{text}{code}\n[DONE]\n"
+        shown = TASK.replace("{tests}", script_of(row, self.tests))
+        shown = shown.replace(QUESTION, self.text_of(row, self.question))
+        code = row.filled(self.solution).replace("\r\n", "\n").rstrip()
+        return self.example(shown, code)
 
     @cached_property
     def _every(self) -> Sequence[Row]:
