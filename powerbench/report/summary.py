@@ -20,6 +20,7 @@ from powerbench.report.samples import (
     wall_clock,
 )
 from powerbench.report.variants import changes, format_settings, sampler_order
+from powerbench.report.votes import majority_at_n
 from powerbench.stats.intervals import (
     Count,
     Estimate,
@@ -105,6 +106,8 @@ class Summary:
     """For k = 1, 2, 4 ... K, where K is the most decided responses that a problem has."""
     pass_at_k_problems: int
     """How many problems have K decided responses: the curve is theirs."""
+    majority: Estimate | None
+    """Accuracy of the vote among these K responses (maj@K); None where there are no answers to vote with."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ class Results:
             gpu_hours=_gpu_hours(config, manifest, samples),
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
+            majority=majority_at_n(self.verifier, self.scores),
         )
 
     def part(self, shard: Shard) -> "Results":

@@ -1,6 +1,7 @@
 """pass@k and confidence intervals over problems: pure functions."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -148,6 +149,25 @@ def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
         expected += chance * total / count
     values = [value for _, value in ranked]
     return min(max(expected, min(values)), max(values))  # rounding
+
+
+def majority(votes: Sequence[tuple[str | None, float]]) -> float:
+    """The value of the answer that most responses give (maj@n): the mean over these, and over tied answers.
+
+    votes: (answer, value in [0, 1]) of every response. One without an answer has no vote; with none at all the
+    value is 0 (self-consistency: Wang et al. 2022, arXiv 2203.11171).
+
+    Raises ValueError if there is no response.
+    """
+    if not votes:
+        raise ValueError("votes must hold at least one response")
+    values = defaultdict(list)
+    for answer, value in votes:
+        if answer is not None:
+            values[answer].append(value)
+    most = max(map(len, values.values()), default=0)
+    tied = [float(np.mean(each)) for each in values.values() if len(each) == most]
+    return float(np.mean(tied)) if tied else 0.0
 
 
 def distinct(counts: Sequence[int], n: int) -> float:

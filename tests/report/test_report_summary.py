@@ -169,3 +169,32 @@ def test_the_length_controlled_win_rate_needs_difficulties_only(tmp_path: Path) 
     assert found is not None and found.n == 30
     assert found.interval.low < found.mean < found.interval.high
     assert "LC win rate" in markdown(results_table([summarise(run)]))
+
+
+def answered(*answers: str | None, right: str) -> dict[int, Score]:
+    scores = enumerate(Score(correct=a == right, answer=a) for a in answers)
+    return dict(scores)
+
+
+def test_avg_and_maj_at_n_of_several_replicates(tmp_path: Path) -> None:
+    """A vote is by mathematical value: 1/2 and 0.5 are one answer."""
+    half = {i: Score(correct=True, answer=a) for i, a in enumerate((r"\frac12", "0.5"))}
+    half |= {2: Score(correct=False, answer="2"), 3: Score(correct=False)}
+    by_problem = {"p0": half, "p1": answered("7", "7", "7", "1", right="1")}
+    scores = {(p, r): s for p, each in by_problem.items() for r, s in each.items()}
+    summary = summarise(write_run(tmp_path / "low_temp-1", grid(2, 4), scores))
+    assert summary.value is not None and summary.value.mean == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert summary.majority is not None
+    assert summary.majority.mean == 0.5  # p0 is won, p1 is lost
+    assert summary.majority.interval == wilson(1, 2)
+    table = markdown(results_table([summary]))
+    assert "maj@n" in table
+    assert "0.500 [0.095, 0.905] (n=4)" in table
+
+
+def test_programs_and_single_responses_have_no_vote(tmp_path: Path) -> None:
+    one = summarise(write_run(tmp_path / "base-1", grid(2, 1), verdicts(grid(2, 1))))
+    assert one.majority is None
+    run = write_run(tmp_path / "base-2", grid(2, 2), verifier={"name": "code"})
+    write_scores(run, "code", verdicts(grid(2, 2)))
+    assert summarise(run).majority is None

@@ -241,9 +241,13 @@ def test_the_sanitised_mbpp_is_read_too(tmp_path: Path) -> None:
         (
             {"tests": "def check(candidate): candidate()"},
             {},
-            "cannot be told, got None; name it in a column",
+            "cannot be told; name it in a column",
         ),
-        ({"name": "not a name"}, {"entry_point": "name"}, "cannot be told, got 'not a name'"),
+        (
+            {"name": "not a name"},
+            {"entry_point": "name"},
+            "'name' must be a function's name, got 'not a name'",
+        ),
         (
             {},
             {"entry_point": "nme"},

@@ -332,6 +332,12 @@ for task in Math500(), AlpacaEval():
     [
         ("math500", "math"),
         ("math_mini", "math"),
+        ("math", "math"),
+        ("gsm8k", "math"),
+        ("aime24", "math"),
+        ("aime25", "math"),
+        ("amc23", "math"),
+        ("mbpp", "code"),
         ("humaneval", "code"),
         ("gpqa_diamond", "choice"),
         ("alpaca_eval", "judge"),

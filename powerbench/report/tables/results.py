@@ -42,6 +42,15 @@ def _pass_at_k(s: Summary) -> Cell:
     return TextCell(f"{last.mean:.3f} (k={last.k}{n})", values)
 
 
+def _majority(s: Summary) -> Cell:
+    if s.majority is None or not s.pass_at_k:
+        return None
+    low, high = s.majority.interval
+    values = {"maj@n": s.majority.mean, "maj@n, low": low, "maj@n, high": high}
+    shown = f"{s.majority.mean:.3f} [{low:.3f}, {high:.3f}] (n={s.pass_at_k[-1].k})"
+    return TextCell(shown, values)
+
+
 def _length(s: Summary) -> Cell:
     if s.length is None:
         return None
@@ -56,8 +65,8 @@ def _each(total: float | None, s: Summary) -> float | None:
 
 VALUE = Column(
     "value [95%]",
-    "accuracy, or preference over the baseline: mean over problems of the decided responses, "
-    "with a 95% interval over problems",
+    "accuracy (avg@n, where n responses of a problem are decided), or preference over the baseline: mean over "
+    "problems of the decided responses, with a 95% interval over problems",
 )
 
 RESULTS = (
@@ -82,6 +91,13 @@ RESULTS = (
             "n: the problems with that many decided responses, where some have fewer",
         ),
         _pass_at_k,
+    ),
+    Quantity(
+        Column(
+            "maj@n [95%]",
+            "accuracy of the answer that most of the n responses to a problem give (of ties, their mean)",
+        ),
+        _majority,
     ),
     Quantity(Column("tokens", "mean response length"), _length),
     Quantity(
