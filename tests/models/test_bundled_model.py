@@ -54,6 +54,24 @@ def test_the_chat_template_and_the_stop_token_are_the_models() -> None:
         CODEC.token("three whole words")
 
 
+def test_a_model_of_the_hub_keeps_its_name_with_a_local_file() -> None:
+    """Its kind and stop tokens too; the commit on the hub says nothing about a file."""
+    file = str(MODEL.gguf)
+    local = compose(["model=qwen2.5-coder-0.5b", f"model.id={file}"]).build("model")
+    assert (local.name, local.kind) == ("qwen2.5-coder-0.5b", "instruct")
+    assert local.identity() == {"dtype": "auto", "sha256": MODEL.identity()["sha256"]}
+    tokenizer = local.tokenizer()
+    ends = tokenizer.token("<|endoftext|>"), tokenizer.token("<|im_end|>")
+    assert set(tokenizer.stop_tokens) == set(ends)
+
+
+def test_a_line_ends_with_every_token_that_has_its_end() -> None:
+    ends = CODEC.line_ends()
+    assert {CODEC.token("\n"), CODEC.token("\n\n")} <= set(ends)
+    vocabulary = range(len(CODEC.tokenizer))
+    assert list(ends) == [i for i in vocabulary if "\n" in CODEC.decode([i])]
+
+
 def test_a_small_run_raises_the_likelihood_from_base_to_low_temperature(tmp_path: Path) -> None:
     small = ["task=math_mini", "limit=3", "max_tokens=16", "blocks=2", "steps=2", "tracker=none"]
     main(["run", "-m", *small, "sampler=base,low_temp,power", f"runs={tmp_path}"])
