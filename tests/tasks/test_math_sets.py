@@ -361,6 +361,20 @@ def test_a_hub_id_is_read_with_its_subset_split_and_revision(
     assert local.source()["sha256"] == source["sha256"] == gsm8k.source()["sha256"]
 
 
+def test_the_library_that_reads_the_hub_is_called_as_it_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder stands for a data set of the hub: `datasets` reads both."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    saved(folder, {"question": "What?", "answer": 27.0}, name="test.jsonl")
+    (problem,) = MathSet(hub=str(folder), name="a").problems("base")
+    assert (problem.id, problem.gold) == ("1", "27")
+    with pytest.raises(UserError, match=r'Unknown split "train".*test'):
+        MathSet(hub=str(folder), name="a", split="train").problems("base")
+
+
 def test_what_is_neither_a_file_nor_on_the_hub_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
