@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from powerbench.bench import agreement, checkpointing, decoding, operators, savings
+from powerbench.bench import agreement, checkpointing, decoding, drafting, operators, savings
 from powerbench.bench.budget import STEP_PARTS, budget
 from powerbench.config import compose
 from powerbench.errors import UserError
@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded per chain")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--alone", type=int, default=3, help="chains timed one by one")
+    parser.add_argument("--draft-chains", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--draft-tokens", type=int, default=128, help="of a response with drafts")
     parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm/bin/python"))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/latest.json"))
     options = parser.parse_args()
@@ -136,9 +138,22 @@ def _operators(options: argparse.Namespace, console: Console) -> Mapping[str, An
     return {"operators": {name: each._asdict() for name, each in found.items()}}
 
 
+def _drafts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
+    """What drafts save of power sampling, with few chains and with many."""
+    model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
+    timed = [
+        drafting.time_drafting(model, chains, options.draft_tokens, 3 if chains == 1 else 1)
+        for chains in options.draft_chains
+    ]
+    for each in timed:
+        _print_drafting(console, each)
+    return {"drafts": [asdict(each) for each in timed]}
+
+
 PARTS = {
     "decoding": _decoding,
     "savings": _savings,
+    "drafts": _drafts,
     "checkpoints": _checkpoints,
     "memory": _memory,
     "operators": _operators,
@@ -193,6 +208,35 @@ def _print_savings(console: Console, saved: savings.Savings) -> None:
         f"chain alone {saved.speculation_speed:.2f} times as fast (median); same responses in all "
         f"ways: {'yes' if saved.same_chains else 'NO'}"
     )
+
+
+def _print_drafting(console: Console, timed: drafting.Drafting) -> None:
+    table = _table(
+        f"power sampling, {timed.chains} chains of {timed.max_tokens} tokens",
+        "s",
+        "times as fast",
+        "passes/token",
+        "decoded/token",
+        "wasted/token",
+        "rows/decoded",
+    )
+    for way in drafting.WAYS:
+        table.add_row(
+            way,
+            f"{timed.of(way, 'seconds'):.1f}",
+            f"{timed.speed(way):.2f}",
+            *(
+                f"{timed.of(way, name):.2f}"
+                for name in (
+                    "passes_per_token",
+                    "decoded_per_token",
+                    "wasted_per_token",
+                    "rows_per_decoded",
+                )
+            ),
+        )
+    console.print(table)
+    console.print(f"the same responses in all ways: {timed.same:.0%}")
 
 
 def _table(*headings: str) -> Table:

@@ -12,7 +12,7 @@ def changed(model: HubModel, chains: int, tokens: int, tau: float, deterministic
     prompt = model.tokenizer().encode(PROMPT)
 
     def decode(width: int) -> dict[int, Tokens]:
-        engine = HFEngine(model, len(prompt), tokens, width, deterministic=deterministic)
+        engine = HFEngine(model, len(prompt), tokens, width, deterministic=deterministic, draft=0)
         request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=tau)
         for chain in range(chains):
             uniforms = Stream(0, "agreement", "", chain).uniforms(request.key, tokens)

@@ -22,7 +22,7 @@ STEP_PARTS = ("projections", "attention", "sampling", "rest of the model", "book
 def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
     """Milliseconds per decoding step, by part: a full batch, from the end of the prompt on."""
     prompt = model.tokenizer().encode(PROMPT)
-    engine = HFEngine(model, len(prompt), tokens, width)
+    engine = HFEngine(model, len(prompt), tokens, width, draft=0)
     request = Extend(("bench",), response=(), keep=0, until=tokens, stop_tokens=(), tau=TAU)
     for chain in range(width):
         uniforms = Stream(0, "bench", "", chain).uniforms(request.key, tokens)

@@ -1,4 +1,7 @@
-"""Decoding speed: the library's `generate`, the hf engine, vLLM, and the machine's arithmetic limit."""
+"""Decoding speed: the library's `generate`, the hf engine, vLLM, and the machine's arithmetic limit.
+
+Without drafts: every round draws the same tokens, which would be known from the first.
+"""
 
 import copy
 import subprocess
@@ -47,12 +50,12 @@ def time_decoding(
     cases: dict[str, Callable[[], float]] = {GENERATE: lambda: generate(plain, prompt, tokens)}
     generate(plain, prompt, 4)
     for width in widths:
-        engine = HFEngine(model, len(prompt), tokens, width)
+        engine = HFEngine(model, len(prompt), tokens, width, draft=0)
         require(
             engine.max_num_seqs == width, f"{width} chains do not fit this machine; set --widths"
         )
         cases[hf_name(width)] = _case(engine, prompt, tokens)
-    fixed = HFEngine(model, len(prompt), tokens, 32, deterministic=True)
+    fixed = HFEngine(model, len(prompt), tokens, 32, deterministic=True, draft=0)
     cases["hf engine, 32 chains, deterministic"] = _case(fixed, prompt, tokens)
     with _vllm(vllm, model, prompt, tokens) as others:
         cases |= others

@@ -195,6 +195,7 @@ def rows(
             + 2 * until,  # twice what a chain will hold: pages are planned at half of the most
             max_num_seqs=count,
             device=device,
+            draft=0,  # the rate of single tokens
         )
         with torch.inference_mode():
             fill(engine, known, until)

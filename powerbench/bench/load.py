@@ -192,7 +192,12 @@ def _prepare(work: Work) -> Callable[[], int]:
         prompts = [tokenizer.encode(Prompt(text, chat=True)) for text in asked]
         eos, stop_tokens = tokenizer.eos, tokenizer.stop_tokens
     engine = HFEngine(
-        model, max(map(len, prompts)), work.tokens, max_num_seqs=2 * work.chains, device="cpu"
+        model,
+        max(map(len, prompts)),
+        work.tokens,
+        max_num_seqs=2 * work.chains,
+        device="cpu",
+        draft=0,
     )
     return partial(_decode, engine, prompts, work.tokens, eos, stop_tokens)
 

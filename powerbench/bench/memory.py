@@ -30,7 +30,7 @@ def peak_memory(model_name: str, dtype: str, chains: int, length: int) -> dict[s
     HFEngine(model, 1, 1, 1)  # loads and packs the weights
     before = psutil.Process().memory_info().rss
     with _peak() as decoding:
-        engine = HFEngine(model, known, length - known, chains)
+        engine = HFEngine(model, known, length - known, chains, draft=0)
         first = Extend(("bench",), (), 0, length - known, stop_tokens=(), tau=TAU)
         prompts = [
             tuple(100 + (chain % 8 + 1) * i % 40_000 for i in range(known))

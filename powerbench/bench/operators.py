@@ -36,11 +36,11 @@ VIEWS |= {"_reshape_alias", "_unsafe_view"}
 """Operators that launch nothing."""
 
 SETTINGS: Mapping[str, DecodeSettings] = {
-    "plain": DecodeSettings(largest_k=0, greedy=False, top=0, supports=()),
-    "greedy": DecodeSettings(largest_k=0, greedy=True, top=0, supports=()),
-    "top_k": DecodeSettings(largest_k=50, greedy=False, top=0, supports=()),
-    "top_logprobs": DecodeSettings(largest_k=0, greedy=False, top=20, supports=()),
-    "exponents": DecodeSettings(largest_k=0, greedy=False, top=0, supports=(), exponents=4),
+    "plain": DecodeSettings(largest_k=0, greedy=False, top=0, supports={}),
+    "greedy": DecodeSettings(largest_k=0, greedy=True, top=0, supports={}),
+    "top_k": DecodeSettings(largest_k=50, greedy=False, top=0, supports={}),
+    "top_logprobs": DecodeSettings(largest_k=0, greedy=False, top=20, supports={}),
+    "exponents": DecodeSettings(largest_k=0, greedy=False, top=0, supports={}, exponents=4),
 }
 
 
@@ -113,19 +113,24 @@ def launches(shape: str, settings: DecodeSettings) -> Launches:
 
 @torch.inference_mode()
 def count(
-    shape: str, settings: DecodeSettings, layers: int | None = None, num_seqs: int = 32
+    shape: str,
+    settings: DecodeSettings,
+    layers: int | None = None,
+    num_seqs: int = 32,
+    width: int = 1,
 ) -> Counter[str]:
     """Operators, by name, of a step of `num_seqs` sequences over a cache in pages.
 
-    shape: of `bench.gpu.SHAPES`; layers: rather than its own number of them.
+    shape: of `bench.gpu.SHAPES`; layers: rather than its own number of them; width: tokens of each
+        sequence, its draft's among them.
     Raises AssertionError, or what torch raises, where the step asks the device.
     """
     device: Any = ClaimedDevice("meta")
     lm = RandomModel(shape, torch.bfloat16, layers).load("meta", ATTENTION)
     cache = PagedCache(lm.config, 2 * num_seqs, 4096, 16 * num_seqs, torch.bfloat16, device)
-    slots = Slots(num_seqs, 3072, device)
+    slots = Slots(num_seqs, 3072, device, most_drafted=width - 1)
     slots.reserve(3072, 2, settings.top, settings.exponents)
     runner = ModelRunner(lm, cache, slots, None, deterministic=False)
     with _Count() as counted:
-        runner._step(runner.all_slots, False, settings, leading=True)
+        runner._step(runner.all_slots, False, settings, width, None, leading=True)
     return counted.seen

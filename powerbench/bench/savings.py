@@ -7,8 +7,10 @@ from functools import partial
 from statistics import median
 
 from powerbench.chains.runner import ChainSpec, Completed, run_chains
+from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.models import HubModel
+from powerbench.models.hub import HFTokenizer
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
 from powerbench.types import Context, Progress, Prompt, SampleKey, Tokens
@@ -56,7 +58,7 @@ def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
     """Tokens and sameness in deterministic mode, all questions at once; then the first `alone` of them
     one by one, with and without speculation in alternation, for time."""
     tokenizer = model.tokenizer()
-    prompts = [tokenizer.encode(Prompt(text, chat=True)) for text in QUESTIONS]
+    prompts = encoded(tokenizer)
     longest = max(map(len, prompts))
     everyone = range(len(prompts))
 
@@ -74,20 +76,11 @@ def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
             sampler.max_tokens,
             max_num_seqs=2 * len(prompts),
             deterministic=deterministic,
+            draft=0,
         )
-        starts = [
-            ChainSpec(
-                SampleKey(str(i), 0),
-                prompts[i],
-                partial(sampler.chain, Context(prompts[i], tokenizer.eos, tokenizer.stop_tokens)),
-                Stream(0, "bench", str(i), 0),
-            )
-            for i in which
-        ]
-        began = time.perf_counter()
-        events = run_chains(starts, engine, Progress(), speculate)
-        done = [each for each in events if isinstance(each, Completed)]
-        return _timing(name, done, time.perf_counter() - began)
+        keys = [SampleKey(str(i), 0) for i in which]
+        done, seconds = run_power(engine, sampler, tokenizer, keys, speculate)
+        return _timing(name, done, seconds)
 
     full = run("8 chains, deterministic", everyone, early_rejection=False, deterministic=True)
     early = run("8 chains, deterministic, early rejection", everyone, deterministic=True)
@@ -109,8 +102,36 @@ def time_savings(model: HubModel, speculate: int, alone: int) -> Savings:
     )
 
 
+def encoded(tokenizer: HFTokenizer) -> list[Tokens]:
+    """The questions as prompts."""
+    return [tokenizer.encode(Prompt(text, chat=True)) for text in QUESTIONS]
+
+
+def run_power(
+    engine: Engine,
+    sampler: Power,
+    tokenizer: HFTokenizer,
+    keys: Sequence[SampleKey],
+    speculate: int,
+) -> tuple[list[Completed], float]:
+    """Chains of these keys, whose problems are indices in `QUESTIONS`, and the seconds of all together."""
+    prompts = encoded(tokenizer)
+    starts = [
+        ChainSpec(
+            key,
+            prompt := prompts[int(key.problem)],
+            partial(sampler.chain, Context(prompt, tokenizer.eos, tokenizer.stop_tokens)),
+            Stream(0, "bench", key.problem, key.replicate),
+        )
+        for key in keys
+    ]
+    began = time.perf_counter()
+    events = run_chains(starts, engine, Progress(), speculate)
+    done = [each for each in events if isinstance(each, Completed)]
+    return sorted(done, key=lambda each: each.key), time.perf_counter() - began
+
+
 def _timing(name: str, done: list[Completed], seconds: float) -> Timing:
-    done = sorted(done, key=lambda each: each.key)
     tokens = sum(len(each.outcome.tokens) for each in done)
     return Timing(
         name,

@@ -26,6 +26,12 @@ def test_no_setting_makes_a_step_ask_the_device(name: str) -> None:
     assert count(SHAPE, SETTINGS[name], layers=1)["_varlen_attn"] == 1
 
 
+@pytest.mark.parametrize("width", [2, 9])
+def test_a_pass_that_verifies_drafts_does_not_ask_the_device_either(width: int) -> None:
+    counted = count(SHAPE, SETTINGS["top_logprobs"], layers=1, width=width)
+    assert counted["_varlen_attn"] == 1
+
+
 @pytest.mark.parametrize(
     "asking",
     [

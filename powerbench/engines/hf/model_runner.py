@@ -185,13 +185,13 @@ class ModelRunner:
         if computed is not None:
             fed = fed.at(computed)
         if self.deterministic:
-            parts = [self._draw(each, self._tile(each), long, settings) for each in _tiles(fed)]
+            tiles = [self._draw(each, self._tile(each), long, settings) for each in _tiles(fed)]
+            drawn = Drawn(*(torch.cat(column) for column in zip(*tiles, strict=True)))
         else:
             batch = self._batch(fed, rows, width, leading)
             if self.fixed:
-                fed = fed._replace(positions=self._within(fed, leading))
-            parts = [self._draw(fed, batch, long, settings)]
-        drawn = Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
+                fed = fed._replace(positions=self._within(fed, width, leading))
+            drawn = self._draw(fed, batch, long, settings)
         self.slots.advance(rows, _by_row(drawn, len(rows), width, computed))
 
     def _draw(self, fed: Fed, batch: Batch, long: bool, settings: DecodeSettings) -> Drawn:
@@ -212,9 +212,11 @@ class ModelRunner:
         )
         return Drawn(*(column[:count] for column in drawn))
 
-    def _within(self, fed: Fed, leading: bool) -> torch.Tensor:
+    def _within(self, fed: Fed, width: int, leading: bool) -> torch.Tensor:
         """The tokens' positions as the model reads them: what follows a draft may lie beyond the last one."""
-        slots, positions = self.slots, torch.minimum(fed.positions, self.slots.end[fed.rows] - 1)
+        slots, positions = self.slots, fed.positions
+        if width > 1:
+            positions = torch.minimum(positions, slots.end[fed.rows] - 1)
         # The longest position of a call decides longrope's factors: idle slots must not be it.
         if leading and self.switch is not None:
             positions = torch.where(slots.active[fed.rows], positions, 0)

@@ -77,6 +77,7 @@ class Slots:
         self.tau, self.alpha, self.floor, self.weight = doubles
         self.active, self.stopped, self.fell = flags
         self.stop_tokens = torch.full((max_num_seqs, 1), NO_TOKEN, device=device)
+        self.ahead = torch.arange(1 + most_drafted, device=device)
         self.drafts = torch.full((max_num_seqs, most_drafted), NO_TOKEN, device=device)
         """int64: what each slot may draw next, for the pass to come."""
         self._allocate(length, top=0, exponents=0)
@@ -133,9 +134,10 @@ class Slots:
 
         exponents: of how many exponents each row's log-normalisers are reported.
         """
-        ahead = torch.arange(width, device=self.device)
-        drafts = self.drafts[rows, : width - 1].clamp(min=0)
-        tokens = torch.cat((self.token[rows][:, None], drafts), dim=1)
+        ahead = self.ahead[:width]
+        tokens = self.token[rows][:, None]
+        if width > 1:
+            tokens = torch.cat((tokens, self.drafts[rows, : width - 1].clamp(min=0)), dim=1)
         positions = self.position[rows][:, None] + ahead
         index = (positions + 1 - self.start[rows][:, None]).clamp_(max=self.length)
         tau = self.tau[rows.to(self.doubles)].float().to(self.device)
@@ -160,16 +162,17 @@ class Slots:
         """
         width = drawn.token.shape[1]
         position, active = self.position[rows], self.active[rows]
-        ahead = torch.arange(1, width + 1, device=self.device)
-        after = position[:, None] + ahead
+        after = position[:, None] + 1 + self.ahead[:width]
         weight = self._weights(rows, drawn)
         fell = ~(weight >= self.floor[rows.to(self.doubles)][:, None]).to(
             self.device
         )  # NaN falls, too
         stopped = (drawn.token[:, :, None] == self.stop_tokens[rows][:, None]).any(2)
         over = fell | stopped | (after + 1 >= self.end[rows][:, None])
-        goes_on = (drawn.token == self._next_drafted(rows, width)) & ~over
-        counts = active[:, None] & _all_before(goes_on)
+        counts = active[:, None]
+        if width > 1:
+            goes_on = (drawn.token[:, :-1] == self.drafts[rows, : width - 1]) & ~over[:, :-1]
+            counts = counts & torch.nn.functional.pad(goes_on.cumprod(1) > 0, (1, 0), value=True)
         index = torch.where(counts, after - self.start[rows][:, None], self.length)
         *columns, top, top_logp, log_normalisers = drawn
         for buffer, column in zip(self.drawn, columns, strict=True):
@@ -180,19 +183,13 @@ class Slots:
         if count := log_normalisers.shape[2]:
             self.log_normalisers[rows[:, None], index, :count] = log_normalisers
         taken = counts.sum(1)
-        last = (taken - 1).clamp_(min=0)[:, None]
-        token = drawn.token.gather(1, last)[:, 0]
-        self.fell[rows] |= (counts & fell).any(1)
-        self.stopped[rows] |= (counts & stopped).any(1)
-        self.token[rows] = torch.where(active, token, self.token[rows])
+        self.fell[rows] |= _any(counts & fell)
+        self.stopped[rows] |= _any(counts & stopped)
+        self.token[rows] = torch.where(active, _last(drawn.token, taken), self.token[rows])
         self.position[rows] = position + taken
-        self.active[rows] = active & ~(counts & over).any(1)
-        rows, active, last = (each.to(self.doubles) for each in (rows, active, last))
-        self.weight[rows] = torch.where(active, weight.gather(1, last)[:, 0], self.weight[rows])
-
-    def _next_drafted(self, rows: torch.Tensor, width: int) -> torch.Tensor:
-        """What was drafted after each token that a pass computes, int64 [R, width]; nothing after the last."""
-        return torch.nn.functional.pad(self.drafts[rows, : width - 1], (0, 1), value=NO_TOKEN)
+        self.active[rows] = active & ~_any(counts & over)
+        rows, active, taken = (each.to(self.doubles) for each in (rows, active, taken))
+        self.weight[rows] = torch.where(active, _last(weight, taken), self.weight[rows])
 
     def _weights(self, rows: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         """The weights of these slots after each of the tokens drawn, float64 [R, W], summed one by one: in
@@ -203,7 +200,7 @@ class Slots:
         for gain in gains.unbind(1):
             weight = weight + gain
             weights.append(weight)
-        return torch.stack(weights, dim=1)
+        return torch.stack(weights, dim=1) if len(weights) > 1 else weight[:, None]
 
     def progress(self) -> tuple[torch.Tensor, ...]:
         """The tensors that `advance` changes, but for what is drawn."""
@@ -282,7 +279,13 @@ class Slots:
         self.log_normalisers = table(torch.float32, exponents)
 
 
-def _all_before(goes_on: torch.Tensor) -> torch.Tensor:
-    """Whether all entries before each one of a row are true: bool [R, W] -> [R, W]."""
-    before = torch.nn.functional.pad(goes_on[:, :-1], (1, 0), value=True)
-    return before.int().cumprod(1).bool()
+def _any(flags: torch.Tensor) -> torch.Tensor:
+    """bool [R, W] -> [R]"""
+    return flags[:, 0] if flags.shape[1] == 1 else flags.any(1)
+
+
+def _last(column: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
+    """Of each row the entry of the last token that counts, or any if none does: [R, W] -> [R]."""
+    if column.shape[1] == 1:
+        return column[:, 0]
+    return column.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
