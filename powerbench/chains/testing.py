@@ -78,15 +78,15 @@ def check_sampler(sampler: Sampler) -> None:
 
 
 def check_batches(sampler: Sampler) -> None:
-    """No outcome, and no number of tokens decoded, depends on the batch or on speculation."""
+    """No outcome, and no number of tokens decoded, depends on the batch, on speculation or on drafts."""
     alone = _results(sampler, max_num_seqs=1)
-    for max_num_seqs, speculate in ((7, 0), (60, 0), (7, 8)):
-        for key, result in _results(sampler, max_num_seqs, speculate).items():
+    for max_num_seqs, speculate, draft in ((7, 0, 0), (60, 0, 0), (7, 8, 0), (7, 8, 3)):
+        for key, result in _results(sampler, max_num_seqs, speculate, draft=draft).items():
             assert result == alone[key], (
                 f"{_name(sampler)}: the outcome of chain {key.problem} depends on the batch: with "
-                f"max_num_seqs={max_num_seqs} and speculate={speculate} it is {result}, alone it is "
-                f"{alone[key]}. A chain may know its settings, its context and the answers to its own "
-                "requests, and nothing that is shared with other chains"
+                f"max_num_seqs={max_num_seqs}, speculate={speculate} and draft={draft} it is {result}, "
+                f"alone it is {alone[key]}. A chain may know its settings, its context and the answers to its "
+                "own requests, and nothing that is shared with other chains"
             )
 
 
@@ -241,6 +241,7 @@ def _events(
     max_num_seqs: int,
     speculate: int = 0,
     checkpoints: Mapping[SampleKey, Checkpoint] | None = None,
+    draft: int = 0,
 ) -> list[Completed | AtBlockEnd]:
     """What chains yield on the toy engine; from checkpoints, only those that have one."""
     chain = partial(sampler.chain, _context(sampler, MODEL))
@@ -252,7 +253,7 @@ def _events(
         for key in keys
         if checkpoints is None or key in checkpoints
     ]
-    engine = ToyEngine(MODEL, max_num_seqs=max_num_seqs)
+    engine = ToyEngine(MODEL, max_num_seqs=max_num_seqs, draft=draft)
     return [
         event for event in run_chains(specs, engine, Progress(), speculate) if event is not None
     ]
@@ -263,9 +264,10 @@ def _results(
     max_num_seqs: int,
     speculate: int = 0,
     checkpoints: Mapping[SampleKey, Checkpoint] | None = None,
+    draft: int = 0,
 ) -> dict[SampleKey, tuple[Outcome, int]]:
     """What chains return, and the tokens that each has decoded."""
-    events = _events(sampler, max_num_seqs, speculate, checkpoints)
+    events = _events(sampler, max_num_seqs, speculate, checkpoints, draft)
     return {e.key: (e.outcome, e.cost.decoded) for e in events if isinstance(e, Completed)}
 
 

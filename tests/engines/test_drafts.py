@@ -6,19 +6,36 @@ Run: pytest tests/engines/test_drafts.py
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from histories import Histories
 from tiny import TinyModel, run
 
+from powerbench.chains.runner import ChainSpec, Completed, run_chains
+from powerbench.config import compose
 from powerbench.engines.base import Engine
 from powerbench.engines.drafter import Drafter, Guess, PassTimes, Writing, best_lengths
 from powerbench.engines.hf import HFEngine
 from powerbench.engines.lookup import GENERATION, ORDERS, Kind, PromptIndex, Seen, chance_of_same
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
-from powerbench.types import Draw, Extend, FinishReason, Tokens
+from powerbench.rng import Stream
+from powerbench.samplers.beam import Beam
+from powerbench.samplers.common import Sampler
+from powerbench.samplers.power import Power
+from powerbench.types import (
+    Context,
+    Cost,
+    Draw,
+    Extend,
+    FinishReason,
+    Outcome,
+    Progress,
+    SampleKey,
+    Tokens,
+)
 
 PROMPT = (3, 1, 4, 1, 5)
 UNTIL = 24
@@ -211,6 +228,56 @@ def test_nothing_is_left_after_many_requests() -> None:
     assert not engine.scheduler.waiting
     for family in engine.drafter.families.values():
         assert family.index.size() <= MOST_CONTEXTS
+
+
+# -- whole chains ---------------------------------------------------------------------------------
+
+CONTEXT = Context(PROMPT, eos=7, stop_tokens=(7,), answer=lambda tokens: str(tokens[:1]))
+CHAINS = {
+    "power": Power(max_tokens=32, alpha=4.0, blocks=4, steps=5),
+    "without early rejection": Power(
+        max_tokens=32, alpha=4.0, blocks=4, steps=5, early_rejection=False
+    ),
+    "beam": Beam(max_tokens=16, width=3),
+    "multiple try": compose(
+        ["sampler=multiple_try", "max_tokens=16", "blocks=2", "steps=2", "sampler.tries=3"]
+    ).build("sampler"),
+}
+
+
+def chains(
+    sampler: Sampler, engine: Engine, speculate: int
+) -> dict[SampleKey, tuple[Outcome, Cost]]:
+    """Two replicates of each of three problems."""
+    keys = [SampleKey(str(problem), replicate) for problem in range(3) for replicate in range(2)]
+    starts = [
+        ChainSpec(
+            key,
+            prompt := (*PROMPT, int(key.problem)),
+            partial(sampler.chain, replace(CONTEXT, prompt=prompt)),
+            Stream(0, "drafts", key.problem, key.replicate),
+        )
+        for key in keys
+    ]
+    events = run_chains(starts, engine, Progress(), speculate)
+    return {e.key: (e.outcome, e.cost) for e in events if isinstance(e, Completed)}
+
+
+@pytest.mark.parametrize("speculate", [0, 4])
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_are_the_same_with_drafts_in_fewer_passes(name: str, speculate: int) -> None:
+    def made(draft: int) -> dict[SampleKey, tuple[Outcome, Cost]]:
+        engine = HFEngine(TinyModel("qwen2"), 40, 40, 8, draft=draft, deterministic=True)
+        return chains(CHAINS[name], engine, speculate if draft else 0)
+
+    plain, drafted = made(0), made(8)
+    assert drafted.keys() == plain.keys()
+    for key, (outcome, cost) in drafted.items():
+        assert outcome == plain[key][0]
+        assert cost.decoded == plain[key][1].decoded == plain[key][1].passes
+        assert cost.rows >= cost.decoded >= cost.passes
+    before, after = (sum(cost.passes for _, cost in made.values()) for made in (plain, drafted))
+    assert after == before if name == "beam" else after < before  # a beam asks for single tokens
 
 
 # -- what is guessed --------------------------------------------------------------------------------
