@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
 EXPERIMENTS := $(ARTEFACTS) frontier
-.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm lint bench bench-verifiers bench-store bench-gpu gpu-hour estimate clean
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm lint bench bench-verifiers bench-store bench-load bench-gpu gpu-hour estimate clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ bench-verifiers: setup  ## programs and answers judged a second, beside the stoc
 
 bench-store: setup  ## a run folder of 100,000 samples: opened, verified, reported, exported
 	$(BIN)/python -m powerbench.bench.storing $(ARGS)
+
+bench-load: setup  ## decoding beside busy programs, by how threads wait: about five minutes, of which nothing else may run
+	$(BIN)/python -m powerbench.bench.load $(ARGS)
 
 gpu-hour: setup  ## all that a GPU shows, in about nine minutes, without a download: one JSON, one table
 	$(BIN)/python -m powerbench.bench.gpu_hour $(ARGS)

@@ -83,13 +83,15 @@ def measure(
     """
     began, rounds = time.monotonic(), list[dict[str, float]]()
     with ExitStack() as stack:
-        workers = {s: stack.enter_context(_worker(work, env)) for s, env in SETTINGS.items()}
-        threads = max(int(ask("warm")["threads"]) for ask in workers.values())
-        require(
-            threads > 1,
-            "threads that wait for each other are two or more: unset OMP_NUM_THREADS, or set it to the "
-            "number of cores",
-        )
+        workers = {}
+        for setting, environment in SETTINGS.items():
+            ask = workers[setting] = stack.enter_context(_worker(work, environment))
+            threads = int(ask("warm")["threads"])
+            require(
+                threads > 1,
+                "threads that wait for each other are two or more: unset OMP_NUM_THREADS, or set it to the "
+                "number of cores",
+            )
         longest = 0.0
         while len(rounds) < repeats:
             start = time.monotonic()
@@ -282,10 +284,11 @@ def ratios(rates: Mapping[str, Rate]) -> dict[str, float]:
 def show(rates: Mapping[str, Rate], neighbours: Sequence[int], title: str) -> None:
     """Print the ratios, a row for each setting, and what they say of the one that is powerbench's."""
     console, found = Console(width=100), ratios(rates)
-    table = Table(title=f"speed, of libgomp's own on a quiet machine: {title}", box=SIMPLE)
+    console.print(f"{title}; speed, of libgomp's own on a quiet machine")
+    table = Table(box=SIMPLE)
     table.add_column("spins before sleep")
     for count in neighbours:
-        table.add_column(f"{count} neighbours", justify="right")
+        table.add_column(f"{count} busy neighbours", justify="right")
     for setting in SETTINGS:
         table.add_row(setting, *(f"{found[name(setting, count)]:.2f}x" for count in neighbours))
     console.print(table)

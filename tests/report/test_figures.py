@@ -102,18 +102,17 @@ def test_responses_of_another_model_are_shown_under_the_one_that_scored_them(
     assert likelihood.curves[0].values == pytest.approx([-0.5] * 24)
 
 
-@pytest.mark.parametrize("currency", [curves.FLOPS, curves.PASSES])
+@pytest.mark.parametrize(("currency", "name"), [(curves.FLOPS, "flops"), (curves.PASSES, "passes")])
 def test_costs_show_best_of_n_and_the_steps_of_a_chain(
-    runs: list[Run], currency: curves.Currency
+    runs: list[Run], currency: curves.Currency, name: str
 ) -> None:
     results = list(map(Results.read, runs))
     by_steps = [s for s in curves.series(results) if s.setting == "steps"]
     (panel,) = (p for p in panels(curves_of(main_runs(results))) if p.title == "math500 · tiny")
     base, chain = (curves._values(c, by_steps, currency) for c in panel.curves)
-    cost = currency.of(results[0].summary)
-    assert cost is not None
+    cost = getattr(results[0].summary, name)
     assert base.x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
-    assert chain.x == pytest.approx([currency.of(results[1].summary) / 6] * 4)
+    assert chain.x == pytest.approx([getattr(results[1].summary, name) / 6] * 4)
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
 
 
