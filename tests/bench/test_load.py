@@ -4,7 +4,6 @@ Run: pytest tests/bench/test_load.py
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def test_a_tiny_model_runs_beside_each_number_of_neighbours(
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(load, "SETTLE", 0.0)
     monkeypatch.setattr(load, "SETTINGS", {RUNTIME: SETTINGS[RUNTIME], HERE: SETTINGS[HERE]})
-    out = tmp_path / "load.json"
+    before, out = psutil.Process().children(), tmp_path / "load.json"
     sizes = ["--chains", "2", "--tokens", "4", "--repeats", "1", "--neighbours", "1"]
     monkeypatch.setattr(sys, "argv", ["load", "--model", "tiny", *sizes, "--out", str(out)])
     load.main()
@@ -52,7 +51,7 @@ def test_a_tiny_model_runs_beside_each_number_of_neighbours(
     assert all(rate > 0 for rates in record["tokens_per_second"].values() for rate in rates)
     assert (record["threads"], len(record["tokens_per_second"][name(HERE, 1)])) == (2, 1)
     assert "1 neighbours: " in capsys.readouterr().out
-    assert not psutil.Process(os.getpid()).children()
+    assert psutil.Process().children() == before
 
 
 def test_one_thread_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from powerbench.machine import threads
-from powerbench.machine.cpus import Cpus, affinity
+from powerbench.machine.cpus import Cpus, affinity, usable_cpus
 from powerbench.machine.threads import (
     OURS,
     WAITING,
@@ -20,6 +20,8 @@ from powerbench.machine.threads import (
     count_left_to_launcher,
     settled,
 )
+from powerbench.run.doctor import diagnose
+from powerbench.store.provenance import hardware
 
 PROGRAMS = {
     "cli": ("-m", "powerbench.cli", "run", "model=toy", "engine=toy", "task=math_mini"),
@@ -152,3 +154,16 @@ def test_where_torch_is_there_already_only_the_count_is_changed(
     environment: dict[str, str] = {}
     choose_threads(environment)
     assert (Torch.count, environment) == (3, {})
+
+
+def test_the_manifest_and_the_doctor_say_what_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    monkeypatch.setenv("KMP_BLOCKTIME", "1")
+    monkeypatch.setenv(OURS, "KMP_BLOCKTIME=1")
+    found = hardware()["threads"]
+    assert found["cpus"] == usable_cpus().count
+    assert (found["chosen"], found["user"]) == ({"KMP_BLOCKTIME": "1"}, {"GOMP_SPINCOUNT": "5"})
+    said = next(each for each in diagnose() if each.subject == "threads")
+    assert "chosen here: KMP_BLOCKTIME=1; yours: GOMP_SPINCOUNT=5" in said.what
