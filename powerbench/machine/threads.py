@@ -45,7 +45,7 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
         del environment[name]
     settings = chosen(environment)
     environment.update(settings)
-    environment[OURS] = " ".join(f"{name}={value}" for name, value in settings.items())
+    environment[OURS] = _mark(settings)
 
 
 def chosen(user: Mapping[str, str], cpus: Cpus | None = None) -> dict[str, str]:
@@ -59,19 +59,27 @@ def chosen(user: Mapping[str, str], cpus: Cpus | None = None) -> dict[str, str]:
 
 @contextmanager
 def count_left_to_launcher(environment: MutableMapping[str, str] = os.environ) -> Iterator[None]:
-    """Within, no number of threads is set but the user's: launchers divide the CPUs among their workers."""
-    count = environment["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in _set_here(environment) else None
-    if count is not None:
-        del environment["OMP_NUM_THREADS"]
+    """Within, no number of threads is set but the user's: launchers divide the CPUs among their workers.
+
+    What a launcher then sets stands in the workers as a user's would, whatever number it is.
+    """
+    ours = {name: environment[name] for name in _set_here(environment)}
+    count = ours.pop("OMP_NUM_THREADS", None)
+    if count is None:
+        yield
+        return
+    all_of_it = environment[OURS]
+    del environment["OMP_NUM_THREADS"]
+    environment[OURS] = _mark(ours)
     try:
         yield
     finally:
-        if count is not None:
-            environment["OMP_NUM_THREADS"] = count
+        environment.update({"OMP_NUM_THREADS": count, OURS: all_of_it})
 
 
 def settled(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """For the record: CPUs, what limits them, and the settings that this process has, ours and the user's."""
+    """For the record: CPUs, what limits them, and the settings that this process has: those chosen here, and
+    those found, which are the user's or a launcher's."""
     cpus = usable_cpus(_of_user(environment))
     names = (*WAITING, POLICY, *COUNTS)
     ours = _set_here(environment)
@@ -79,7 +87,7 @@ def settled(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "cpus": cpus.count,
         "limited_by": cpus.limited_by,
         "chosen": {name: environment[name] for name in names if name in ours},
-        "user": {n: environment[n] for n in names if n in environment and n not in ours},
+        "found": {n: environment[n] for n in names if n in environment and n not in ours},
     }
 
 
@@ -87,6 +95,10 @@ def _set_here(environment: Mapping[str, str]) -> set[str]:
     """Names whose values are still those that powerbench has given them, here or in a parent process."""
     pairs = (pair.partition("=") for pair in environment.get(OURS, "").split())
     return {name for name, _, value in pairs if environment.get(name) == value}
+
+
+def _mark(settings: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def _of_user(environment: Mapping[str, str]) -> dict[str, str]:

@@ -165,7 +165,7 @@ def _threads() -> str:
     """How many threads arithmetic has here, why, and how they wait."""
     now = settled()
     words = f"{torch.get_num_threads()} of {now['cpus']} CPUs (by {now['limited_by']})"
-    for whose, settings in (("chosen here", now["chosen"]), ("yours", now["user"])):
+    for whose, settings in (("chosen here", now["chosen"]), ("found", now["found"])):
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         words += f"; {whose}: {shown}" if shown else ""
     return words

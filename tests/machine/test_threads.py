@@ -25,6 +25,7 @@ from powerbench.store.provenance import hardware
 
 PROGRAMS = {
     "cli": ("-m", "powerbench.cli", "run", "model=toy", "engine=toy", "task=math_mini"),
+    "doctor": ("-m", "powerbench.cli", "doctor"),
     "bench": ("-m", "powerbench.bench"),
     "memory": ("-m", "powerbench.bench.memory"),
     "load": ("-m", "powerbench.bench.load", "--worker"),
@@ -101,7 +102,7 @@ def test_a_process_elsewhere_does_not_take_what_was_chosen_for_the_users(
     choose_threads(environment)
     assert environment["OMP_NUM_THREADS"] == "2"
     assert settled(environment)["chosen"] == {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "2"}
-    assert settled(environment)["user"] == {"KMP_BLOCKTIME": "7"}
+    assert settled(environment)["found"] == {"KMP_BLOCKTIME": "7"}
     again = dict(environment)
     choose_threads(again)
     assert again == environment
@@ -114,7 +115,7 @@ def test_a_process_elsewhere_does_not_take_what_was_chosen_for_the_users(
     theirs = environment | {"HERE": "4", "OMP_NUM_THREADS": "3"}  # by the job's script
     choose_threads(theirs)
     assert theirs["OMP_NUM_THREADS"] == "3"
-    assert settled(theirs)["user"] == {"KMP_BLOCKTIME": "7", "OMP_NUM_THREADS": "3"}
+    assert settled(theirs)["found"] == {"KMP_BLOCKTIME": "7", "OMP_NUM_THREADS": "3"}
 
 
 def test_launchers_divide_the_cpus_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +128,11 @@ def test_launchers_divide_the_cpus_themselves(monkeypatch: pytest.MonkeyPatch) -
     with count_left_to_launcher(environment):
         assert "OMP_NUM_THREADS" not in environment
         assert environment["GOMP_SPINCOUNT"] == "1000"
+        worker = environment | {"OMP_NUM_THREADS": "4"}
+        choose_threads(worker)
+        assert settled(worker)["found"] == {
+            "OMP_NUM_THREADS": "4"
+        }  # the launcher's, by chance the same
     assert environment["OMP_NUM_THREADS"] == "4"
     mine = {"OMP_NUM_THREADS": "6"}
     choose_threads(mine)
@@ -164,6 +170,6 @@ def test_the_manifest_and_the_doctor_say_what_holds(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(OURS, "KMP_BLOCKTIME=1")
     found = hardware()["threads"]
     assert found["cpus"] == usable_cpus().count
-    assert (found["chosen"], found["user"]) == ({"KMP_BLOCKTIME": "1"}, {"GOMP_SPINCOUNT": "5"})
+    assert (found["chosen"], found["found"]) == ({"KMP_BLOCKTIME": "1"}, {"GOMP_SPINCOUNT": "5"})
     said = next(each for each in diagnose() if each.subject == "threads")
-    assert "chosen here: KMP_BLOCKTIME=1; yours: GOMP_SPINCOUNT=5" in said.what
+    assert "chosen here: KMP_BLOCKTIME=1; found: GOMP_SPINCOUNT=5" in said.what
