@@ -17,7 +17,7 @@ from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.config import compose
 from powerbench.engines.base import Engine
 from powerbench.engines.drafter import Drafter, Guess, PassTimes, Writing, best_lengths
-from powerbench.engines.hf import HFEngine
+from powerbench.engines.hf import HFEngine, pass_times
 from powerbench.engines.lookup import GENERATION, ORDERS, Kind, PromptIndex, Seen, chance_of_same
 from powerbench.engines.toy import ToyEngine
 from powerbench.models import TabularModel
@@ -228,6 +228,24 @@ def test_nothing_is_left_after_many_requests() -> None:
     assert not engine.scheduler.waiting
     for family in engine.drafter.families.values():
         assert family.index.size() <= MOST_CONTEXTS
+
+
+def test_the_fastest_of_the_first_starts_counts_and_then_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = iter([(3.0, 9.0), (1.0, 8.0), (2.0, 5.0)])
+    monkeypatch.setattr(pass_times, "_measure", lambda runner: PassTimes((1, 64), next(measured)))
+
+    def times() -> tuple[float, ...]:
+        return HFEngine(TinyModel("llama"), 12, 24, 4).drafter.times.times
+
+    assert [times() for _ in range(5)] == [
+        (3.0, 9.0),
+        (1.0, 8.0),
+        (1.0, 5.0),
+        (1.0, 5.0),
+        (1.0, 5.0),
+    ]
 
 
 # -- whole chains ---------------------------------------------------------------------------------
