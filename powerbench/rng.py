@@ -13,6 +13,9 @@ import numpy as np
 
 from powerbench.types import Key
 
+NO_REPLICATE = -1
+"""In the place of a replicate's number: what all of them share."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -31,5 +34,5 @@ class Stream:
         return np.random.Generator(bits).random(count)
 
     def shared(self) -> "Stream":
-        """The stream that all chains of this seed have in common."""
-        return Stream(self.seed, "", "", 0)
+        """The stream that the replicates of this problem have in common, which is no chain's own."""
+        return Stream(self.seed, self.task, self.problem, NO_REPLICATE)

@@ -91,7 +91,7 @@ class Choose:
     key: Key
     probabilities: tuple[float, ...]
     shared: bool = False
-    """Draw from a stream that all problems and replicates of a run have in common."""
+    """Draw from a stream that all replicates of the chain's problem have in common."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,8 @@ class Blockwise(Blocks):
         for k in range(first, self.blocks):
             horizon = self.horizon(k)
             if not x.finished:
-                x = x.then((yield self.draft(x, len(x), horizon, ("extend", k), context)))
+                until = self.extent(x, k)
+                x = x.then((yield self.draft(x, len(x), until, ("extend", k), context)))
             for n in range(self.steps):
                 x, step = yield from self.step(x, horizon, k, n, context)
                 steps.append(step)
@@ -180,6 +181,10 @@ class Blockwise(Blocks):
                 return end.outcome(steps)
             yield BlockState(k + 1, x, steps).saved()
         return x.outcome(steps)
+
+    def extent(self, x: Response, k: int) -> int:
+        """The length up to which block k extends x: its horizon."""
+        return self.horizon(k)
 
     def step(self, x: Response, horizon: int, k: int, n: int, context: Context) -> Moving:
         """Step n of block k, on responses of at most `horizon` tokens."""

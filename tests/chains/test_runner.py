@@ -166,26 +166,30 @@ def test_seeds_problems_and_replicates_have_streams_of_their_own() -> None:
     others.append(Stream(0, "task", "p", 1))
     for other in others:
         assert not np.array_equal(base.uniforms(("a",), 4), other.uniforms(("a",), 4))
-        assert np.array_equal(
-            base.shared().uniforms(("a",), 4), Stream(0, "", "", 0).uniforms(("a",), 4)
-        )
+    shared = base.shared().uniforms(("a",), 4)
+    assert np.array_equal(shared, others[-1].shared().uniforms(("a",), 4))
+    for other in (base, *others, *(each.shared() for each in others[:-1])):
+        assert not np.array_equal(shared, other.uniforms(("a",), 4))
     assert np.array_equal(base.uniforms(("a", 1), 9)[:4], base.uniforms(("a", 1), 4))
     assert not np.array_equal(base.uniforms(("a", 1), 4), base.uniforms(("a", 2), 4))
 
 
-def test_shared_positions_are_the_same_for_all_chains() -> None:
-    """Departure 3 of the official code: only there do two problems restart at the same places."""
+def test_shared_positions_are_the_same_for_all_replicates_of_a_problem() -> None:
+    """Departure 3 of the official code: only there do two replicates restart at the same places, and never do
+    two problems."""
 
-    def restarts(problem: str, shared: bool) -> list[int]:
+    def restarts(problem: str, replicate: int, shared: bool) -> list[int]:
         sampler = PowerOfficial(
             8, blocks=1, steps=6, within_response=False, shared_positions=shared
         )
         chain = partial(sampler.chain, ENDLESS)
-        outcome = run_one(chain, (), Stream(0, "task", problem, 0), ToyEngine(MODEL))
+        stream = Stream(0, "task", problem, replicate)
+        outcome = run_one(chain, (), stream, ToyEngine(MODEL))
         return [step.restart for step in outcome.steps]
 
-    assert restarts("p", shared=True) == restarts("q", shared=True)
-    assert restarts("p", shared=False) != restarts("q", shared=False)
+    assert restarts("p", 0, shared=True) == restarts("p", 1, shared=True)
+    assert restarts("p", 0, shared=True) != restarts("q", 0, shared=True)
+    assert restarts("p", 0, shared=False) != restarts("p", 1, shared=False)
 
 
 def test_draws_follow_the_enumerated_law() -> None:

@@ -33,6 +33,7 @@ MODELS = [TabularModel(seed=seed) for seed in range(3)]
 CLEAN = {  # power_official without a single departure
     "within_response": False,
     "cut_current_terms": False,
+    "extend_by_block": False,
     "top_k": None,
     "shared_positions": False,
     "alpha_from_temperature": False,
