@@ -174,7 +174,7 @@ OWN = {
     "math_mini": {"math", "math_official"},
     "humaneval": {"code", "code_official"},
     "instructions_mini": {"judge", "judge_standin"},
-    "gpqa_diamond": {"choice"},
+    "gpqa_diamond": {"choice", "choice_official"},
 }
 
 

@@ -12,6 +12,9 @@ LETTER = re.compile(
     r"(?i:(?:the )?(?:correct |final )?(?:option|choice|answer)(?: is)?:? ?)?"
     r"[(\[]?(?P<letter>[A-Za-z])(?:(?:[)\].:,]+| -+(?= )) ?(?P<text>.*)| (?P<own>.+))?"
 )
+FREE = re.compile(r"\b[ABCD]\b")
+SKIPPED = "\u043a\u0438"
+"""Two Cyrillic letters, which the official code takes out before it looks."""
 
 
 def named(content: str, options: Sequence[str]) -> str | None:
@@ -36,6 +39,15 @@ def named(content: str, options: Sequence[str]) -> str | None:
         return None
     others = set(re.findall(rf"\b[{letters}]\b", text)) - {letter}
     return None if others or answer.lower() in texts else letter
+
+
+def last_free(text: str) -> str | None:
+    """The official code's rule (commit 720a8e9): the last A, B, C or D between word boundaries, in any case.
+
+    The article "a" is one, and so is the B of `vitamin B`. None without one.
+    """
+    letters = FREE.findall(text.replace(SKIPPED, "").upper())
+    return letters[-1] if letters else None
 
 
 def option_letter(content: str) -> str | None:

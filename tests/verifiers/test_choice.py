@@ -5,6 +5,7 @@ Run: pytest tests/verifiers/test_choice.py
 
 import pytest
 
+from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.types import Problem, Prompt, Score
 from powerbench.verifiers.choice import ChoiceVerifier
@@ -153,6 +154,36 @@ def test_the_last_box_decides(text: str, score: Score) -> None:
     assert judge(text) == score
 
 
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("So it is A.", Score(True, None, "A", "the right letter", "letter")),
+        (r"\boxed{A}", Score(True, None, "A", "the right letter", "letter")),
+        (r"\boxed{A}, as B is not.", Score(False, None, "B", "another letter", "letter")),
+        (
+            r"\boxed{\text{B}}. This is a guess.",
+            Score(True, None, "A", "the right letter", "letter"),
+        ),
+        ("(b) with vitamin-D", Score(False, None, "D", "another letter", "letter")),
+        ("A\u043a\u0438", Score(True, None, "A", "the right letter", "letter")),
+        ("AB, A1, A_1 and Ä", Score(False, None, None, "no letter stands free", "letter")),
+        ("", Score(False, None, None, "no letter stands free", "letter")),
+    ],
+)
+def test_the_official_code_takes_the_last_letter_that_stands_free(text: str, score: Score) -> None:
+    verifier = ChoiceVerifier(mode="official")
+    problem = Problem("1", Prompt(""), "A", {"options": OPTIONS})
+    assert verifier.score(problem, text) == score
+    assert verifier.answer(problem, text) == score.answer
+
+
+def test_a_mode_is_chosen_by_the_name_of_its_yaml_and_scores_under_that_name() -> None:
+    for name in ("choice", "choice_official"):
+        assert compose([f"verifier={name}"]).build("verifier").name == name
+    with pytest.raises(UserError, match=r"unknown verifier\.mode 'offical' \(did you mean 'off"):
+        ChoiceVerifier(mode="offical")
+
+
 def test_no_response_makes_it_hang() -> None:
     for content in (
         "A) " + "(" * 100_000,
@@ -162,6 +193,9 @@ def test_no_response_makes_it_hang() -> None:
         "²" * 99_999,
     ):
         assert judge(rf"\boxed{{{content}}}").correct is not None
+        official = ChoiceVerifier(mode="official")
+        problem = Problem("1", Prompt(""), "A", {"options": OPTIONS})
+        assert official.score(problem, content).correct is not None
 
 
 def test_a_problem_without_options_is_refused() -> None:

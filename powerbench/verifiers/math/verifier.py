@@ -5,13 +5,15 @@ from importlib.util import find_spec
 
 from powerbench.errors import require, require_integer, require_number, unknown
 from powerbench.types import Problem, Score
-from powerbench.verifiers.boxed import answer_boxes, last_boxed
+from powerbench.verifiers.boxed import answer_boxes
+from powerbench.verifiers.boxed_official import official_box
 from powerbench.verifiers.common import MAX_MB, MAX_SECONDS, cores, meta_field
 from powerbench.verifiers.math import graders
 from powerbench.verifiers.math.canonical import canonical
 from powerbench.verifiers.workers.pool import Pool, WorkerError
 
 GRADERS = {"default": graders.default, "official": graders.official}
+READINGS = {"default": answer_boxes, "official": official_box}
 WARM_UP = (r"\left( \frac{1}{2}, x^2 \right)", r"\left( \frac{2}{5}, x^3 \right)")
 
 
@@ -20,7 +22,7 @@ class MathVerifier:
     r"""Decides whether the last \boxed{...} or \fbox{...} of a response equals the gold answer.
 
     mode: `default`, for a careful reader (`boxed.answer_boxes`, `graders.default`); `official`, for the PRM800K
-        grader that the official code uses (`boxed.last_boxed`, `graders.official`).
+        grader that the official code uses, and its reading (`boxed_official`, `graders.official`).
     timeout: seconds of CPU time for one comparison; one that needs longer is undecided.
     memory_mb: address space that a worker process may add for it, MiB; one that needs more is undecided.
     workers: processes at once; None: one per CPU core.
@@ -64,7 +66,7 @@ class MathVerifier:
 
     def score(self, problem: Problem, text: str) -> Score:
         meta_field(problem, "subject", self.name)
-        boxed = last_boxed(text) if self.mode == "official" else answer_boxes(text)
+        boxed = READINGS[self.mode](text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer", by=graders.TEXT)
         try:

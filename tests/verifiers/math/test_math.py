@@ -3,6 +3,7 @@ r"""The math verifier: which box is read, what counts as equal, and that nothing
 Run: pytest tests/verifiers/math/test_math.py
 """
 
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ import pytest
 from powerbench.config import compose
 from powerbench.errors import UserError
 from powerbench.types import Problem, Prompt, Score
-from powerbench.verifiers.boxed import answer_boxes, last_boxed
+from powerbench.verifiers.boxed import answer_box, answer_boxes, last_boxed
+from powerbench.verifiers.boxed_official import NO_VALUES, official_box
 from powerbench.verifiers.math import MathVerifier, graders
 
 PAIRS = Path(__file__).parents[4] / "shared/data/math_answers.jsonl"
@@ -69,7 +71,7 @@ def judge(verifier: MathVerifier, gold: str, answer: str) -> Score:
     ],
 )
 def test_the_last_balanced_box_is_read(text: str, content: str | None) -> None:
-    assert last_boxed(text) == content
+    assert last_boxed(text) == answer_box(text) == content
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,60 @@ def test_the_last_balanced_box_is_read(text: str, content: str | None) -> None:
 )
 def test_the_boxes_that_hold_the_answer_are_read(text: str, content: str | None) -> None:
     assert answer_boxes(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"a stray { and \boxed{5} and a stray }", "5"),
+        (r"\boxed{\boxed{6}}", "6"),
+        (r"\boxed{5, or \fbox{6}}", r"5, or \fbox{6}"),
+        (r"\boxed{7}, as asked in a \boxed{your answer}", "your answer"),
+        (r"$\\boxed{8}$", "8"),
+        # what another reader would see an answer in
+        (r"\fbox{5}", None),
+        (r"\boxed {5}", None),
+        (r"\boxed{3} is not \boxed{4", None),
+        (r"\boxed{3}, in a \boxed", None),
+        (r"\boxed{3}, not \boxedd{4}", None),
+        (r"\boxed{3} and then \fbox{4}", "3"),
+        (r"\boxed{\left\{ 1 \right.}", None),
+        (r"\boxed{\left\{ 1 \right.} }", r"\left\{ 1 \right.} "),
+        (r"\boxed{}", None),
+        (r"\boxed{None}", None),
+        (r"\boxed{NA}", None),
+        (r"\boxed{none}", "none"),
+        (r"\boxed{ NA}", " NA"),
+        (r"\boxed 5", None),
+        ("the answer is 9", None),
+        ("boxed{9}", None),
+        ("", None),
+    ],
+)
+def test_the_official_code_reads_the_last_box_or_none(text: str, content: str | None) -> None:
+    assert official_box(text) == content
+
+
+def test_what_a_csv_file_holds_no_value_for_is_no_answer() -> None:
+    """As pandas itself reads it back, which the official code grades from."""
+    pandas = pytest.importorskip("pandas")
+    words = [*sorted(NO_VALUES), "none", "Null", " NA", "-", "0", r"\text{None}"]
+    frame = pandas.DataFrame({"answer": words, "of": "a column of text"})
+    read = pandas.read_csv(io.StringIO(frame.to_csv(index=False)))["answer"]
+    assert [pandas.isna(value) for value in read] == [word in NO_VALUES for word in words]
+
+
+@OFFICIAL
+@pytest.mark.parametrize(("text", "correct"), [(r"\boxed{5}", True), (r"\fbox{5}", False)])
+def test_official_mode_reads_by_the_official_rule(
+    official: MathVerifier, verifier: MathVerifier, text: str, correct: bool
+) -> None:
+    problem = Problem("1", Prompt(""), "5", {"subject": "Algebra"})
+    assert official.score(problem, text).correct is correct
+    assert verifier.score(problem, text).correct is True
 
 
 def test_without_a_box_the_response_is_wrong(verifier: MathVerifier) -> None:
