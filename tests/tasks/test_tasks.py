@@ -90,19 +90,63 @@ def test_humaneval_is_raw_but_for_instruct_models() -> None:
         problems = task.problems(kind)
         assert len(problems) == 164
         assert all(p.prompt.text == p.meta["prompt"] and not p.prompt.chat for p in problems)
-    first, *_ = task.problems("instruct")
-    opening = first.prompt.text.removesuffix(first.meta["prompt"])
-    assert "has_close_elements(numbers: List[float], threshold: float) -> bool" in opening
-    assert "any two numbers closer to each other" in opening
-    assert ">>>" not in opening
-    assert not first.prompt.chat
+    assert not any(p.prompt.chat for p in task.problems("instruct"))
 
 
-def test_humaneval_describes_every_function_to_an_instruct_model() -> None:
-    for problem in HumanEval().problems("instruct"):
+OPENINGS = {
+    "HumanEval/0": """\
+Write a Python function `has_close_elements(numbers: List[float], threshold: float) -> bool` to solve \
+the following problem:
+Check if in given list of numbers, are any two numbers closer to each other than
+given threshold.
+>>> has_close_elements([1.0, 2.0, 3.0], 0.5)
+False
+>>> has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3)
+True
+
+""",
+    "HumanEval/38": """\
+Write a Python function `decode_cyclic(s: str)` to solve the following problem:
+
+returns encoded string by cycling groups of three characters.
+
+""",
+    "HumanEval/53": """\
+Write a Python function `add(x: int, y: int)` to solve the following problem:
+Add two numbers x and y
+>>> add(2, 3)
+5
+>>> add(5, 7)
+12
+
+""",
+}
+"""To the letter; the description of 38 is that of the helper before it."""
+
+
+def test_humaneval_opens_for_an_instruct_model_as_the_official_code_does() -> None:
+    problems = {p.id: p for p in HumanEval().problems("instruct")}
+    for id, opening in OPENINGS.items():
+        assert problems[id].prompt.text == opening + problems[id].meta["prompt"]
+    for problem in problems.values():
         opening = problem.prompt.text.removesuffix(problem.meta["prompt"])
-        assert f"`{problem.meta['entry_point']}(" in opening
-        assert len(opening.partition("described here:\n")[2].strip()) > 20, problem.id
+        first, _, description = opening.partition("\n")
+        assert first.startswith(f"Write a Python function `{problem.meta['entry_point']}(")
+        assert first.endswith("` to solve the following problem:")
+        assert len(description.strip()) >= len("Add more test cases."), problem.id
+        assert description.endswith("\n")
+        assert all(line == line.strip() for line in description.split("\n"))
+
+
+def test_a_function_that_cannot_be_described_is_named(tmp_path: Path) -> None:
+    row = {"task_id": "x/1", "entry_point": "f", "test": "check", "canonical_solution": "    pass"}
+    bare = HumanEval(path=math_file(tmp_path, row | {"prompt": "def f(x):\n"}))
+    with pytest.raises(UserError, match=r"line 1: 'prompt' has no docstring .*prompt_style=raw"):
+        bare.problems("instruct")
+    assert len(bare.problems("base")) == 1
+    other = HumanEval(path=math_file(tmp_path, row | {"prompt": 'def g(x):\n    """g"""\n'}))
+    with pytest.raises(UserError, match=r"line 1: 'prompt' does not define 'f'"):
+        other.problems("instruct")
 
 
 def test_humaneval_raw_and_chat_styles() -> None:
