@@ -69,9 +69,44 @@ def test_the_paper_edition_has_the_papers_settings() -> None:
         config = compose(overrides).values
         assert (config.max_tokens, config.blocks, config.steps, config.alpha) == (3072, 16, 10, 4.0)
         assert (config.limit, config.replicates) == (None, 1)
-    humaneval = compose(["experiment=fig7_9/paper", "task=humaneval"]).values
+    humaneval = compose(["experiment=fig7_9/paper_power", "task=humaneval"]).values
     assert (humaneval.alpha, humaneval.replicates) == (1.67, 16)
-    assert compose(["experiment=fig7_9/paper", "task=gpqa_diamond"]).values.alpha == 4.0
+    assert compose(["experiment=fig7_9/paper_power", "task=gpqa_diamond"]).values.alpha == 4.0
+
+
+@pytest.mark.parametrize("edition", ["mini", "paper"])
+def test_humanevals_alpha_changes_power_sampling_alone(edition: str) -> None:
+    """Figure 8: low temperature stays at 1/4, and so shares its runs with Table 1."""
+    seen = set()
+    for part in ("", "_power"):
+        for overrides in expand([f"experiment=fig7_9/{edition}{part}"], multirun=False).runs:
+            job = compose(overrides)
+            if not job.values.task.name.startswith("humaneval"):
+                continue
+            own = job.settings()["sampler"]
+            seen.add((own["name"], own.get("alpha"), own.get("temperature")))
+    assert seen == {("base", None, None), ("low_temp", 4.0, None), ("power", 1.67, None)}
+
+
+def test_low_temperature_is_a_setting_of_its_own_on_alpaca_eval() -> None:
+    """As the paper's text has it for proposals, 0.5, or as the official script has it: 1/alpha."""
+
+    def temperature(*overrides: str) -> float:
+        sampler = compose(["task=alpaca_eval", "sampler=low_temp", *overrides]).build("sampler")
+        return sampler.temperature or 1 / sampler.alpha
+
+    assert temperature() == 0.5
+    assert temperature("low_temperature=null") == 0.25
+    assert temperature("experiment=table1/paper") == 0.25
+    assert temperature("sampler.temperature=0.3", "experiment=table1/paper") == 0.3
+    judged = compose(["task=alpaca_eval", "sampler=power", "experiment=table1/paper"])
+    assert judged.build("sampler").tau == 0.5
+
+
+def test_phi_stops_where_its_generation_config_says() -> None:
+    """<|endoftext|>, <|end|> and <|assistant|>: 32000, 32007 and 32001 (microsoft/Phi-3.5-mini-instruct)."""
+    phi = compose(["model=phi-3.5-mini"]).build("model")
+    assert set(phi.stop_tokens) == {"<|endoftext|>", "<|end|>", "<|assistant|>"}
 
 
 def test_a_sweep_may_set_what_only_its_values_have() -> None:

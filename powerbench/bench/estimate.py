@@ -117,6 +117,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "power": _moves,
     "power_official": _moves,
     "max_swap": _moves,
+    "max_swap_official": _moves,
     "entropy_cut": _moves,
     "multiple_try": _times("tries"),
     "parallel_tempering": _times("replicas"),

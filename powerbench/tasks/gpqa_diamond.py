@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from powerbench.errors import require_integer
 from powerbench.tasks.common import (
     provenance,
     require_kind,
@@ -26,14 +27,17 @@ class GPQADiamond:
 
     The order in which a problem's options are shown follows from its Record ID alone (without one,
     from its question): every arm, model, replicate and seed is asked the same, whatever rows stand
-    beside it. The official code draws the order from the stream that its chains use, so that there
-    it changes between arms and seeds. The prompt is the official one, with question and options as
-    stored, blanks included.
+    beside it. The official code draws the order from the stream that its chains draw positions from,
+    so that there it changes between seeds, models and settings. The prompt is the official one, with
+    question and options as stored, blanks included: both what the last line must be and the request
+    to think step by step stand before the question.
 
     path: a local file, such as the hub's own CSV, instead of the hub, where the set is gated: the token is
         taken from the environment, HF_TOKEN.
     file: the file on the hub; read as it is, so that a copy by `path` is the same data set (`datasets`
         would take an answer such as None or NA for an empty cell).
+    order_seed: another number, another order of every problem's options; `${seed}` gives each seed of
+        a run its own, as the official code's seeds have.
     chat: `model` (raw text for every model), `always` or `never`.
     stop_tokens: strings of one token each that end a response, beside the model's own.
 
@@ -45,12 +49,14 @@ class GPQADiamond:
     hub: str = "Idavidrein/gpqa"
     revision: str = "633f5ee89ab8ad4522a9f850766b73f62147ffdd"
     file: str = "gpqa_diamond.csv"
+    order_seed: int = 0
     chat: str = "model"
     proposal_temperature: float | None = None
     stop_tokens: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require_settings(self.chat, self.proposal_temperature)
+        require_integer("task.order_seed", self.order_seed, 0)
 
     def problems(self, kind: str) -> list[Problem]:
         require_kind(kind)
@@ -80,7 +86,7 @@ class GPQADiamond:
         question = row.filled("Question")
         answers = [row.filled(column) for column in ANSWERS]
         record_id = row.filled("Record ID") if "Record ID" in row.record else None
-        order = shown(record_id or question)
+        order = shown(record_id or question, seed=self.order_seed)
         options = [answers[i] for i in order]
         subjects = {
             field: row[column] for field, column in SUBJECTS.items() if column in row.record

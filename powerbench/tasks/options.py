@@ -13,9 +13,12 @@ OPENING = (
 )
 
 
-def shown(problem: str, answers: int = len(LETTERS)) -> list[int]:
-    """The order in which the answers of the problem with this identity are shown: a permutation."""
-    stream = Stream(0, task="gpqa_diamond", problem=problem, replicate=0)
+def shown(problem: str, answers: int = len(LETTERS), seed: int = 0) -> list[int]:
+    """The order in which the answers of the problem with this identity are shown: a permutation.
+
+    seed: another one, another order of every problem.
+    """
+    stream = Stream(seed, task="gpqa_diamond", problem=problem, replicate=0)
     uniforms = stream.uniforms(("order",), answers)
     return sorted(range(answers), key=lambda answer: uniforms[answer])
 

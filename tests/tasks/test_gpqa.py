@@ -109,6 +109,24 @@ def test_the_order_is_the_problems_alone(sums: str, tmp_path: Path) -> None:
     assert [expected[p.id] for p in problems(fewer)] == problems(fewer)
 
 
+def test_each_seed_has_its_own_order_where_it_is_asked_for(sums: str) -> None:
+    """Departure 7 of the official code: task.order_seed=${seed}."""
+
+    def of(*overrides: str) -> dict[str, Problem]:
+        task = compose(["task=gpqa_diamond", f"task.path={sums}", *overrides]).build("task")
+        return {p.id: p for p in task.problems("base")}
+
+    first, second = of("task.order_seed=${seed}"), of("task.order_seed=${seed}", "seed=1")
+    assert first == of() == of("seed=1")
+    assert second == of("task.order_seed=1")
+    same = [p.meta["options"] == second[id].meta["options"] for id, p in first.items()]
+    assert 0 < sum(same) < 40  # of 400: 1 in 24, sd 4
+    for id, problem in second.items():
+        assert sorted(problem.meta["options"]) == sorted(first[id].meta["options"])
+        right = [p.meta["options"]["ABCD".index(p.gold)] for p in (problem, first[id])]
+        assert right[0] == right[1]
+
+
 def test_the_order_is_the_same_on_every_machine(sums: str) -> None:
     first = list(enumerate(problems(sums)[:8]))
     orders = ["".join(str(int(o) - 2 * n) for o in p.meta["options"]) for n, p in first]
@@ -206,6 +224,8 @@ def test_bytes_that_are_not_text_and_no_file_are_named(tmp_path: Path) -> None:
 def test_an_impossible_setting_is_named() -> None:
     with pytest.raises(UserError, match=r"unknown task\.chat 'sometimes'"):
         GPQADiamond(chat="sometimes")
+    with pytest.raises(UserError, match=r"task\.order_seed must be an integer >= 0, got -1"):
+        GPQADiamond(order_seed=-1)
     with pytest.raises(UserError, match=r"unknown model\.kind 'tuned'"):
         GPQADiamond().problems("tuned")
 
