@@ -6,9 +6,10 @@ two responses tie), so it climbs and does not sample: every block ends in one of
 horizon, as steps grow. Cost, tokens decoded per response token: about N_MCMC * T / (4 B) at most, less what
 early rejection saves.
 
-The official `max_swap` (commit 720a8e9) draws restarts from the current response, proposes up to its length
-only, and cuts the current suffix's terms to the proposal's length, as its power sampler does. Here restarts
-and proposals are those of `power`: the whole horizon, and whole suffixes compared.
+Differs from the official `max_swap` (commit 720a8e9), the only place where it is published: that draws restarts
+from the current response, proposes up to its length only, cuts the current suffix's terms to the proposal's
+length, and adds B tokens a block to a response that has become short: `max_swap_official`. Here restarts and
+proposals are those of `power`, the whole horizon, and whole suffixes are compared, so that the limit holds.
 """
 
 import math

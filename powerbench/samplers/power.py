@@ -3,8 +3,11 @@
 A chain over responses x of at most T tokens, built block by block. At each block's horizon, N_MCMC
 Metropolis-Hastings steps leave p(x)^alpha exactly invariant: the positions restarted from are drawn
 from the whole horizon, proposals run to the horizon with EOS absorbing, and both full suffixes
-enter the ratio. Cost, tokens decoded per response token: about N_MCMC * T / (4 B) at most, less
-what early rejection saves.
+enter the ratio. Same as published; what the paper leaves open is read so that this holds: a position
+drawn past EOS is a self-transition, and T is a multiple of B.
+
+Cost, tokens decoded per response token: about N_MCMC * T / (4 B) at most, less what early rejection
+saves.
 """
 
 from dataclasses import dataclass

@@ -3,11 +3,12 @@
 Run: pytest tests/report/test_fidelity.py
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricate import grid, sample, verdicts, write_run
+from fabricate import grid, sample, verdicts, write_run, write_scores
 
 from powerbench.config import compose, options
 from powerbench.report.summary import Results
@@ -34,8 +35,8 @@ def official(path: Path, name: str, length: int, every: int, **changed: Any) -> 
     return Results.read(run)
 
 
-def test_all_ten_are_there() -> None:
-    assert [d.number for d in departures()] == list(range(1, 11))
+def test_all_fifteen_are_there() -> None:
+    assert [d.number for d in departures()] == list(range(1, 16))
     named = {d.without for d in departures()} - {None}
     assert named == set(options("without")) - {"nothing"}
 
@@ -53,8 +54,22 @@ def test_leaving_one_out_changes_just_what_it_says(departure: Any) -> None:
 
 def test_those_that_no_setting_leaves_out_say_why() -> None:
     others = [d for d in departures() if d.without is None]
-    assert [d.number for d in others] == [7, 8, 9, 10]
+    assert [d.number for d in others] == [7, 8, 9, 10, 12, 13, 14, 15]
     assert all(d.setting == d.instead and not d.left_out for d in others)
+
+
+def test_what_the_ledger_tells_to_set_can_be_set() -> None:
+    """Of those that another setting than the sampler's reproduces; the rest say `none` and why."""
+    told = {d.number: d.instead for d in departures() if not d.left_out}
+    settings = {
+        number: re.match(r"[\w.]+=[\w${}]+", instead)
+        for number, instead in told.items()
+        if not instead.startswith("none: ")
+    }
+    assert set(settings) == {7, 12, 13, 14}
+    for found in settings.values():
+        assert found is not None
+        compose([found[0], "task=gpqa_diamond"])
 
 
 def test_the_readme_has_the_ledger() -> None:
@@ -95,5 +110,10 @@ def test_the_noise_of_subsets_is_computed_from_the_runs(tmp_path: Path) -> None:
     samples = grid(1, 4)
     scores = {(s.problem, s.replicate): Score(correct=s.replicate < 2) for s in samples}
     run = Results.read(write_run(tmp_path / "base-1", samples, scores))
+    other = write_run(tmp_path / "base-2", samples, verifier={"name": "code"})
+    write_scores(other, "code", scores)  # HumanEval's is the unbiased estimator there too
+    code = Results.read(other)
+    assert code.summary.verifier == "code" and len(code.summary.pass_at_k) > 2
+    assert next(r for r in table([code]).rows if r[0] == "8")[3] == "not measured here"
     row = next(r for r in table([run]).rows if r[0] == "8")
     assert f"a standard error of {(0.25 / 200) ** 0.5:.4f} is added at k = 1" in str(row[3])
