@@ -3,6 +3,8 @@
 Run: pytest tests/test_conf.py
 """
 
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -101,6 +103,30 @@ def test_low_temperature_is_a_setting_of_its_own_on_alpaca_eval() -> None:
     assert temperature("sampler.temperature=0.3", "experiment=table1/paper") == 0.3
     judged = compose(["task=alpaca_eval", "sampler=power", "experiment=table1/paper"])
     assert judged.build("sampler").tau == 0.5
+
+
+def test_the_readme_says_how_the_official_scripts_run() -> None:
+    """Each command, on one model: its samplers truncated to 50 tokens, its verifier, its seeds."""
+    readme = (conf_dir() / "experiment" / "README.md").read_text()
+    commands = re.findall(r"^powerbench run -m (experiment=table1/paper .+)$", readme, re.M)
+    found = set()
+    for command in commands:
+        for overrides in expand([*shlex.split(command), "model=qwen2.5-7b"], multirun=True).runs:
+            job = compose(overrides)
+            sampler = job.build("sampler")
+            assert sampler.top_k == 50
+            tau = {"base": 1.0, "low_temp": 0.25}.get(job.choices["sampler"])
+            assert tau is None or (getattr(sampler, "temperature", 1.0) or 1 / sampler.alpha) == tau
+            v = job.values
+            order = v.task.get("order_seed", v.seed)
+            assert order == v.seed
+            found.add((v.task.name, job.choices["verifier"], v.seed, v.replicates))
+    assert found == {
+        ("math500", "math_official", 0, 8),
+        ("humaneval", "code_official", 0, 8),
+        *(("gpqa_diamond", "choice_official", seed, 1) for seed in range(8)),
+        ("alpaca_eval", "judge", 0, 1),
+    }
 
 
 def test_phi_stops_where_its_generation_config_says() -> None:
