@@ -54,7 +54,7 @@ fig4:        ## log-likelihood and confidence; the table of lengths
 fig5:        ## pass@k on MATH500
 fig6_alpha:  ## accuracy against alpha
 fig6_steps:  ## accuracy against steps
-fig7_9:      ## pass@k on the other tasks and models
+fig7_9:      ## pass@k on the other tasks
 fidelity:    ## what each departure of the official code does
 fig6: fig6_alpha fig6_steps
 lengths: fig4

@@ -318,3 +318,6 @@ def test_a_run_is_scored_by_its_letters(sums: str, tmp_path: Path) -> None:
     scores = run.scores("choice")
     assert {key.problem for key in scores} == {"rec0", "rec1", "rec2"}
     assert {(s.correct, s.reason) for s in scores.values()} == {(False, "no boxed answer")}
+    main(["score", str(tmp_path / "runs"), "--verifier", "choice_official"])
+    assert run.scores("choice_official").keys() == scores.keys()
+    assert run.verifiers() == ["choice", "choice_official"]
