@@ -12,7 +12,7 @@ The rooms, each row importing only from the rows above it (a test holds this):
     samplers tasks engines report
     chains
     run
-    cluster bench
+    cluster bench serve
     commands
     cli
 

@@ -1,4 +1,4 @@
-"""The command line: powerbench run | status | score | rescore-likelihood | report | compare | export |
+"""The command line: powerbench run | serve | status | score | rescore-likelihood | report | compare | export |
 verify | estimate | list | doctor.
 
 Mistakes of the user end in one line and exit code 2; an interrupted run in exit code 130.
@@ -25,7 +25,7 @@ from powerbench.console import (
 )
 from powerbench.machine.threads import choose_threads
 
-RESULT_IN_FOLDER = {"run", "score", "rescore-likelihood"}
+RESULT_IN_FOLDER = {"run", "serve", "score", "rescore-likelihood"}
 """The commands that are not for what they print."""
 
 
@@ -89,6 +89,58 @@ def _commands() -> tuple[Command, ...]:
             "run",
             "run a model on a task with a sampler: powerbench run [-m] GROUP=NAME ...",
             commands.run,
+        ),
+        Command(
+            "serve",
+            "answer OpenAI's API with a model and a sampler: powerbench serve GROUP=NAME ...",
+            commands.serve,
+            (
+                _argument(
+                    "settings", nargs="*", help="as for run; the task gives prompts their identity"
+                ),
+                _argument(
+                    "--host", default="127.0.0.1", help="default: this machine alone (127.0.0.1)"
+                ),
+                _argument(
+                    "--port", type=int, default=8000, help="default: 8000; 0: one that is free"
+                ),
+                _argument(
+                    "--api-key",
+                    metavar="KEY",
+                    help="that requests must give; better: POWERBENCH_API_KEY",
+                ),
+                _argument(
+                    "--samplers",
+                    metavar="NAMES",
+                    help="those that requests may choose, by commas (default: all)",
+                ),
+                _argument(
+                    "--fixed-settings",
+                    action="store_true",
+                    help="requests may set no sampler's settings but max_tokens and temperature",
+                ),
+                _argument(
+                    "--max-n", type=int, default=16, help="answers to one prompt, at most (16)"
+                ),
+                _argument(
+                    "--max-prompt",
+                    type=int,
+                    default=1024,
+                    help="tokens that memory is planned for (1024)",
+                ),
+                _argument(
+                    "--queue", type=int, default=256, help="answers that may wait, at most (256)"
+                ),
+                _argument(
+                    "--timeout", type=float, help="seconds that a request may take (default: any)"
+                ),
+                _argument(
+                    "--grace",
+                    type=float,
+                    default=30.0,
+                    help="seconds to end in, when told to end (30)",
+                ),
+            ),
         ),
         Command(
             "status",

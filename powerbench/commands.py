@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,6 +15,9 @@ from powerbench.store import shard
 
 MULTIRUN = ("-m", "--multirun")
 """The options of `powerbench run` that make it a sweep."""
+
+SERVE = ("fastapi", "uvicorn", "prometheus_client")
+"""The packages of the extra `serve`."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -37,6 +41,35 @@ def run(arguments: Sequence[str]) -> None:
     # The flag comes first, for Hydra takes settings on one side of it only.
     elif code := sweep([*flags[:1], *overrides], check(runs)):
         sys.exit(code)
+
+
+def serve(
+    settings: Sequence[str],
+    host: str,
+    port: int,
+    api_key: str | None,
+    samplers: str | None,
+    fixed_settings: bool,
+    max_n: int,
+    max_prompt: int,
+    queue: int,
+    timeout: float | None,
+    grace: float,
+) -> None:
+    """Answer OpenAI's API until the process is told to end."""
+    missing = [name for name in SERVE if find_spec(name) is None]
+    require(
+        not missing,
+        f"serve needs {' and '.join(missing)}, not installed here: pip install 'powerbench[serve]'",
+    )
+    from powerbench.serve.server import Options, serve
+    from powerbench.serve.service import Limits
+
+    require_integer("--max-n", max_n, 1)
+    require_integer("--max-prompt", max_prompt, 1)
+    names = list(options("sampler")) if samplers is None else samplers.split(",")
+    limits = Limits(names, not fixed_settings, max_n, max_prompt)
+    serve(compose(settings), Options(host, port, api_key, queue, timeout, grace), limits)
 
 
 def rescore(runs: Sequence[Path], verifier: str | None, settings: Sequence[str]) -> None:

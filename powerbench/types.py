@@ -51,6 +51,14 @@ class Prompt:
     chat: bool = False
 
 
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    text: str
+
+
 @dataclass(frozen=True)
 class Problem:
     """One item of a benchmark."""

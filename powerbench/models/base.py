@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from powerbench.models.flops import Size
 from powerbench.models.token_logprobs import Scorer
-from powerbench.types import Prompt, Tokens
+from powerbench.types import Message, Prompt, Tokens
 
 
 class Tokenizer(Protocol):
@@ -16,6 +16,13 @@ class Tokenizer(Protocol):
     """All tokens that end a response, `eos` first."""
 
     def encode(self, prompt: Prompt) -> Tokens: ...
+
+    def chat(self, messages: Sequence[Message]) -> Tokens:
+        """A conversation through the model's chat template, its next answer to follow.
+
+        Raises UserError for a model without a template, or a conversation that the template refuses.
+        """
+        ...
 
     def continuation(self, text: str) -> Tokens:
         """Text that goes on from a prompt: nothing is put before it."""
@@ -52,6 +59,11 @@ class Model(Protocol):
     @property
     def context_length(self) -> int:
         """The longest prompt and response together, in tokens."""
+        ...
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens have ids below this."""
         ...
 
     def tokenizer(self) -> Tokenizer: ...

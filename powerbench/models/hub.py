@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from jinja2.exceptions import TemplateError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,7 +31,7 @@ from powerbench.models.float32_head import keep_float32
 from powerbench.models.flops import Size
 from powerbench.models.gguf import converted, find
 from powerbench.models.token_logprobs import Scorer, score_texts
-from powerbench.types import KINDS, Prompt, Tokens
+from powerbench.types import KINDS, Message, Prompt, Tokens
 
 LINE_FEED = re.compile("\n|Ċ|<0x0A>")
 """A line feed as vocabularies spell it: as it is, as GPT-2's bytes, and as a byte of SentencePiece."""
@@ -60,8 +61,22 @@ class HFTokenizer:
             bool(self.tokenizer.chat_template),
             f"model {self.model!r} has no chat template; set `task.chat=never` and a raw prompt style",
         )
-        turn = [{"role": "user", "content": prompt.text}]
-        text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return self.chat([Message("user", prompt.text)])
+
+    def chat(self, messages: Sequence[Message]) -> Tokens:
+        require(
+            bool(self.tokenizer.chat_template),
+            f"model {self.model!r} has no chat template; ask it for completions of raw text",
+        )
+        turns = [{"role": each.role, "content": each.text} for each in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:  # such as of one that knows no system message
+            raise UserError(
+                f"the chat template of model {self.model!r} refuses the conversation: {first_line(error)}"
+            ) from error
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def continuation(self, text: str) -> Tokens:
@@ -121,6 +136,10 @@ class HubModel:
         if length is None:
             raise UserError(f"model {self.name!r} does not say how long its context is")
         return length
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._config.vocab_size
 
     def tokenizer(self) -> HFTokenizer:
         """The tokenizer, with this model's stop tokens. Raises UserError where it cannot be had."""

@@ -12,7 +12,7 @@ from powerbench.errors import require_integer
 from powerbench.models.base import Availability
 from powerbench.models.files import require_name
 from powerbench.models.token_logprobs import Scorer, Text, TokenLogprobs, gathered
-from powerbench.types import Prompt, Tokens
+from powerbench.types import Message, Prompt, Tokens
 
 EOS = 0
 
@@ -27,6 +27,9 @@ class ToyTokenizer:
 
     def encode(self, prompt: Prompt) -> Tokens:
         return tuple(1 + ord(c) % (self.vocabulary - 1) for c in prompt.text[-3:])
+
+    def chat(self, messages: Sequence[Message]) -> Tokens:
+        return self.encode(Prompt(messages[-1].text))
 
     def continuation(self, text: str) -> Tokens:
         return tuple(ord(c) - 96 for c in text)
@@ -58,6 +61,10 @@ class TabularModel:
     def __post_init__(self) -> None:
         require_integer("model.vocabulary", self.vocabulary, 2)
         require_name(str(self.name))
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.vocabulary
 
     def tokenizer(self) -> ToyTokenizer:
         return ToyTokenizer(self.vocabulary)

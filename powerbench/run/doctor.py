@@ -29,6 +29,7 @@ HUB_TIMEOUT = 5.0
 EXTRAS = {
     "vllm": "vllm",
     "cluster": "submitit",
+    "serve": "fastapi",
     "official": "pylatexenc",
     "notebooks": "nbclient",
     "dev": "pytest",
