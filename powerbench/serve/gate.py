@@ -1,10 +1,11 @@
 """What every HTTP request passes first: its key, the size of its body; and the count of what was answered."""
 
 import hmac
+import json
 import time
 from dataclasses import dataclass
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from powerbench.serve.failures import AUTH, ApiError
@@ -18,9 +19,10 @@ MAX_BODY = 8 * 2**20
 """Bytes."""
 
 
-def as_response(error: ApiError) -> JSONResponse:
+def as_response(error: ApiError) -> Response:
     """An error, as it is sent."""
-    return JSONResponse(error.body, error.status_code, error.sent_headers)
+    text = json.dumps(error.body)  # in ASCII, for a value that it names may not be valid Unicode
+    return Response(text, error.status_code, error.sent_headers, "application/json")
 
 
 @dataclass(frozen=True)

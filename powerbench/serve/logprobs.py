@@ -53,9 +53,13 @@ class _Node:
     def add(self, prefix: Tokens, draw: Draw) -> None:
         node = self
         for token in prefix:
-            node = node.after[token]
+            node = node.after.setdefault(token, _Node())
         for i, token in enumerate(draw.tokens):
             top = draw.top_logprobs[i] if draw.top_logprobs else TopLogprobs((), ())
+            for other, logp in zip(
+                *top, strict=True
+            ):  # a beam goes on from tokens that were not drawn
+                node.at[other] = TokenLogprob(other, logp, top)
             node.at[token] = TokenLogprob(token, draw.logp[i], top)
             node = node.after.setdefault(token, _Node())
 
@@ -63,7 +67,7 @@ class _Node:
         node, found = self, []
         for token in tokens:
             found.append(node.at[token])
-            node = node.after[token]
+            node = node.after.get(token, _Node())
         return tuple(found)
 
 

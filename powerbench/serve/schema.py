@@ -5,13 +5,25 @@ the client's own book-keeping (`user`, `metadata`, `store`, `service_tier`) is r
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from powerbench.serve.failures import ApiError, bad
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _unicode(text: str) -> str:
+    """JSON can spell half a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text is not valid Unicode") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 
@@ -39,7 +51,7 @@ class Body(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Text | list[Text] | None = None
     temperature: float | None = Field(None, ge=0)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -95,7 +107,7 @@ class CompletionBody(Body):
 
     neutral: ClassVar[Mapping[str, Sequence[Any]]] = {**Body.neutral, "suffix": ("",)}
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Text | list[Text] | list[int] | list[list[int]]
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool = False
     best_of: int | None = None
@@ -112,7 +124,7 @@ class TextPart(BaseModel):
 
     model_config = STRICT
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(BaseModel):
@@ -120,7 +132,7 @@ class Message(BaseModel):
 
     model_config = STRICT
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     @property

@@ -251,4 +251,4 @@ class Service:
 def _param(message: str) -> str:
     """The field that a message of a sampler or its choice is about."""
     fields = ("max_tokens", "temperature")
-    return next((name for name in fields if message.startswith(f"{name}=")), "sampler")
+    return next((name for name in fields if message.startswith(name)), "sampler")
