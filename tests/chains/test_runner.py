@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from powerbench.chains.law import context_of, law
-from powerbench.chains.runner import AtBlockEnd, ChainSpec, Completed, run_chains, run_one
+from powerbench.chains.runner import (
+    AtBlockEnd,
+    ChainSpec,
+    Completed,
+    Event,
+    Failed,
+    Runner,
+    run_chains,
+    run_one,
+)
 from powerbench.engines.base import Finished
 from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
@@ -447,3 +456,49 @@ def test_every_token_is_counted_with_what_it_attends_to() -> None:
     prefilled = 2 * (1 + 2 + 3) + sum(range(1, 7))  # the toy engine keeps nothing
     assert (cost.decoded, cost.prefilled) == (10, 12)
     assert cost.attended == drafts + rest + prefilled
+
+
+def finish(runner: Runner) -> dict[SampleKey, Event]:
+    """What becomes of the chains at work; the last event of each."""
+    ends: dict[SampleKey, Event] = {}
+    while runner.live:
+        ends |= {event.key: event for event in runner.step()}
+    return ends
+
+
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_a_chain_that_joins_late_and_one_that_is_withdrawn_change_no_other(speculate: int) -> None:
+    expected, engine = outcomes(6, 8), ToyEngine(MODEL, max_num_seqs=8)
+    runner, specs = Runner(engine, Progress(), speculate), list(starts(6))
+    numbers = [runner.start(spec) for spec in specs[:4]]
+    assert all(not isinstance(event, Completed) for event in runner.step())
+    runner.withdraw(numbers[1])
+    for spec in specs[4:]:
+        runner.start(spec)
+    ends = finish(runner)
+    runner.withdraw(numbers[1])  # again, and after the end
+    del expected[specs[1].key]
+    assert {k: e.outcome for k, e in ends.items() if isinstance(e, Completed)} == expected
+    assert engine._running == {}
+
+
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_a_chain_that_raises_leaves_the_engine_and_the_others_go_on(speculate: int) -> None:
+    def failing() -> Chain:
+        yield Together(tuple(Extend(("draw", i), (), 0, 3, ()) for i in range(3)))
+        raise ValueError("no luck")
+
+    expected, engine = outcomes(3, 8), ToyEngine(MODEL, max_num_seqs=8)
+    runner = Runner(engine, Progress(), speculate)
+    key = SampleKey("failing", 0)
+    wrong = ChainSpec(key, (), lambda state=None, /: failing(), Stream(0, "task", "failing", 0))
+    for spec in (wrong, *starts(3)):
+        runner.start(spec)
+    ends = finish(runner)
+    failed = ends.pop(key)
+    assert isinstance(failed, Failed)
+    assert str(failed.error) == "no luck"
+    assert {k: e.outcome for k, e in ends.items() if isinstance(e, Completed)} == expected
+    assert engine._running == {}
+    with pytest.raises(ValueError, match="no luck"):
+        list(run_chains([wrong], engine, Progress()))

