@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 VLLM_VENV ?= .venv-vllm
+LM_EVAL_VENV ?= .venv-lm-eval
+INSPECT_VENV ?= .venv-inspect
 PRESET ?= mini
 LAUNCHER ?= joblib
 GPUS   ?= 0
@@ -17,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
 EXPERIMENTS := $(ARTEFACTS) frontier
-.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm lint bench bench-verifiers bench-store bench-load bench-gpu gpu-hour estimate clean
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm test-clients lint bench bench-verifiers bench-store bench-load bench-gpu gpu-hour estimate clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +110,20 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM_VENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec triton
 	@touch $@
 
+test-clients: $(VENV)/.ready $(LM_EVAL_VENV)/.ready $(INSPECT_VENV)/.ready  ## lm-eval and inspect_ai against `powerbench serve`, each in an environment of its own
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline LM_EVAL=$(LM_EVAL_VENV)/bin/lm_eval INSPECT=$(INSPECT_VENV)/bin/inspect \
+		$(BIN)/python -m pytest -m clients tests/serve $(ARGS)
+
+$(LM_EVAL_VENV)/.ready: constraints-clients.txt
+	$(PYTHON) -m venv $(LM_EVAL_VENV)
+	$(LM_EVAL_VENV)/bin/pip install -q -c constraints-clients.txt 'lm-eval[api]'
+	@touch $@
+
+$(INSPECT_VENV)/.ready: constraints-clients.txt
+	$(PYTHON) -m venv $(INSPECT_VENV)
+	$(INSPECT_VENV)/bin/pip install -q -c constraints-clients.txt inspect-ai openai
+	@touch $@
+
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -135,4 +151,4 @@ estimate: setup  ## what the paper's experiments would decode and take on a GPU:
 	$(BIN)/powerbench estimate $(ARGS)
 
 clean:  ## remove .venv and caches; runs stay
-	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(LM_EVAL_VENV) $(INSPECT_VENV) .pytest_cache .ruff_cache .mypy_cache
