@@ -1,5 +1,5 @@
-"""lm-evaluation-harness and inspect_ai against the server: item by item and seed by seed, their answers and scores
-are those of `powerbench run`.
+"""lm-evaluation-harness and inspect_ai against the server: item by item and seed by seed, their answers and
+scores are those of `powerbench run`.
 
 Run: make test-clients
 """
