@@ -97,6 +97,7 @@ class Answers:
             "total_tokens": prompt + answers,
             "decoded_tokens": decoded,
             "rejected_tokens": decoded - answers,
+            "passes": sum(each.cost.passes for each in done),
             "prefilled_tokens": sum(each.cost.prefilled for each in done),
             "speculated_tokens": sum(each.cost.speculated for each in done),
             "seconds": max(each.cost.seconds for each in done),

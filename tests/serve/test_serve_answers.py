@@ -145,6 +145,7 @@ def test_usage_says_what_answers_cost(toy: Served) -> None:
     assert usage["total_tokens"] == 3 + usage["completion_tokens"]
     assert usage["rejected_tokens"] > 0
     assert usage["decoded_tokens"] == usage["completion_tokens"] + usage["rejected_tokens"]
+    assert usage["passes"] == usage["decoded_tokens"]  # nothing is drafted
     cheap = toy.post(prompt="abc", seed=1, sampler="base").json()["usage"]
     assert cheap["decoded_tokens"] == cheap["completion_tokens"]
 

