@@ -502,3 +502,34 @@ def test_a_chain_that_raises_leaves_the_engine_and_the_others_go_on(speculate: i
     assert engine._running == {}
     with pytest.raises(ValueError, match="no luck"):
         list(run_chains([wrong], engine, Progress()))
+
+
+class NoNumbers(ToyEngine):
+    """Gives draws of one token no log-probability."""
+
+    def step(self) -> list[Finished]:
+        nan = (float("nan"),)
+        return [
+            each._replace(draw=replace(each.draw, logp=nan)) if len(each.draw.tokens) == 1 else each
+            for each in super().step()
+        ]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (1, 5, 5)])
+def test_of_a_chain_that_fails_amid_its_draws_nothing_stays(lengths: tuple[int, ...]) -> None:
+    """Others of its draws may be finished in the same step, or still be at work."""
+
+    def several() -> Chain:
+        yield Together(tuple(Extend(("d", i), (), 0, n, ()) for i, n in enumerate(lengths)))
+        raise AssertionError("it is not to go on")
+
+    engine = NoNumbers(MODEL)
+    runner = Runner(engine, Progress())
+    key = SampleKey("several", 0)
+    runner.start(ChainSpec(key, (), lambda state=None, /: several(), Stream(0, "t", "s", 0)))
+    (failed,) = runner.step()
+    assert isinstance(failed, Failed)
+    assert "not numbers" in str(failed.error)
+    assert runner.live == 0
+    assert engine._running == {}
+    assert runner.step() == []

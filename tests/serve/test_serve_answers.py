@@ -10,8 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving import CHAT, Served, served
 
+from powerbench.chains.runner import run_one
 from powerbench.config import compose, options
+from powerbench.engines.toy import ToyEngine
+from powerbench.models import TabularModel
+from powerbench.rng import Stream
+from powerbench.samplers.common import Response
 from powerbench.serve.choosing import blocks
+from powerbench.serve.logprobs import RecordedOutcome, recorded
+from powerbench.types import Chain, Extend, Together
 
 DRAWN = [
     name for name in options("sampler") if "deepconf" not in name and name != "self_consistency"
@@ -95,10 +102,11 @@ def test_the_finish_reason_is_length_at_max_tokens(toy: Served) -> None:
     assert reasons == {"length", "stop"}
 
 
+@pytest.mark.parametrize("top", [0, 3])
 @pytest.mark.parametrize("name", DRAWN)
-def test_logprobs_are_the_models_and_change_no_answer(toy: Served, name: str) -> None:
+def test_logprobs_are_the_models_and_change_no_answer(toy: Served, name: str, top: int) -> None:
     asked = {"prompt": "ab", "seed": 4, "sampler": {"name": name, **SMALL.get(name, {})}}
-    plain, shown = toy.post(**asked).json(), toy.post(**asked, logprobs=3).json()
+    plain, shown = toy.post(**asked).json(), toy.post(**asked, logprobs=top).json()
     (choice,), (same,) = shown["choices"], plain["choices"]
     assert choice["text"] == same["text"]
     assert same["logprobs"] is None
@@ -111,8 +119,29 @@ def test_logprobs_are_the_models_and_change_no_answer(toy: Served, name: str) ->
         p = toy.service.model.p((*prompt, *tokens[:i]))  # type: ignore[attr-defined]
         assert math.isclose(logp, math.log(p[tokens[i]]), rel_tol=1e-9)
         best = max(found["top_logprobs"][i].values())
-        assert math.isclose(best, math.log(p.max()), rel_tol=1e-9)
+        assert math.isclose(best, math.log(p.max() if top else p[tokens[i]]), rel_tol=1e-9)
     assert found["text_offset"][: len(letters)] == list(range(len(letters)))
+
+
+def test_a_recorded_chain_sees_what_it_asked_for() -> None:
+    """As many of the likeliest tokens, though more are recorded."""
+    seen = []
+
+    def chain() -> Chain:
+        (first,) = yield Together((Extend(("a",), (), 0, 2, (), top_logprobs=2),))
+        x = Response().then(first)
+        second = yield Extend(("b",), x.tokens, 1, 4, ())
+        seen.extend([first, second])
+        return x.then(second, keep=1).outcome()
+
+    factory, stream = recorded(lambda state=None, /: chain(), 5), Stream(0, "", "", 0)
+    outcome = run_one(factory, (1,), stream, ToyEngine(TabularModel(vocabulary=8)))
+    assert isinstance(outcome, RecordedOutcome)
+    assert [len(top.tokens) for top in seen[0].top_logprobs] == [2, 2]
+    assert seen[1].top_logprobs == ()
+    assert [len(each.top.tokens) for each in outcome.logprobs] == [5] * 4
+    logp = [*seen[0].logp[:1], *seen[1].logp]
+    assert [each.logp for each in outcome.logprobs] == logp
 
 
 def test_a_prompt_is_scored_where_it_is_echoed(toy: Served) -> None:
