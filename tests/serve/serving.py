@@ -69,10 +69,11 @@ class Served:
     def engine(self) -> Any:
         return self.engines[0]
 
-    def post(self, **body: Any) -> httpx.Response:
-        """A completion, or a chat's if the body has messages."""
+    def post(self, wait: float = PATIENCE, **body: Any) -> httpx.Response:
+        """A completion, or a chat's if the body has messages. wait: seconds for it."""
         path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
-        return self.client.post(path, json={"model": self.service.model.name, **body})
+        json = {"model": self.service.model.name, **body}
+        return self.client.post(path, json=json, timeout=wait)
 
     def texts(self, **body: Any) -> list[str]:
         """What is answered, choice by choice."""

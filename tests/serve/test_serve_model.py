@@ -5,13 +5,15 @@ Run: pytest tests/serve/test_serve_model.py
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import jinja2
 import pytest
 import yaml
-from serving import Served, served
+from serving import Served, served, until
 
 from powerbench.cli import main
 from powerbench.config import compose
@@ -73,3 +75,32 @@ def test_a_tasks_prompts_have_the_answers_of_its_run(
     main(["run", *task, *SMALL, *run])
     with served("model=smollm2-135m", "engine=hf", *task, *SMALL) as here:
         answers(here, tmp_path, stop)
+        if stop is not None:
+            require_scores(here, tmp_path)
+            require_empty_engine(here)
+
+
+def require_scores(here: Served, path: Path) -> None:
+    """Token by token, an echoed answer has the log-likelihood that its run has recorded."""
+    (run,) = find_runs([path])
+    sample = next(iter(run.stream()))
+    prompt = here.service.prompts.tokenizer.encode(run.problems()[sample.problem].prompt)
+    body = {"prompt": [*prompt, *sample.tokens], "echo": True, "logprobs": 1, "max_tokens": 1}
+    found = here.post(**body, temperature=0, sampler="greedy").json()["choices"][0]["logprobs"]
+    scores = found["token_logprobs"][len(prompt) : -1]
+    assert len(scores) == len(sample.tokens)
+    assert sum(scores) == pytest.approx(sample.logp, abs=1e-3)
+    assert "".join(found["tokens"][len(prompt) : -1]).startswith(sample.text.rstrip("\n"))
+
+
+def require_empty_engine(here: Served) -> None:
+    """After requests that are given up, no slot of the engine is held."""
+    with ThreadPoolExecutor(6) as pool:
+        asked = {"prompt": "Once upon a time", "n": 4}
+        for each in [pool.submit(here.post, **asked, seed=i, wait=0.3) for i in range(6)]:
+            with pytest.raises(httpx.ReadTimeout):
+                each.result()
+    scheduler = here.engine.scheduler
+    until(lambda: not (here.worker.running or here.worker.waiting))
+    assert (scheduler.by_slot, list(scheduler.waiting)) == ({}, [])
+    assert not scheduler.prefix_cache.retained
