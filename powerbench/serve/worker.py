@@ -119,9 +119,9 @@ class Worker:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Give up, and wait for the thread's end."""
+        """Give up, and wait for the thread's end; but not for a model that is being loaded."""
         self.give_up()
-        if self._thread.is_alive():
+        if self._loaded.done():
             self._thread.join()
 
     # -- in the thread ----------------------------------------------------------------------------
