@@ -110,6 +110,13 @@ def _scalable(sampler: Any, length: float) -> Work:
     return Work(length * each, depth, max(sampler.candidates, rollouts))
 
 
+def _scalable_tokens(sampler: Any, length: float) -> Work:
+    """A token that reports the likeliest, and M rollouts of H tokens after K of them."""
+    rollouts = sampler.kept * sampler.rollouts
+    each = 1 + rollouts * sampler.lookahead
+    return Work(length * each, length * (1 + sampler.lookahead), rollouts)
+
+
 WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "base": _one,
     "greedy": _one,
@@ -127,6 +134,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "deepconf": _times("n", "together"),
     "deepconf_online": _times("n", "together"),
     "scalable_power": _scalable,
+    "scalable_power_tokens": _scalable_tokens,
     "power_smc": _times("particles"),
 }
 """What a chain of each sampler asks for. entropy_cut: as if its restarts were uniform; deepconf_online: as if

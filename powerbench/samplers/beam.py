@@ -16,9 +16,9 @@ from math import isfinite
 from typing import Any, ClassVar
 
 from powerbench.errors import require, require_integer
-from powerbench.samplers.common import Response, Sampler, together
+from powerbench.samplers.common import Response, Sampler, extended, together
 from powerbench.samplers.population import record
-from powerbench.types import Chain, Context, Draw, FinishReason, Save
+from powerbench.types import Chain, Context, Draw, Save
 
 SAVED_EVERY = 64
 """Tokens between two saved states."""
@@ -92,15 +92,3 @@ class Beam(Sampler):
         return beams[0].finished and all(
             x.finished or self._score(x.total, self.max_tokens) <= best for x in beams
         )
-
-
-def extended(x: Response, token: int, logp: float, draw: Draw, context: Context) -> Response:
-    """x and one more token, at the position of a greedy draw that reported it."""
-    finish_reason = FinishReason.STOP if token in context.stop_tokens else FinishReason.LENGTH
-    return Response(
-        (*x.tokens, token),
-        (*x.logp, logp),
-        (*x.logq, 0.0),
-        (*x.entropy, *draw.entropy),
-        finish_reason,
-    )

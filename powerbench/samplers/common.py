@@ -121,6 +121,18 @@ class Response:
         )
 
 
+def extended(x: Response, token: int, logp: float, draw: Draw, context: Context) -> Response:
+    """x and one more token, at the position of a greedy draw that reported it."""
+    finish_reason = FinishReason.STOP if token in context.stop_tokens else FinishReason.LENGTH
+    return Response(
+        (*x.tokens, token),
+        (*x.logp, logp),
+        (*x.logq, 0.0),
+        (*x.entropy, *draw.entropy),
+        finish_reason,
+    )
+
+
 def weight(drawn: Draw | Response, alpha: float, start: int = 0, stop: int | None = None) -> float:
     """Sum of alpha * log p - log q, in nats, over the tokens start..stop."""
     pairs = zip(drawn.logp[start:stop], drawn.logq[start:stop], strict=True)

@@ -5,18 +5,29 @@ the base model after each, and choose one block with probability proportional to
 where zeta = E[p(rollout)^(alpha - 1)] = sum of p(future)^alpha over the futures of H tokens, estimated by
 its mean over the rollouts. A block that ends the response, and the last block, have no future: zeta = 1.
 
+Same as published: candidates and rollouts from the base model, at temperature 1; K, M, B; the jackknife; no
+rollouts in the last block. Open in the paper: L and H (public re-implementations: 32 or 64, and 192), whether
+equal candidates count once (`weights`), and what becomes of negative jackknifed weights (cut at 0 here).
+
 Law: with `weights=distinct` it tends to p^alpha on responses of up to T tokens as L, K and M grow, if H
-reaches to T; with `importance`, as L = K grows, whatever M is. As published it does not: candidates are drawn
-at temperature 1/alpha and each copy counts, so what is likely is preferred twice.
-Bias of the defaults, total variation from p^4 on a toy model with 9 blocks of up to 8 tokens (exact, in the
-tests; low temperature: .78): published .83, with M unlimited; distinct .29, with M = 8 as with M unlimited,
-.10 with L = 64, and .0004 with L unlimited, which is what K = 8 leaves out.
+reaches to T; with `importance`, as L = K grows, whatever M is. With `published`, each copy of a candidate
+counts, and what is likely is preferred twice: as L grows, copies of the likeliest block fill the K places.
+Exact total variation from p^4 on a toy model with 9 blocks of up to 8 tokens (in the tests; low temperature:
+.781), published with M unlimited, distinct with M = 8:
+
+    candidates at   | published: L = 32, 64 | distinct: L = 32, 64, unlimited
+    1 (the paper)   | .770, .826            | .0026, .0006, .0004
+    1/alpha         | .826, .826            | .287, .105, .0004
+
+With M unlimited distinct ones have the same; without the jackknife .0046 instead of .0026. So distinct
+candidates at temperature 1 are nearly exact here, and counting copies makes all of the bias; drawn at 1/alpha,
+blocks that only their futures make likely are missed. On other models all of 32 blocks at temperature 1 may
+be poor: run both.
 
 Cost, tokens decoded per response token: L + K * M * H / B; 96 with the defaults.
-The paper states neither L nor H: public re-implementations have 32 or 64, and 192.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +41,7 @@ from powerbench.samplers.common import (
 )
 from powerbench.samplers.jackknife import jackknifed, plain
 from powerbench.samplers.population import record, recorded
+from powerbench.samplers.rollouts import futures
 from powerbench.types import Chain, Choose, Context, Request, Round, Save, Together
 
 WEIGHTS = ("published", "distinct", "importance")
@@ -39,7 +51,8 @@ WEIGHTS = ("published", "distinct", "importance")
 class ScalablePower(Sampler):
     """Settings: L, K, M and H are `candidates`, `kept`, `rollouts` and `lookahead`.
 
-    proposal_temperature: of the candidates; None means 1/alpha. Rollouts are drawn at 1, as zeta asks.
+    proposal_temperature: of the candidates; None means 1/alpha.
+    rollout_temperature: of the rollouts; other than 1, they are weighed by p^alpha / q, so that zeta stays.
     weights: `published`, p^alpha * zeta for each candidate, copies too; `distinct`, the same for the set of
         the candidates, equal ones once; `importance`, p^alpha * zeta / q for each, consistent for kept = L.
     jackknife: remove the O(1/M) bias of the normalised weights (`jackknifed`).
@@ -51,7 +64,8 @@ class ScalablePower(Sampler):
     kept: int = 8
     rollouts: int = 8
     lookahead: int = 192
-    proposal_temperature: float | None = None
+    proposal_temperature: float | None = 1.0
+    rollout_temperature: float | None = 1.0
     top_k: int | None = None
     weights: str = "published"
     jackknife: bool = True
@@ -67,6 +81,7 @@ class ScalablePower(Sampler):
             f"sampler.blocks={self.blocks} must divide max_tokens={self.max_tokens} (paper: B = 192)",
         )
         require_temperature("proposal_temperature", self.proposal_temperature)
+        require_temperature("rollout_temperature", self.rollout_temperature)
         require_top_k(self.top_k)
         if self.weights not in WEIGHTS:
             raise unknown("sampler.weights", self.weights, WEIGHTS)
@@ -105,27 +120,16 @@ class ScalablePower(Sampler):
         blocks = [self.alpha * sum(y.logp[start:]) for y in ys]
         if self.weights == "importance":
             blocks = [w - sum(y.logq[start:]) for w, y in zip(blocks, ys, strict=True)]
-        futures = yield from self._futures(ys, k, horizon, context)
-        chances = (jackknifed if self.jackknife else plain)(blocks, futures)
+        until = min(horizon + self.lookahead, self.max_tokens)
+        after = yield from futures(
+            ys,
+            ("rollout", k),
+            until,
+            context,
+            count=self.rollouts,
+            alpha=self.alpha,
+            tau=self.rollout_temperature or 1 / self.alpha,
+        )
+        chances = (jackknifed if self.jackknife else plain)(blocks, after)
         chosen = yield Choose(("block", k), chances)
         return ys[chosen], record(k, start, ys, chances, (chosen,))
-
-    def _futures(
-        self, ys: Sequence[Response], k: int, horizon: int, context: Context
-    ) -> Generator[Request, Any, list[tuple[float, ...]]]:
-        """(alpha - 1) * log p, nats, of each rollout of each candidate, [K, M]; 0 without a future."""
-        until = min(horizon + self.lookahead, self.max_tokens)
-        futures = [(0.0,) * self.rollouts] * len(ys)
-        going = [i for i, y in enumerate(ys) if not y.finished] if until > horizon else []
-        if going:
-            asked = (
-                ys[i].extend(horizon, until, ("rollout", k, i, m), context, tau=1.0)
-                for i in going
-                for m in range(self.rollouts)
-            )
-            draws = iter((yield Together(tuple(asked))))
-            for i in going:
-                futures[i] = tuple(
-                    (self.alpha - 1) * sum(next(draws).logp) for _ in range(self.rollouts)
-                )
-        return futures

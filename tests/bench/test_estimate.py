@@ -86,6 +86,7 @@ def decoded(name: str, seed: int) -> tuple[int, float]:
     sampler = compose(small).build("sampler")
     shorter = {
         "early_rejection": False,
+        "kept": 3,  # the vocabulary
         "lookahead": 8,
         "n": 8,
         "together": 4,

@@ -11,7 +11,7 @@ import pytest
 
 from powerbench.chains import testing
 from powerbench.config import compose, conf_dir, options
-from powerbench.samplers import beam
+from powerbench.samplers import beam, scalable_power_tokens
 
 SMALL = {
     "n": 3,
@@ -59,7 +59,8 @@ def test_an_outcome_is_a_response_with_its_own_likelihood(name: str) -> None:
 def test_a_chain_goes_on_from_each_saved_state_as_if_never_stopped(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beam, "SAVED_EVERY", 4)
+    for module in (beam, scalable_power_tokens):
+        monkeypatch.setattr(module, "SAVED_EVERY", 4)
     testing.check_saved_states(small(name))
 
 

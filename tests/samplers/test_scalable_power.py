@@ -8,7 +8,7 @@ Run: pytest tests/samplers/test_scalable_power.py
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import combinations_with_replacement
@@ -16,23 +16,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_chains import ENDLESS, chain_law, completed, resumed
+from toy_chains import ENDLESS, chain_law, completed, resumed, state
 
-from powerbench.chains.law import loglikelihood, power_law, responses, total_variation
+from powerbench.chains.law import (
+    context_of,
+    law,
+    loglikelihood,
+    power_law,
+    responses,
+    total_variation,
+)
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
 from powerbench.samplers.jackknife import jackknifed, plain
 from powerbench.samplers.low_temp import LowTemp
+from powerbench.samplers.rollouts import futures
 from powerbench.samplers.scalable_power import ScalablePower
-from powerbench.types import Tokens
+from powerbench.types import Request, Tokens
 
 MODEL = TabularModel(table=lambda x: [(0.6, 0.4), (0.3, 0.7)][len(x) % 2])
 """EOS and one token, by turns likely and unlikely: conditionals alone mislead."""
 
 
 def small(**settings: Any) -> ScalablePower:
+    """Candidates at 1/alpha, unless said otherwise."""
     given = {"max_tokens": 2, "alpha": 2.0, "blocks": 2, "candidates": 2, "kept": 2, "rollouts": 2}
-    return ScalablePower(**{**given, "lookahead": 2, **settings})
+    return ScalablePower(**{**given, "lookahead": 2, "proposal_temperature": None, **settings})
 
 
 # -- the law, written down for a vocabulary of two ------------------------------------------------
@@ -235,6 +244,42 @@ def test_published_weights_count_what_is_likely_twice() -> None:
     assert mode[max(mode, key=lambda x: loglikelihood(MODEL, x))] > 1 - 1e-9
 
 
+@pytest.mark.parametrize("tau", [None, 0.8, 1.0, 1.7])
+def test_zeta_is_unbiased_at_any_temperature_of_the_rollouts(tau: float | None) -> None:
+    """So that the law without the jackknife's small M, which needs many candidates, tends to the same."""
+    model, alpha, until, prefix = TabularModel(seed=3), 2.5, 3, (1,)
+
+    def program() -> Generator[Request, Any, float]:
+        x = state(model, prefix, 1.0)
+        ((a, b), none) = yield from futures(
+            (x, state(model, (0,), 1.0)),
+            ("rollout",),
+            until,
+            context_of(model),
+            count=2,
+            alpha=alpha,
+            tau=tau or 1 / alpha,
+        )
+        assert none == (0.0, 0.0)
+        return (math.exp(a) + math.exp(b)) / 2
+
+    mean = math.fsum(z * chance for z, chance in law(program, model).items())
+    start = loglikelihood(model, prefix)
+    zeta = sum(
+        math.exp(alpha * (loglikelihood(model, x) - start)) for x in responses(model, until, prefix)
+    )
+    assert mean == pytest.approx(zeta, abs=1e-12)
+
+
+def test_the_sampler_reads_the_temperature_of_its_rollouts() -> None:
+    """With one token to come whose zeta does not depend on the draw, as q ~ p^alpha, the law is exact in M."""
+    sampler = small(weights="distinct", candidates=3, kept=3, rollouts=1, rollout_temperature=None)
+    found = chain_law(sampler, MODEL)
+    assert total_variation(found, written(sampler, MODEL, exact=True)) < 1e-12
+    drawn_at_one = chain_law(replace(sampler, rollout_temperature=1.0), MODEL)
+    assert total_variation(drawn_at_one, found) > 0.002
+
+
 # -- the jackknife --------------------------------------------------------------------------------
 
 
@@ -272,25 +317,41 @@ only by its future."""
 
 
 @pytest.mark.parametrize(
-    ("settings", "exact", "bias"),
+    ("tau", "settings", "exact", "bias"),
     [
-        ({"weights": "published"}, True, 0.826),
-        ({"weights": "distinct"}, False, 0.287),
-        ({"weights": "distinct", "jackknife": False}, False, 0.285),
-        ({"weights": "distinct"}, True, 0.287),
-        ({"weights": "distinct", "candidates": 64}, False, 0.105),
-        ({"weights": "distinct", "candidates": 10**7}, False, 0.0004),
-        ({"weights": "distinct", "candidates": 10**7, "kept": 9}, True, 0.0),
+        (1.0, {"weights": "published"}, True, 0.7699),
+        (1.0, {"weights": "published", "candidates": 64}, True, 0.8261),
+        (1.0, {"weights": "distinct"}, False, 0.0026),
+        (1.0, {"weights": "distinct", "jackknife": False}, False, 0.0046),
+        (1.0, {"weights": "distinct"}, True, 0.0026),
+        (1.0, {"weights": "distinct", "candidates": 64}, False, 0.0006),
+        (1.0, {"weights": "distinct", "candidates": 10**7}, False, 0.0004),
+        (1.0, {"weights": "distinct", "candidates": 10**7, "kept": 9}, True, 0.0),
+        (None, {"weights": "published"}, True, 0.826),
+        (None, {"weights": "published", "candidates": 64}, True, 0.826),
+        (None, {"weights": "distinct"}, False, 0.287),
+        (None, {"weights": "distinct", "jackknife": False}, False, 0.285),
+        (None, {"weights": "distinct"}, True, 0.287),
+        (None, {"weights": "distinct", "candidates": 64}, False, 0.105),
+        (None, {"weights": "distinct", "candidates": 10**7}, False, 0.0004),
+        (None, {"weights": "distinct", "candidates": 10**7, "kept": 9}, True, 0.0),
     ],
 )
 def test_the_published_settings_are_biased_by_a_known_amount(
-    settings: dict[str, Any], exact: bool, bias: float
+    tau: float | None, settings: dict[str, Any], exact: bool, bias: float
 ) -> None:
-    """Candidates make nearly all of it: M unlimited (`exact`) leaves the same, and K < 9 adds little."""
-    sampler = replace(PUBLISHED, **settings)
+    """Counting copies makes all of it; at 1/alpha, candidates that are missed as well. M unlimited (`exact`)
+    leaves the same, and K < 9 adds little."""
+    sampler = replace(PUBLISHED, proposal_temperature=tau, **settings)
     assert total_variation(
         written(sampler, LATE, exact), power_law(LATE, 4.0, 16)
-    ) == pytest.approx(bias, abs=6e-4)
+    ) == pytest.approx(bias, abs=6e-4 if tau is None else 6e-5)
+
+
+def test_candidates_and_rollouts_are_drawn_from_the_base_model_as_published() -> None:
+    sampler = ScalablePower(16)
+    assert (sampler.tau, sampler.rollout_temperature, sampler.weights) == (1.0, 1.0, "published")
+    assert replace(sampler, proposal_temperature=None).tau == 0.25
 
 
 def test_low_temperature_is_further_from_the_target_than_distinct_candidates() -> None:
@@ -342,6 +403,7 @@ def test_what_it_costs() -> None:
         ({"weights": "distnct"}, "unknown sampler.weights 'distnct' (did you mean 'distinct'?)"),
         ({"alpha": 0.0}, "sampler.alpha must be > 0"),
         ({"proposal_temperature": 0.0}, "sampler.proposal_temperature must be > 0"),
+        ({"rollout_temperature": -1.0}, "sampler.rollout_temperature must be > 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], said: str) -> None:
