@@ -34,15 +34,17 @@ class Sampler(ABC):
     deterministic: ClassVar[bool] = False
     """Whether nothing is drawn, whatever the settings: every replicate of a problem is the same response, so
     that a run makes one."""
-    votes: ClassVar[bool] = False
-    """Whether `context.answer` is read, so that the task's responses must have answers."""
-
     max_tokens: int
     """The longest response it can return, in tokens: T."""
 
     def __post_init__(self) -> None:
         """Raise UserError for an impossible setting."""
         require_integer("sampler.max_tokens", self.max_tokens, 1)
+
+    @property
+    def votes(self) -> bool:
+        """Whether `context.answer` is read, so that the task's responses must have answers."""
+        return False
 
     @abstractmethod
     def chain(self, context: Context) -> Chain:
@@ -85,6 +87,12 @@ class Response:
             self.logq[:keep] + draw.logq,
             self.entropy[:keep] + draw.entropy,
             draw.finish_reason,
+        )
+
+    def upto(self, length: int) -> "Response":
+        """Its first tokens, fewer than it has."""
+        return Response(
+            self.tokens[:length], self.logp[:length], self.logq[:length], self.entropy[:length]
         )
 
     @property

@@ -1,15 +1,11 @@
-"""What samplers with several responses at once share: weights, resampling, and the record of a round."""
+"""What samplers with several responses at once share: weights, a population, the record of a round."""
 
 import math
-from collections.abc import Generator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from powerbench.samplers.common import Response
-from powerbench.types import Choose, Key, Request, Round, Save
-
-ROUNDING = 1e-12
-"""Places of u that are closer than this count as one place."""
+from powerbench.types import Round, Save
 
 
 def normalised(log_weights: Sequence[float]) -> tuple[float, ...]:
@@ -37,37 +33,6 @@ def effective(weights: Sequence[float]) -> float:
     return 1 / math.fsum(w * w for w in weights)
 
 
-def resample(key: Key, weights: Sequence[float]) -> Generator[Request, Any, list[int]]:
-    """Systematic resampling: the ancestor of each slot (Kitagawa 1996, J. Comp. Graph. Stat. 5:1).
-
-    One uniform u decides: slot i takes the particle in whose part of [0, 1) (u + i) / n lies. It is asked
-    for as the interval of u between two places where the outcome changes, so that a law can be enumerated.
-    A particle that survives keeps its slot, whatever its copies: its cache need not move.
-    """
-    n, edges, total = len(weights), [0.0], 0.0
-    for w in weights:
-        total += w
-        edges.append(n * total)
-    cuts = [0.0]
-    for cut in sorted(edge % 1.0 for edge in edges[1:-1]):
-        if cut - cuts[-1] > ROUNDING and cut < 1 - ROUNDING:
-            cuts.append(cut)
-    cuts.append(1.0)
-    at = yield Choose(key, tuple(b - a for a, b in pairwise(cuts)))
-    u = (cuts[at] + cuts[at + 1]) / 2
-    copies, particle = [0] * n, 0
-    for i in range(n):
-        while particle < n - 1 and u + i >= edges[particle + 1]:
-            particle += 1
-        copies[particle] += 1
-    return _in_their_slots(copies)
-
-
-def _in_their_slots(copies: Sequence[int]) -> list[int]:
-    spare = [i for i, count in enumerate(copies) for _ in range(count - 1)]
-    return [i if count else spare.pop(0) for i, count in enumerate(copies)]
-
-
 def record(
     block: int,
     start: int,
@@ -89,17 +54,24 @@ def recorded(saved: Sequence[Sequence[Any]]) -> list[Round]:
 
 
 class Population(NamedTuple):
-    """The particles after some checks of their weights."""
+    """The particles after some steps."""
 
-    checks: int
+    steps: int
     particles: tuple[Response, ...]
+    done: tuple[bool, ...]
+    """Which of them are not to be extended: finished, or stopped by the sampler."""
     log_weights: tuple[float, ...]
-    """Of each particle, nats, since the last resampling."""
+    """Of each particle, nats, relative to `log_z`."""
     log_z: float = 0.0
     """Sum over resamplings of the log of the mean weight."""
     resampled: int = 0
     """Position, in tokens, of the last resampling."""
     rounds: tuple[Round, ...] = ()
+
+    @classmethod
+    def start(cls, count: int) -> "Population":
+        """So many empty responses of weight one."""
+        return cls(0, (Response(),) * count, (False,) * count, (0.0,) * count)
 
     @property
     def log_estimate(self) -> float:
@@ -113,7 +85,7 @@ class Population(NamedTuple):
     def of_state(cls, state: Mapping[str, Any]) -> "Population":
         """The inverse of `saved`."""
         particles = tuple(Response.of_state(x) for x in state["particles"])
-        log_weights = tuple(state["log_weights"])
+        done, log_weights = tuple(state["done"]), tuple(state["log_weights"])
         rounds = tuple(recorded(state["rounds"]))
         now = cls(**{**state, "particles": particles})
-        return now._replace(log_weights=log_weights, rounds=rounds)
+        return now._replace(done=done, log_weights=log_weights, rounds=rounds)

@@ -30,3 +30,13 @@ def winner(votes: dict[str, float]) -> str | None:
     Responses are independent and drawn from one law, so that the first of them is a fair choice.
     """
     return max(votes, key=votes.__getitem__, default=None)
+
+
+def up_to_answer(x: Response, start: int, context: Context) -> Response | None:
+    """x up to the first of its tokens from `start` on with which it gives an answer; None if it gives none."""
+    if answers(context, [x]) == [None]:
+        return None
+    for stop in range(start + 1, len(x)):
+        if answers(context, [cut := x.upto(stop)]) != [None]:
+            return cut
+    return x

@@ -17,7 +17,7 @@ from powerbench.types import Context, Progress, SampleKey
 PROMPT = tuple(range(5, 17))
 KNOWN = len(PROMPT) - 1
 """Positions of the prompt to be computed: its last token is decoded from."""
-SMC = PowerSMC(24, alpha=2.0, particles=8, threshold=0.7, interval=3)
+SMC = PowerSMC(24, alpha=2.0, particles=8, threshold=0.7, interval=3, ramp=0)
 
 
 @pytest.mark.parametrize("stop_tokens", [(), (60, 180, 240)], ids=["full", "stopping"])

@@ -17,6 +17,8 @@ SMALL = {
     "n": 3,
     "warm_up": 2,
     "particles": 4,
+    "ramp": 3,
+    "min_tokens": 2,
     "candidates": 4,
     "kept": 2,
     "rollouts": 2,

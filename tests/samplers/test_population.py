@@ -12,7 +12,8 @@ import pytest
 
 from powerbench.chains.law import law
 from powerbench.models import TabularModel
-from powerbench.samplers.population import effective, log_mean, normalised, resample
+from powerbench.samplers.population import effective, log_mean, normalised
+from powerbench.samplers.resampling import systematic
 from powerbench.types import Request
 
 WEIGHTS = [
@@ -26,7 +27,7 @@ WEIGHTS = [
 
 def resampled(weights: tuple[float, ...]) -> dict[tuple[int, ...], float]:
     def program() -> Generator[Request, Any, tuple[int, ...]]:
-        return tuple((yield from resample(("r",), weights)))
+        return (yield from systematic(("r",), weights)).ancestors
 
     return law(program, TabularModel())
 
