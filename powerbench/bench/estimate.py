@@ -110,6 +110,14 @@ def _scalable(sampler: Any, length: float) -> Work:
     return Work(length * each, depth, max(sampler.candidates, rollouts))
 
 
+def _apps(sampler: Any, length: float) -> Work:
+    """N particles, and M rollouts of H tokens after each of their blocks but the last."""
+    rollouts = sampler.particles * sampler.rollouts
+    looks = (length - 1) // sampler.interval
+    tokens = sampler.particles * length + looks * rollouts * sampler.lookahead
+    return Work(tokens, length + looks * sampler.lookahead, max(sampler.particles, rollouts))
+
+
 def _scalable_tokens(sampler: Any, length: float) -> Work:
     """A token that reports the likeliest, and M rollouts of H tokens after K of them."""
     rollouts = sampler.kept * sampler.rollouts
@@ -136,6 +144,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "scalable_power": _scalable,
     "scalable_power_tokens": _scalable_tokens,
     "power_smc": _times("particles"),
+    "apps": _apps,
 }
 """What a chain of each sampler asks for. entropy_cut: as if its restarts were uniform; deepconf_online: as if
 no response were stopped."""
