@@ -144,6 +144,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "scalable_power": _scalable,
     "scalable_power_tokens": _scalable_tokens,
     "power_smc": _times("particles"),
+    "ccps": _times("particles"),
     "apps": _apps,
 }
 """What a chain of each sampler asks for. entropy_cut: as if its restarts were uniform; deepconf_online: as if

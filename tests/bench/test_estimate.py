@@ -94,6 +94,7 @@ def decoded(name: str, seed: int) -> tuple[int, float]:
         "window": 64,
         "tail": 16,
         "particles": 8,
+        "stop_at_answer": False,  # every toy response is an answer
         "eos_in_prompt": False,
     }
     sampler = replace(sampler, **{k: v for k, v in shorter.items() if hasattr(sampler, k)})

@@ -19,6 +19,7 @@ SMALL = {
     "particles": 4,
     "ramp": 3,
     "min_tokens": 2,
+    "stop_at_answer": False,  # a toy response has its answer with its first token
     "candidates": 4,
     "kept": 2,
     "rollouts": 2,

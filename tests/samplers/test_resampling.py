@@ -57,6 +57,15 @@ def test_what_descends_from_a_particle_has_its_weight_on_average(
     assert mean == pytest.approx([n * w for w in weights], abs=1e-9)
 
 
+def test_scaling_new_weights_to_the_old_sum_would_be_biased() -> None:
+    """So what CCPS's code does is left out."""
+    weights, mean = (0.7, 0.1, 0.1, 0.1), [0.0] * 4
+    for slots, chance in resampled(weights, "chopthin").items():
+        for i, w in zip(slots.ancestors, slots.weights, strict=True):
+            mean[i] += chance * w * 4 / sum(slots.weights)
+    assert abs(mean[0] - 2.8) > 0.005
+
+
 @pytest.mark.parametrize("weights", WEIGHTS, ids=len)
 def test_chopthin_bounds_the_ratio_of_weights_and_keeps_the_count(
     weights: tuple[float, ...],
