@@ -137,6 +137,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "multiple_try": _times("tries"),
     "parallel_tempering": _times("replicas"),
     "beam": _times("width"),
+    "block_beam": _times("candidates"),
     "best_of_n": _times("n"),
     "self_consistency": _times("n"),
     "deepconf": _times("n", "together"),

@@ -7,7 +7,7 @@ responses of up to T tokens if W is as large as the number of prefixes, and gree
 Cost, tokens decoded: W at most for each token of the longest beam.
 
 A greedy draw of one token reports the W likeliest next ones, which is all that can stay among W beams; the
-token drawn is not used.
+token drawn is not used. The blockwise beam search of later papers is `block_beam`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -33,6 +33,8 @@ SMALL = {
     "replicas": 2,
     "tries": 2,
     "width": 3,
+    "beams": 2,
+    "block": 4,
 }
 """Small values of settings that some samplers have."""
 SAMPLERS = options("sampler")
