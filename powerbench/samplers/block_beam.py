@@ -3,7 +3,7 @@
 Per block: each of W beams is continued N / W times by up to B sampled tokens (at first one empty response, N
 times), and the W candidates with the largest mean log p per token of the whole response go on; finished ones
 compete with the rest, and equal ones count once. It ends when all beams are finished, or at T tokens, and
-returns the best. Law: none for p(x)^alpha; that of `best_of_n` by score=per_token for one block; p for N = W = 1.
+returns the best. Law: none for p(x)^alpha; for one block, that of `best_of_n` by score=per_token; for N = 1, p.
 Cost, tokens decoded: N at most for each token of the longest beam.
 
 This is the beam search of work on contrastive block beams (CBS): N 16, W 4, B 32, mean log p. `beam` instead

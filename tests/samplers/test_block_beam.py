@@ -53,7 +53,8 @@ def written(sampler: BlockBeam, model: TabularModel, steps: int) -> dict[Tokens,
 
 
 @pytest.mark.parametrize(
-    ("candidates", "beams", "block", "steps"), [(2, 1, 1, 3), (2, 2, 1, 3), (4, 2, 1, 2), (2, 1, 2, 2)]
+    ("candidates", "beams", "block", "steps"),
+    [(2, 1, 1, 3), (2, 2, 1, 3), (4, 2, 1, 2), (2, 1, 2, 2)],
 )
 def test_the_sampler_has_the_law_that_is_written_down(
     candidates: int, beams: int, block: int, steps: int
