@@ -2,8 +2,8 @@
 
 It is q ~ p^(1/tau) on the smallest set of likeliest tokens that has a share `top_p` of q (the nucleus, Holtzman
 et al. 2020), with no stop token in it until a response has its minimum length. A greedy draw reports the
-`REPORTED` likeliest tokens, the token drawn is not used, and q is drawn here, with its share taken of those: its
-log q is exact, but nothing less likely than they are can be drawn.
+`REPORTED` likeliest tokens, the token drawn is not used, and q is drawn here, with its share taken of those:
+its log q is exact, but nothing less likely than they are can be drawn.
 """
 
 import math

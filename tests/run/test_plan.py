@@ -283,7 +283,7 @@ def test_a_vote_counts_the_answers_that_the_tasks_verifier_reads(
     assert (answer((1, 2, 0)), answer((2,)), answer((0,))) == ("a", "b", None)
 
 
-@pytest.mark.parametrize("sampler", ["self_consistency", "deepconf", "deepconf_online"])
+@pytest.mark.parametrize("sampler", ["self_consistency", "deepconf", "deepconf_online", "ccps"])
 @pytest.mark.parametrize("task", ["humaneval", "instructions_mini"])
 def test_a_vote_without_answers_is_refused(
     tmp_path: Path, sampler: str, task: str, capsys: pytest.CaptureFixture[str]
@@ -321,7 +321,7 @@ def test_the_verifier_is_part_of_a_votes_identity_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", ["best_of_n", "self_consistency", "deepconf", "deepconf_online"]
+    "sampler", ["best_of_n", "self_consistency", "deepconf", "deepconf_online", "block_beam"]
 )
 def test_a_temperature_that_is_needed_is_refused_before_anything_is_loaded(
     tmp_path: Path, sampler: str, capsys: pytest.CaptureFixture[str]
