@@ -7,11 +7,11 @@ are resampled; at the end one is drawn by weight. Law: for any N and R, the esti
 unbiased; the response's law tends to p^alpha as N grows, and for N = 1 is that of the proposal: with R = 0, low
 temperature. Cost, tokens decoded per response token: about N; fewer for particles that end early.
 
-Same as published: N, alpha, R = 100, the weights looked at after every token, resampling below half of N, a
-finished particle kept as it is. Ours: no resampling after the last token, which would only add variance.
-The official code differs from its paper. Its settings: ramp=400, proposal_temperature=0.25, interval=64,
-top_p=0.9, min_tokens=100, stop_at_answer=true; these move the target (`truncated`): to responses of
-at least that length, within reach of the nucleus, that end with their first answer.
+Same as published, as far as re-implementations that agree tell: N, alpha, R = 100, the weights looked at after
+every token, resampling below half of N, a finished particle kept as it is. Ours: no resampling after the last
+token, which would only add variance. The official code differs from its paper: ramp=400 interval=64
+proposal_temperature=0.25 top_p=0.9 min_tokens=100 stop_at_answer=true. The last three move the target, to
+responses of at least that length, within reach of the nucleus (`truncated`), that end with their first answer.
 """
 
 from dataclasses import dataclass
