@@ -190,7 +190,7 @@ def _commands() -> tuple[Command, ...]:
                 _argument(
                     "--published",
                     action="store_true",
-                    help="the paper's Table 1; with --out as Markdown, CSV, LaTeX",
+                    help="Table 1 and all sources' values side by side; with --out as Markdown, CSV, LaTeX",
                 ),
                 _argument(
                     "--each",

@@ -106,7 +106,7 @@ def rescore_likelihood(
 
 
 def report(runs: Sequence[Path], out: Path | None, published: bool, each: bool) -> None:
-    """Print the table of the given runs and write their report; or the paper's table, if asked to."""
+    """Print the table of the given runs and write their report; or what papers publish, if asked to."""
     if published:
         show_published(out)
     if published and not runs:
@@ -154,12 +154,16 @@ def compare(
 
 
 def show_published(out: Path | None) -> None:
-    """Print the paper's Table 1, and write it to `out` if it is given."""
+    """Print the paper's Table 1 and the values of all sources, and write them to `out` if it is given."""
     from powerbench.report.tables.published import table as published_table
     from powerbench.report.tables.published import write_published
+    from powerbench.report.tables.sources import all_sources
     from powerbench.run.progress import print_any
 
+    every = all_sources()
     print_any(published_table())
+    print_any(every)
+    console().print(escape(every.note))
     for file in write_published(out) if out else []:
         print(file)
 

@@ -14,6 +14,7 @@ from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables import published
 from powerbench.report.tables.disagreement import verifier_agreement
+from powerbench.report.tables.sources import all_sources
 from powerbench.report.tables.table import Table, text
 
 HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ def render(
     return environment.get_template("page.html.j2").render(
         tables={table.name: table for table in tables},
         published=published.table(),
+        sources=all_sources(),
         comparisons=comparisons,
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),

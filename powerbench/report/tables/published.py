@@ -1,19 +1,30 @@
-"""The paper's Table 1: rendered from its one yaml, and what a run of ours says of a number in it."""
+"""The paper's Table 1, and what a run of ours says of the numbers that papers publish for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-import yaml
-
+from powerbench.report.literature import (
+    PublishedTask,
+    Value,
+    literature,
+    published_values,
+    values_for,
+)
 from powerbench.report.summary import Summary, labels
-from powerbench.report.tables.table import Cell, Column, Table, TextCell, markdown, write_tables
-from powerbench.stats.intervals import Estimate, wilson, z_of
-
-FILE = Path(__file__).with_name("published.yaml")
+from powerbench.report.tables.sources import all_sources, cell, cited
+from powerbench.report.tables.table import (
+    Cell,
+    Column,
+    Table,
+    TextCell,
+    markdown,
+    text,
+    write_tables,
+)
+from powerbench.stats.intervals import Estimate, z_of
 
 POWER = 0.8
 """Chance of seeing a difference that a run "could have shown"."""
@@ -23,31 +34,24 @@ ENOUGH = 0.05
 sampling gains over low temperature in Table 1."""
 
 
-class PublishedTask(msgspec.Struct, frozen=True):
-    """A benchmark of the table."""
-
-    title: str
-    problems: int
-    metric: str
-
-
-class PublishedModel(msgspec.Struct, frozen=True):
-    """A model of the table, with a value in [0, 1] for each method and task."""
+class PublishedRow(NamedTuple):
+    """A model of the paper's table, with a value in [0, 1] for each method and task."""
 
     title: str
     grpo: str | None
     """The model of ours that is its trained checkpoint, if there is one."""
-    values: dict[str, dict[str, float]]
+    values: Mapping[str, Mapping[str, float]]
 
 
-class Published(msgspec.Struct, frozen=True):
-    """All of it."""
+class Published(NamedTuple):
+    """The paper's table."""
 
     source: str
-    tasks: dict[str, PublishedTask]
-    methods: dict[str, str]
-    models: dict[str, PublishedModel]
-    lengths: dict[str, dict[str, dict[str, float]]]
+    tasks: Mapping[str, PublishedTask]
+    methods: Mapping[str, str]
+    """Their titles, in the paper's order; grpo is base sampling from the trained checkpoint."""
+    models: Mapping[str, PublishedRow]
+    lengths: Mapping[str, Mapping[str, Mapping[str, float]]]
     """Of responses, tokens: by model, task and method."""
 
     def row(self, model: str, sampler: str) -> tuple[str, str] | None:
@@ -90,8 +94,23 @@ class Judged(NamedTuple):
 
 @cache
 def published() -> Published:
-    """The published numbers."""
-    return msgspec.convert(yaml.safe_load(FILE.read_text(encoding="utf-8")), Published)
+    """The paper's numbers, from those of all sources."""
+    every = literature()
+    paper = every.sources[every.paper]
+    methods = dict.fromkeys(m for values in paper.values.values() for m in values)
+    tasks = dict.fromkeys(
+        task for values in paper.values.values() for each in values.values() for task in each
+    )
+    return Published(
+        source=f"{paper.cite}, {paper.where}",
+        tasks={name: every.tasks[name] for name in tasks},
+        methods={name: every.methods[name].title for name in methods},
+        models={
+            name: PublishedRow(every.models[name].title, every.models[name].grpo, values)
+            for name, values in paper.values.items()
+        },
+        lengths=every.lengths,
+    )
 
 
 def judge(summary: Summary) -> Judged | None:
@@ -133,18 +152,13 @@ def table() -> Table:
     """Table 1: model, method, and a cell for each task; a 95% interval follows from value and n alone."""
     paper = published()
     tasks = paper.tasks.values()
+    own = [v for v in published_values() if v.source == literature().paper]
+    cells = {(v.model, v.method, v.task): cell(v) for v in own}
     columns = [Column("model"), Column("method")]
-    columns += [Column(f"{task.title} (n = {task.problems})") for task in tasks]
+    columns += [Column(f"{task.title} (n = {task.n})") for task in tasks]
     rows = [
-        (
-            model.title,
-            title,
-            *(
-                _cell(model.values.get(method, {}).get(name), task)
-                for name, task in paper.tasks.items()
-            ),
-        )
-        for model in paper.models.values()
+        (model.title, title, *(cells.get((name, method, task)) for task in paper.tasks))
+        for name, model in paper.models.items()
         for method, title in paper.methods.items()
     ]
     note = (
@@ -155,57 +169,61 @@ def table() -> Table:
 
 
 def beside(summaries: Sequence[Summary]) -> Table:
-    """The runs that have a published number, each beside it."""
-    named = zip(summaries, labels(summaries), strict=True)
-    judged = [(s, name, found) for s, name in named if (found := judge(s)) is not None]
+    """The runs that have published numbers, each beside what every source measured: the paper first."""
     rows = [
         (
             s.task,
             s.model,
             name,
-            _beside(value, published().tasks[s.task]),
-            _ours(s),
-            str(said),
-            TextCell(f"± {detectable:.3f}", {"could have shown": detectable}),
+            _published(value),
+            found,
+            *_said(agreement(found, value.value)),
+            literature().sources[value.source].short,
         )
-        for s, name, (value, said, detectable) in judged
+        for s, name in zip(summaries, labels(summaries), strict=True)
+        if (found := _ours(s)) is not None
+        for value in values_for(s)
     ]
-    columns = (
-        Column("task"),
-        Column("model"),
-        Column("run"),
-        Column("published [95%]"),
-        Column("here [95%]"),
-        Column("agreement", "whether the interval here holds the published value, taken for exact"),
-        Column(
-            "could have shown",
-            f"the smallest difference that this many answers show with a chance of {POWER:.0%}; above "
-            f"{ENOUGH:.2f}, a value inside the interval means little",
-        ),
-    )
     note = (
-        f"{published().source}. The paper's settings are not asked of a run, nor all of its problems: see its "
-        "provenance."
+        "The sources' settings are not asked of a run, nor all of their problems: see its provenance. "
+        + "; ".join(cited(dict.fromkeys(row[-1] for row in rows)))
+        + "."
     )
-    return Table("beside", "Beside the paper", columns, rows, by=2, note=note)
+    return Table("beside", "Beside the papers", BESIDE, rows, by=2, note=note)
 
 
-def _beside(value: float, task: PublishedTask) -> Cell:
-    cell = _cell(value, task)
-    return TextCell(cell.text, {"published": value}) if isinstance(cell, TextCell) else cell
+def _said(judged: Judged) -> tuple[str, TextCell]:
+    shown = f"± {judged.detectable:.3f}"
+    return str(judged.agreement), TextCell(shown, {"could have shown": judged.detectable})
+
+
+BESIDE = (
+    Column("task"),
+    Column("model"),
+    Column("run"),
+    Column("published [95%]"),
+    Column("here [95%]"),
+    Column("agreement", "whether the interval here holds the published value, taken for exact"),
+    Column(
+        "could have shown",
+        f"the smallest difference that this many answers show with a chance of {POWER:.0%}; above "
+        f"{ENOUGH:.2f}, a value inside the interval means little",
+    ),
+    Column("source", "who measured it: values that a source only quotes are left out"),
+)
+
+
+def _published(value: Value) -> Cell:
+    shown = cell(value)
+    return (
+        shown if isinstance(shown, TextCell) else TextCell(text(shown), {"published": value.value})
+    )
 
 
 def write_published(out: Path) -> list[Path]:
-    """Table 1 as out/published.md, .csv and .tex."""
-    files = write_tables([table()], out)
+    """Table 1, and the table of all sources, as out/published.md, and each as .csv and .tex."""
+    tables = [table(), all_sources()]
+    files = write_tables(tables, out)
     page = out / "published.md"
-    page.write_text(markdown(table(), level=1), encoding="utf-8")
+    page.write_text("\n".join(markdown(each, level=1) for each in tables), encoding="utf-8")
     return [page, *files]
-
-
-def _cell(value: float | None, task: PublishedTask) -> Cell:
-    if value is None:
-        return None
-    if task.metric != "accuracy":
-        return TextCell(f"{100 * value:.2f}%", {task.title: value})
-    return Estimate(value, wilson(round(value * task.problems), task.problems), task.problems)
