@@ -19,6 +19,7 @@ from powerbench.report.tables import (
     paired,
     published,
     results,
+    slopes,
     variety,
 )
 from powerbench.report.tables.table import Table, markdown, write_tables
@@ -39,6 +40,8 @@ class Report:
             results.results(own),
             results.variants([s for s in summaries if all(s is not each for each in own)]),
             published.beside(summaries),
+            slopes.table(self.results),
+            slopes.problem_table(self.results, slopes.SHOWN),
             paired.table(self.results),
             equal_cost.table(self.results),
             equal_cost.table_of_passes(self.results),
@@ -47,6 +50,12 @@ class Report:
             chains.table(self.results),
             fidelity.table(self.results),
         ]
+        return [table for table in every if table.rows]
+
+    @cached_property
+    def details(self) -> list[Table]:
+        """Tables in full of which the report shows the first rows: their files hold all."""
+        every = [slopes.problem_table(self.results)]
         return [table for table in every if table.rows]
 
 
@@ -60,7 +69,7 @@ def write(results: Sequence[Results], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     selection = select(report.results)
     drawings = draw(report.results, out / "figures")
-    write_tables(report.tables, out / "tables")
+    write_tables([*report.tables, *report.details], out / "tables")
     (out / "report.md").write_text(_markdown(report, drawings, selection), encoding="utf-8")
     page = out / "page.html"
     page.write_text(render(report.results, report.tables, drawings, selection), encoding="utf-8")

@@ -11,6 +11,7 @@ from fabricate import STEPS, grid, verdicts, write_report, write_run
 from powerbench.report.figures import curves, responses
 from powerbench.report.figures.style import curves as curves_of
 from powerbench.report.figures.style import panels
+from powerbench.report.series import series
 from powerbench.report.summary import Results, main_runs
 from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score
@@ -64,6 +65,7 @@ def test_all_figures_are_drawn_in_all_formats(runs: list[Run], tmp_path: Path) -
         "confidence_under",
         "against_alpha",
         "against_steps",
+        "gain_steps",
         "compute",
         "compute_likelihood",
         "passes",
@@ -107,7 +109,7 @@ def test_costs_show_best_of_n_and_the_steps_of_a_chain(
     runs: list[Run], currency: curves.Currency, name: str
 ) -> None:
     results = list(map(Results.read, runs))
-    by_steps = [s for s in curves.series(results) if s.setting == "steps"]
+    by_steps = [s for s in series(results) if s.setting == "steps"]
     (panel,) = (p for p in panels(curves_of(main_runs(results))) if p.title == "math500 · tiny")
     base, chain = (curves._values(c, by_steps, currency) for c in panel.curves)
     cost = getattr(results[0].summary, name)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from powerbench.report.figures import chains, curves, responses
+from powerbench.report.figures import chains, curves, responses, settings
 from powerbench.report.figures.style import Drawing
 from powerbench.report.summary import Results, main_runs
 
@@ -19,7 +19,7 @@ def draw(results: Sequence[Results], folder: Path) -> list[Drawing]:
         *curves.draw_bars(results, folder),
         *responses.draw(plain, folder),
         *responses.draw_under_others(plain, folder),
-        *curves.draw_series(results, folder),
+        *settings.draw(results, folder),
         *curves.draw_costs(results, folder),
         *chains.draw(results, folder),
     ]

@@ -1,6 +1,6 @@
-"""Accuracy against a setting (Figure 6), against its cost, and by task (the paper's first figure)."""
+"""Accuracy against its cost, and by task (the paper's first figure)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,13 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from powerbench.report.figures.dots import SMALL, Dots, whiskers
 from powerbench.report.figures.style import (
     Curve,
     Drawing,
     Panel,
-    Style,
-    Styled,
-    assign_styles,
     curves,
     multiples,
     panels,
@@ -26,21 +24,6 @@ from powerbench.report.summary import Results, Summary, main_runs
 from powerbench.report.tables.equal_cost import Best, is_plain
 from powerbench.report.tables.published import judge
 from powerbench.stats.intervals import Estimate
-
-NAMES = {"alpha": "α", "steps": "Metropolis–Hastings steps a block"}
-"""The axis labels of settings that are not their names."""
-
-
-SMALL = "."
-"""The marker of best-of-n."""
-
-
-class Dots(Styled):
-    """Values of one sampler, with their intervals, at places along an axis."""
-
-    def __init__(self, label: str, style: Style, x: Sequence[float], y: Sequence[Estimate]) -> None:
-        self.label, self.style, self.x, self.y = label, style, x, y
-
 
 # -- by task --------------------------------------------------------------------------------------
 
@@ -73,7 +56,7 @@ def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
         assert value is not None
         x = tasks.index(s.task) + (samplers.index(c.label) - (len(samplers) - 1) / 2) * width
         axes.bar(x, value.mean, 0.9 * width, color=c.style.colour, alpha=0.75, linewidth=0)
-        _whiskers(axes, [x], [value], c.style, marker="none")
+        whiskers(axes, [x], [value], c.style, marker="none")
         judged = judge(s)
         if judged is not None:
             axes.plot(
@@ -83,78 +66,6 @@ def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
     axes.set_xlim(-0.6, len(tasks) - 0.4)
     axes.set_ylim(0, 1.02)
     return f"n = {span(value.n for c in shown if (value := _value(c.summary)))} problems"
-
-
-# -- against a setting ----------------------------------------------------------------------------
-
-
-def draw_series(results: Sequence[Results], folder: Path) -> list[Drawing]:
-    """A figure for each setting that has at least three values; other samplers are lines across it."""
-    every = [s for s in series(results) if all(p.results.summary.value for p in s.points)]
-    drawings = []
-    for setting in dict.fromkeys(s.setting for s in every):
-        found = [s for s in every if s.setting == setting]
-        where = dict.fromkeys((s.task, s.model) for s in found)
-        across = [c for c in curves(main_runs(results)) if _is_across(c.summary, found)]
-        styles = _styles([*found, *across])
-        figure_panels = [
-            Panel(
-                f"{task} · {model}",
-                [_dots(s, styles) for s in found if (s.task, s.model) == (task, model)]
-                + [
-                    Dots(c.label, styles[c.label], [], [c.summary.value])
-                    for c in across
-                    if (c.summary.task, c.summary.model) == (task, model) and c.summary.value
-                ],
-            )
-            for task, model in where
-        ]
-        figure = multiples(figure_panels, _against, NAMES.get(setting, setting), "value")
-        name = NAMES.get(setting, setting)
-        caption = (
-            f"Value against {name} with 95% intervals over problems; all other settings as in the sampler’s "
-            "main run. Dashed: samplers that do not depend on it."
-        )
-        drawings.append(save(figure, folder, f"against_{setting}", f"Against {name}", caption))
-    return drawings
-
-
-def _is_across(summary: Summary, found: Sequence[Series]) -> bool:
-    """Whether a main run stands beside a series, and its sampler has none of its own there."""
-    there = [s for s in found if (s.task, s.model) == (summary.task, summary.model)]
-    plain = summary.value is not None and found[0].setting not in summary.settings
-    return plain and bool(there)
-
-
-def _styles(of: Iterable[Series | Curve]) -> dict[str, Style]:
-    names = (
-        (x.sampler, x.sampler) if isinstance(x, Series) else (x.label, x.summary.sampler)
-        for x in of
-    )
-    return assign_styles(names)
-
-
-def _dots(found: Series, styles: dict[str, Style]) -> Dots:
-    values = [p.results.summary.value for p in found.points]
-    return Dots(
-        found.sampler, styles[found.sampler], [p.x for p in found.points], [v for v in values if v]
-    )
-
-
-def _against(axes: Axes, shown: Sequence[Dots]) -> str:
-    for dots in shown:
-        if not dots.x:
-            axes.axhline(dots.y[0].mean, color=dots.style.colour, linestyle="--", lw=1)
-            continue
-        axes.plot(dots.x, [y.mean for y in dots.y], color=dots.style.colour, ls=dots.style.line)
-        _whiskers(axes, dots.x, dots.y, dots.style)
-    places = sorted({x for dots in shown for x in dots.x})
-    if places[0] > 0 and places[-1] >= 8 * places[0]:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(places, [f"{x:g}" for x in places])
-    axes.set_ylim(0, 1.02)
-    return f"n = {span(y.n for dots in shown for y in dots.y)} problems"
 
 
 # -- against cost ---------------------------------------------------------------------------------
@@ -282,7 +193,7 @@ def _against_cost(axes: Axes, shown: Sequence[Dots]) -> None:
             )
             continue
         axes.plot(x, mean, color=dots.style.colour, ls=dots.style.line)
-        _whiskers(axes, x, dots.y, dots.style)
+        whiskers(axes, x, dots.y, dots.style)
     axes.set_xscale("log")
     places = [x for dots in shown for x in dots.x]
     if max(places) < 30 * min(places):  # too short for a power of ten or two
@@ -309,16 +220,3 @@ def _round(low: float, high: float, digits: Sequence[float]) -> list[float]:
 def _value(summary: Summary) -> Estimate | None:
     """The value as in the paper's table: AlpacaEval's is the length-controlled win rate."""
     return summary.length_controlled or summary.value
-
-
-def _whiskers(
-    axes: Axes, x: Sequence[float], y: Sequence[Estimate], style: Style, marker: str | None = None
-) -> None:
-    means = np.array([each.mean for each in y])
-    ends = np.array([each.interval for each in y]).reshape(-1, 2)
-    ends = np.where(np.isfinite(ends), ends, means[:, None])  # one problem tells nothing of others
-    low, high = np.maximum(0, means - ends[:, 0]), np.maximum(0, ends[:, 1] - means)
-    shape = style.marker if marker is None else marker
-    axes.errorbar(
-        x, means, (low, high), color=style.colour, ls="none", elinewidth=0.9, marker=shape
-    )
