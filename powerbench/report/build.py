@@ -16,10 +16,12 @@ from powerbench.report.tables import (
     equal_cost,
     fidelity,
     lengths,
+    matched_best_of_n,
     paired,
     published,
     results,
     slopes,
+    training,
     variety,
 )
 from powerbench.report.tables.table import Table, markdown, write_tables
@@ -45,8 +47,10 @@ class Report:
             paired.table(self.results),
             equal_cost.table(self.results),
             equal_cost.table_of_passes(self.results),
+            matched_best_of_n.table(self.results),
             results.cost(summaries),
             lengths.table(summaries),
+            training.table(summaries),
             chains.table(self.results),
             fidelity.table(self.results),
         ]

@@ -12,6 +12,7 @@ from powerbench.models.flops import Size, flops
 from powerbench.report.tables.lengths import table as lengths_table
 from powerbench.report.tables.results import cost
 from powerbench.report.tables.table import text
+from powerbench.report.tables.training import table as training
 from powerbench.store.shard import Shard
 from powerbench.store.writing import sample_writer
 from powerbench.types import Cost, Step
@@ -75,3 +76,14 @@ def test_lengths_are_set_beside_the_papers(tmp_path: Path) -> None:
     assert (row[4], row[5]) == (679, "inside")
     assert row[7] == pytest.approx(8.84, abs=0.005)  # the paper's own figure
     assert row[8] == pytest.approx(6000 / 679 / 8.84, abs=0.001)
+
+
+def test_a_run_is_set_beside_an_epoch_of_grpo(tmp_path: Path) -> None:
+    """The paper's own numbers: 8.84 tokens decoded a token are about an epoch of 8 rollouts."""
+    samples = [sample(f"p{i}", length=100, cost=Cost(884, 7, 1, 9, 0)) for i in range(500)]
+    run = summarise(write_run(tmp_path / "power-1", samples))
+    plain = summarise(write_run(tmp_path / "base-1", [sample()]))
+    (row,) = training([run, plain]).rows
+    assert row[2] == "power" and row[3] == pytest.approx(8.84)
+    assert row[4] == pytest.approx(1.105) and row[5] == pytest.approx(0.5525)
+    assert row[6] == pytest.approx(500 * 8.84 / (7500 * 16))
