@@ -54,9 +54,9 @@ artefacts: $(ARTEFACTS)  ## all that follow: table1 fig4 fig5 fig6 fig7_9 fideli
 table1:      ## Table 1, the teaser's bars, tokens decoded a token
 fig4:        ## log-likelihood and confidence; the table of lengths
 fig5:        ## pass@k on MATH500
-fig6_alpha:  ## accuracy against alpha
-fig6_steps:  ## accuracy against steps
-fig7_9:      ## pass@k on the other tasks
+fig6_alpha:  ## accuracy against alpha, over the models
+fig6_steps:  ## the gain of steps over none, for both Qwen models
+fig7_9:      ## pass@k on all three tasks
 fidelity:    ## what each departure of the official code does
 fig6: fig6_alpha fig6_steps
 lengths: fig4

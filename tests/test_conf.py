@@ -135,6 +135,21 @@ def test_phi_stops_where_its_generation_config_says() -> None:
     assert set(phi.stop_tokens) == {"<|endoftext|>", "<|end|>", "<|assistant|>"}
 
 
+def test_the_papers_figures_have_the_papers_models_and_samplers() -> None:
+    """Figure 6, left: power sampling over the models; right: both Qwen; Figures 7 to 9: Qwen2.5-Math-7B alone."""
+    three = {"qwen2.5-math-7b", "qwen2.5-7b", "phi-3.5-mini"}
+    for name, models in (
+        ("fig6_alpha", three),
+        ("fig6_steps", three - {"phi-3.5-mini"}),
+        ("fig7_9", {"qwen2.5-math-7b"}),
+    ):
+        jobs = expand([f"experiment={name}/paper"], multirun=False).runs
+        found = [dict(o.split("=", 1) for o in job) for job in jobs]
+        assert {job["model"] for job in found} == models
+        samplers = {job["sampler"] for job in found}
+        assert samplers == {"power"} or name == "fig7_9"
+
+
 def test_a_sweep_may_set_what_only_its_values_have() -> None:
     jobs = expand(["sampler=low_temp,power", "sampler.alpha=2"], multirun=True).runs
     assert [sorted(job) for job in jobs] == [
