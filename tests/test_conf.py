@@ -136,7 +136,7 @@ def test_phi_stops_where_its_generation_config_says() -> None:
 
 
 def test_the_papers_figures_have_the_papers_models_and_samplers() -> None:
-    """Figure 6, left: power sampling over the models; right: both Qwen; Figures 7 to 9: Qwen2.5-Math-7B alone."""
+    """Figure 6, left: power sampling, all models; right: both Qwen; Figures 7 to 9: Qwen2.5-Math-7B alone."""
     three = {"qwen2.5-math-7b", "qwen2.5-7b", "phi-3.5-mini"}
     for name, models in (
         ("fig6_alpha", three),
