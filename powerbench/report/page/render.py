@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from powerbench.report.figures.style import INK, Drawing
 from powerbench.report.page.data import embed, page_data
+from powerbench.report.page.sides import side_by_side
 from powerbench.report.selection import Selection
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables import published
@@ -51,6 +52,7 @@ def render(
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),
         selection=selection,
+        sides=side_by_side(results),
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],
         runs=[(name, r.summary, _provenance(r)) for name, r in zip(names, results, strict=True)],
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
