@@ -18,6 +18,7 @@ from powerbench.report.tables import (
     lengths,
     matched_best_of_n,
     paired,
+    populations,
     published,
     results,
     slopes,
@@ -52,6 +53,7 @@ class Report:
             lengths.table(summaries),
             training.table(summaries),
             chains.table(self.results),
+            populations.table(self.results),
             fidelity.table(self.results),
         ]
         return [table for table in every if table.rows]

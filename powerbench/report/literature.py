@@ -196,6 +196,11 @@ def independent(values: Sequence[Value] | None = None) -> list[list[Value]]:
     return [group for group in grouped if len({v.source for v in group}) > 1]
 
 
+def swap_acceptance(task: str, model: str) -> float | None:
+    """Accepted exchanges of neighbours in parallel tempering, mean over the ladder, as PPT's Table 9 has it."""
+    return literature().swap_acceptance.values.get(model, {}).get(task)
+
+
 # -- of a run -------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from powerbench.report.literature import (
     independent,
     literature,
     published_values,
+    swap_acceptance,
     values_for,
 )
 from powerbench.report.tables.sources import all_sources
@@ -156,6 +157,12 @@ def test_a_run_finds_the_values_of_its_arm(tmp_path: Path) -> None:
     assert found("best_of_n", n=8) == []
     assert found("scalable_power", proposal_temperature=0.25) == ["cbs2026"]
     assert found("power", "smollm2-135m") == []
+
+
+def test_published_swaps_are_found_by_task_and_model() -> None:
+    assert swap_acceptance("humaneval", "qwen2.5-7b") == 0.580
+    assert swap_acceptance("math500", "smollm2-135m") is None
+    assert literature().swap_acceptance.source in literature().sources
 
 
 # -- against the facts as they were collected --------------------------------------------------------
