@@ -51,7 +51,7 @@ class Report:
             matched_best_of_n.table(self.results),
             results.cost(summaries),
             lengths.table(summaries),
-            training.table(summaries),
+            training.table(own),
             chains.table(self.results),
             populations.table(self.results),
             fidelity.table(self.results),

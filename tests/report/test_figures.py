@@ -118,6 +118,29 @@ def test_costs_show_best_of_n_and_the_steps_of_a_chain(
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
 
 
+def test_figure_1_has_a_model_and_its_trained_checkpoint(tmp_path: Path) -> None:
+    samples = grid(6, 1)
+
+    def run(model: str, sampler: str, task: str = "math500") -> Run:
+        path = tmp_path / task / model / f"{sampler}-1"
+        return write_run(path, samples, verdicts(samples), model=model, task=task)
+
+    own = [run("qwen2.5-math-7b", name) for name in ("base", "power", "low_temp")]
+    write_report(own, tmp_path / "without")
+    assert not (tmp_path / "without/figures/figure_1.svg").exists()
+    alone = run("qwen2.5-math-7b", "base", "humaneval")
+    every = [*own, alone, run("qwen2.5-math-7b-grpo", "base")]
+    (panel,) = curves._with_grpo(curves_of(main_runs(list(map(Results.read, every)))))
+    assert panel.title == "qwen2.5-math-7b"
+    assert [(c.label, c.summary.task) for c in panel.curves] == [
+        ("base", "math500"),
+        ("power", "math500"),
+        ("GRPO", "math500"),
+    ]
+    write_report(every, tmp_path / "with")
+    assert (tmp_path / "with/figures/figure_1.svg").exists()
+
+
 def test_a_setting_with_two_values_is_no_curve(runs: list[Run], tmp_path: Path) -> None:
     page = write_report(runs[:3], tmp_path)
     assert not (tmp_path / "figures/against_alpha.png").exists()

@@ -13,6 +13,7 @@ from powerbench.report.figures.style import (
     Curve,
     Drawing,
     Panel,
+    assign_styles,
     curves,
     multiples,
     panels,
@@ -22,7 +23,7 @@ from powerbench.report.figures.style import (
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main_runs
 from powerbench.report.tables.equal_cost import Best, is_plain
-from powerbench.report.tables.published import judge
+from powerbench.report.tables.published import judge, published
 from powerbench.stats.intervals import Estimate
 
 # -- by task --------------------------------------------------------------------------------------
@@ -35,16 +36,51 @@ TEASER = (
 )
 
 
+FIGURE_1 = (
+    "figure_1",
+    "Base, power sampling, GRPO",
+    "The paper’s Figure 1: value of the base model, of power sampling from it, and of its checkpoint trained "
+    "with GRPO, with 95% intervals over problems. Open diamonds: the paper’s numbers.",
+)
+
+
 def draw_bars(results: Sequence[Results], folder: Path) -> list[Drawing]:
-    """A panel for each model, a group of bars for each task."""
+    """A panel for each model, a group of bars for each task; and Figure 1, where a trained checkpoint is."""
     shown = [c for c in curves(main_runs(results)) if _value(c.summary) is not None]
     if not shown:
         return []
     models = dict.fromkeys(c.summary.model for c in shown)
-    found = [Panel(model, [c for c in shown if c.summary.model == model]) for model in models]
+    by_model = [Panel(model, [c for c in shown if c.summary.model == model]) for model in models]
+    return [
+        _drawn(found, folder, named)
+        for found, named in ((by_model, TEASER), (_with_grpo(shown), FIGURE_1))
+        if found
+    ]
+
+
+def _drawn(found: Sequence[Panel[Curve]], folder: Path, named: tuple[str, str, str]) -> Drawing:
     groups = max(len({c.summary.task for c in panel.curves}) for panel in found)
     figure = multiples(found, _bars, "", "value", width=max(3.3, 1.5 * groups))
-    return [save(figure, folder, *TEASER)]
+    return save(figure, folder, *named)
+
+
+def _with_grpo(shown: Sequence[Curve]) -> list[Panel[Curve]]:
+    """Of each model: base and power sampling from it, and base sampling from its trained checkpoint."""
+    names = ("base", "power", "GRPO")
+    styles = assign_styles(zip(names, ("base", "power", "grpo"), strict=True))
+    found = []
+    for model, each in published().models.items():
+        trained = [c for c in shown if (c.summary.model, c.summary.sampler) == (each.grpo, "base")]
+        own = [c for c in shown if c.summary.model == model and c.summary.sampler in names]
+        tasks = {c.summary.task for c in trained} & {c.summary.task for c in own}
+        labelled = [
+            *((c, c.summary.sampler) for c in own),
+            *((c, "GRPO") for c in trained),
+        ]
+        bars = [Curve(c.results, n, styles[n]) for c, n in labelled if c.summary.task in tasks]
+        if bars:
+            found.append(Panel(model, bars))
+    return found
 
 
 def _bars(axes: Axes, shown: Sequence[Curve]) -> str:

@@ -22,9 +22,9 @@ COLUMNS = (
 )
 
 NOTE = (
-    "Rounds hold the members' log p and weights, not their texts: how often a member that was not returned is right "
-    "is not known. Where members are independent draws (best_of_n, self_consistency, deepconf) it is pass@n of a "
-    "plain run at their temperature."
+    "Rounds hold the members' log p and weights, not their texts: how often a member that was not returned is "
+    "right is not known. Where members are independent draws (best_of_n, self_consistency, deepconf) it is "
+    "pass@n of a plain run at their temperature."
 )
 
 

@@ -50,7 +50,7 @@ def epochs(multiplier: float, problems: int, examples: int, rollouts: int) -> fl
 
 
 def table(summaries: Sequence[Summary]) -> Table:
-    """Every run that decodes more than its responses: main runs and variants."""
+    """Every run that decodes more than its responses."""
     rows: list[tuple[Cell, ...]] = []
     for s, name in zip(summaries, labels(summaries), strict=True):
         cost = s.decoded_per_token
