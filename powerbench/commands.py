@@ -157,13 +157,15 @@ def show_published(out: Path | None) -> None:
     """Print the paper's Table 1 and the values of all sources, and write them to `out` if it is given."""
     from powerbench.report.tables.published import table as published_table
     from powerbench.report.tables.published import write_published
-    from powerbench.report.tables.sources import all_sources
+    from powerbench.report.tables.sources import all_sources, swaps
     from powerbench.run.progress import print_any
 
     every = all_sources()
     print_any(published_table())
     print_any(every)
     console().print(escape(every.note))
+    print_any(swaps())
+    console().print(escape(swaps().note))
     for file in write_published(out) if out else []:
         print(file)
 

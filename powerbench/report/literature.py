@@ -72,6 +72,7 @@ class SwapAcceptance(msgspec.Struct, frozen=True):
     """Accepted exchanges of neighbours on a ladder of powers, by model and task."""
 
     source: str
+    where: str
     values: dict[str, dict[str, float]]
 
 

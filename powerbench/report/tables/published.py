@@ -14,7 +14,7 @@ from powerbench.report.literature import (
     values_for,
 )
 from powerbench.report.summary import Summary, labels
-from powerbench.report.tables.sources import all_sources, cell, cited
+from powerbench.report.tables.sources import all_sources, cell, cited, swaps
 from powerbench.report.tables.table import (
     Cell,
     Column,
@@ -221,8 +221,8 @@ def _published(value: Value) -> Cell:
 
 
 def write_published(out: Path) -> list[Path]:
-    """Table 1, and the table of all sources, as out/published.md, and each as .csv and .tex."""
-    tables = [table(), all_sources()]
+    """Table 1, the table of all sources and that of exchanges: out/published.md, and each as .csv and .tex."""
+    tables = [table(), all_sources(), swaps()]
     files = write_tables(tables, out)
     page = out / "published.md"
     page.write_text("\n".join(markdown(each, level=1) for each in tables), encoding="utf-8")

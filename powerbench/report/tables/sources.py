@@ -23,6 +23,7 @@ COLUMNS = (
         "with the interval that n problems imply, one answer to each (Wilson); a mean of several answers to "
         "each is surer than that. None for a quoted value",
     ),
+    Column("pass@k", "k in brackets"),
     Column("n", "problems; × answers to each, where a source says that it took several"),
     Column(
         "disagrees with",
@@ -41,6 +42,7 @@ def all_sources() -> Table:
             literature().methods[v.method].title,
             _source(v),
             cell(v),
+            _pass_at_k(v),
             _n(v),
             _disagrees(v),
         )
@@ -71,6 +73,15 @@ def _source(value: Value) -> Cell:
     return TextCell(f"{own}, quotes {other}", {"source": own, "quotes": other})
 
 
+def _pass_at_k(value: Value) -> Cell:
+    by_model = literature().sources[value.source].pass_at_k
+    found = by_model.get(value.model, {}).get(value.method, {}).get(value.task, {})
+    if not found:
+        return None
+    shown = ", ".join(f"{x:.3f} ({k})" for k, x in found.items())
+    return TextCell(shown, {f"pass@{k}": x for k, x in found.items()})
+
+
 def _n(value: Value) -> Cell:
     if value.n is None:
         return None
@@ -97,6 +108,20 @@ def _disagrees(value: Value) -> Cell:
     return ", ".join(named) or "none"
 
 
+def swaps() -> Table:
+    """Accepted exchanges of parallel tempering, by model and task, as PPT's Table 9 has them."""
+    found = literature().swap_acceptance
+    source = literature().sources[found.source]
+    tasks = list(dict.fromkeys(task for values in found.values.values() for task in values))
+    columns = [Column("model"), *(Column(literature().tasks[t].title, form=".3f") for t in tasks)]
+    rows = [
+        (literature().models[model].title, *(values.get(task) for task in tasks))
+        for model, values in found.values.items()
+    ]
+    note = f"{source.cite}, {found.where}: of neighbouring replicas, mean over the ladder."
+    return Table("swaps", "Exchanges accepted in parallel tempering", columns, rows, note=note)
+
+
 def _note() -> str:
     groups = independent()
     disputed = {(one.model, one.task, arm(one.method)) for one, _ in disputes()}
@@ -104,6 +129,6 @@ def _note() -> str:
     said = (
         f"Two sources or more have measured {len(groups)} of these arms themselves; in {len(disputed)} of them "
         "two values lie further apart than both intervals allow. Chance does not explain that: a prompt, a "
-        "truncation or the parsing of answers differs."
+        "truncation, the parsing of answers, or the choice of problems where it is a part of them, differs."
     )
     return "\n\n".join([said, "\n".join(f"- {each}" for each in every)])
