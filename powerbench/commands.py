@@ -160,12 +160,11 @@ def show_published(out: Path | None) -> None:
     from powerbench.report.tables.sources import all_sources, swaps
     from powerbench.run.progress import print_any
 
-    every = all_sources()
     print_any(published_table())
-    print_any(every)
-    console().print(escape(every.note))
-    print_any(swaps())
-    console().print(escape(swaps().note))
+    for found in (all_sources(), swaps()):
+        console().print(f"[bold]{found.title}[/bold]")
+        print_any(found)
+        console().print(escape(found.note), end="\n\n")
     for file in write_published(out) if out else []:
         print(file)
 

@@ -1,30 +1,31 @@
 """The population that each response of a run was chosen from: what its last recorded round tells of it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from powerbench.report.summary import Results
 from powerbench.stats.intervals import Estimate, student
 from powerbench.types import SampleKey
 
 SIZES = ("particles", "n")
 """Settings of samplers that end with several whole responses, of which one is returned."""
 
+_decoder = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
-class _Record(msgspec.Struct, gc=False):
-    """The fields of a stored sample that are decoded."""
 
-    problem: str
-    replicate: int
-    rounds: Sequence[msgspec.Raw] = ()
+class LastRound(NamedTuple):
+    """Of one sample."""
 
-    @property
-    def key(self) -> SampleKey:
-        return SampleKey(self.problem, self.replicate)
+    members: int
+    distinct: int
+    """Members with a log p of their own, to three decimals: at most so many different responses."""
+    effective: float | None
+    """Of the weights, 1 / sum of squares; None where they are scores."""
+    earlier: int
+    """Rounds before: resamplings."""
 
 
 class Populations(NamedTuple):
@@ -32,34 +33,41 @@ class Populations(NamedTuple):
 
     members: Estimate
     distinct: Estimate
-    """Members whose log p differs by more than rounding: at most so many different responses."""
     effective: Estimate | None
-    """Of the weights, 1 / sum of squares; None where a round's weights are scores."""
-    rounds: Estimate
-    """Before the last: resamplings."""
+    earlier: Estimate
 
 
-def populations(results: Results) -> Populations | None:
-    """None for a run of another sampler, or without rounds."""
-    if not set(SIZES) & set(results.summary.settings):
+def has_populations(sampler: Mapping[str, Any]) -> bool:
+    """sampler: a run's settings of it."""
+    return bool(set(SIZES) & set(sampler))
+
+
+def last_round(encoded: msgspec.Raw) -> LastRound | None:
+    """encoded: a sample's rounds as they are stored. None if there are none."""
+    rounds = _decoder.decode(encoded) if bytes(encoded) else ()
+    if not rounds:
         return None
-    members, distinct = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    effective, rounds = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    for _, sample in results.run.located(_Record):
-        if not sample.rounds:
-            continue
-        fields = msgspec.json.decode(sample.rounds[-1])
-        logp, weights = fields[2], fields[3]
-        members[sample.problem].append(len(logp))
-        distinct[sample.problem].append(len(set(logp)))
-        rounds[sample.problem].append(len(sample.rounds) - 1)
-        if all(w >= 0 for w in weights) and abs(fsum(weights) - 1) < 0.01:
-            effective[sample.problem].append(fsum(weights) ** 2 / fsum(w * w for w in weights))
-    if not members:
+    fields = msgspec.json.decode(rounds[-1])
+    logp, weights = fields[2], fields[3]
+    return LastRound(len(logp), len(set(logp)), _effective(weights), len(rounds) - 1)
+
+
+def _effective(weights: Sequence[float]) -> float | None:
+    total = fsum(weights)
+    if min(weights) < 0 or abs(total - 1) > 0.01:  # rounded to four decimals
         return None
-    return Populations(
-        student(members),
-        student(distinct),
-        student(effective) if effective else None,
-        student(rounds),
-    )
+    return total**2 / fsum(w * w for w in weights)
+
+
+def populations(found: Mapping[SampleKey, LastRound]) -> Populations | None:
+    """Of all samples of a run; None if there are none."""
+    if not found:
+        return None
+    of: list[dict[str, list[float]]] = [defaultdict(list) for _ in LastRound._fields]
+    for key, each in found.items():
+        for values, value in zip(of, each, strict=True):
+            if value is not None:
+                values[key.problem].append(value)
+    members, distinct, effective, earlier = (student(values) if values else None for values in of)
+    assert members is not None and distinct is not None and earlier is not None
+    return Populations(members, distinct, effective, earlier)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from powerbench.report.chains import PlainStep, StepCounts
+from powerbench.report.populations import LastRound, has_populations, last_round
 from powerbench.store import Run
 from powerbench.store.run_folder import Place
 from powerbench.store.shard import Shard
@@ -27,6 +28,8 @@ class _Record(msgspec.Struct, gc=False):
     finish_reason: FinishReason
     cost: Cost
     steps: tuple[PlainStep, ...] = ()
+    rounds: msgspec.Raw = msgspec.Raw()
+    """Their JSON, which is decoded where it is needed."""
 
     @property
     def key(self) -> SampleKey:
@@ -98,16 +101,21 @@ class RunSamples(NamedTuple):
     stats: dict[SampleKey, SampleStats]
     steps: StepCounts
     """Of all of them together."""
+    last_rounds: dict[SampleKey, LastRound]
+    """Of a sampler that ends with several whole responses."""
 
 
 def read_samples(run: Run) -> RunSamples:
     """Read the finished samples of a run, once and one at a time. Raises Damaged as `Run.stream` does."""
     stats, steps = dict[SampleKey, SampleStats](), StepCounts.of(run.config["sampler"])
+    last_rounds, several = dict[SampleKey, LastRound](), has_populations(run.config["sampler"])
     for place, sample in run.located(_Record):
         stats[sample.key] = SampleStats.of(place, sample)
         if sample.steps:
             steps.add(sample.key.problem, sample.steps)
-    return RunSamples(stats, steps)
+        if several and (found := last_round(sample.rounds)) is not None:
+            last_rounds[sample.key] = found
+    return RunSamples(stats, steps, last_rounds)
 
 
 def logp_per_token(samples: Iterable[SampleStats]) -> list[float]:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, takewhile
 from statistics import fmean
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from powerbench.models.flops import Size, flops
 from powerbench.report.chains import Chains, StepCounts
+from powerbench.report.populations import LastRound
 from powerbench.report.samples import (
     SampleStats,
     confidence,
@@ -121,18 +122,20 @@ class Results:
     """Of the samples, by verifier: the run's own first."""
     steps: StepCounts
     """Of all samples of the run."""
+    last_rounds: Mapping[SampleKey, LastRound] = field(default_factory=dict)
+    """Of all samples of the run, if its sampler chooses from several whole responses."""
     model: str | None = None
     """What a report calls its model, where others have the same name."""
 
     @classmethod
     def read(cls, run: Run) -> "Results":
-        (samples, steps), problems, all_scores = read_samples(run), run.problems(), {}
+        (samples, steps, last_rounds), problems, all_scores = read_samples(run), run.problems(), {}
         for problem in {key.problem for key in samples}:
             problems[problem]  # raises UserError where it is missing
         for verifier in run.verifiers():
             scores = run.scores(verifier)
             all_scores[verifier] = {key: scores[key] for key in samples if key in scores}
-        return cls(run, problems, samples, all_scores, steps)
+        return cls(run, problems, samples, all_scores, steps, last_rounds)
 
     @property
     def verifier(self) -> str | None:

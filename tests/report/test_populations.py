@@ -26,25 +26,25 @@ def smc(folder: Path) -> Run:
 
 
 def test_copies_are_no_distinct_members(tmp_path: Path) -> None:
-    found = populations(Results.read(smc(tmp_path)))
+    found = populations(Results.read(smc(tmp_path)).last_rounds)
     assert found is not None and found.effective is not None
     assert found.members.mean == 4
     assert found.distinct.mean == pytest.approx((2 + 4) / 2)
     assert found.effective.mean == pytest.approx((4 + 1) / 2)
-    assert found.rounds.mean == pytest.approx((2 + 0) / 2)
+    assert found.earlier.mean == pytest.approx((2 + 0) / 2)
 
 
 def test_scores_are_no_weights(tmp_path: Path) -> None:
     run = write_run(tmp_path / "best_of_n-1", [sample(rounds=(SCORES,))], {}, settings={"n": 2})
-    found = populations(Results.read(run))
+    found = populations(Results.read(run).last_rounds)
     assert found is not None and found.effective is None and found.distinct.mean == 2
 
 
 def test_samplers_without_a_population_have_none(tmp_path: Path) -> None:
     pair = write_run(tmp_path / "parallel_tempering-1", [sample(rounds=(EARLY,))], {})
-    assert populations(Results.read(pair)) is None
+    assert populations(Results.read(pair).last_rounds) is None
     none = write_run(tmp_path / "power_smc-1", [sample()], {}, settings={"particles": 4})
-    assert populations(Results.read(none)) is None
+    assert populations(Results.read(none).last_rounds) is None
 
 
 def test_the_report_has_them_and_says_what_is_not_known(tmp_path: Path) -> None:

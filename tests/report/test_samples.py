@@ -36,7 +36,7 @@ def test_what_is_kept_is_what_the_samples_hold(tmp_path: Path) -> None:
         sample("p0", 1, length=1, text="é" * 3, finish_reason=FinishReason.LENGTH),
         sample("p1", length=12, cost=COST, steps=STEPS),
     ]
-    found, _ = read_samples(write_run(tmp_path / "power-1", written))
+    found, *_ = read_samples(write_run(tmp_path / "power-1", written))
     assert list(found) == [SampleKey("p0", 0), SampleKey("p0", 1), SampleKey("p1", 0)]
     for stats, one in zip(found.values(), written, strict=True):
         assert (stats.tokens, stats.characters) == (len(one.tokens), len(one.text))

@@ -52,7 +52,7 @@ def render(
         disputed=any(c.disagreements for _, _, c, _ in comparisons),
         tasks=len({s.task for s in summaries}),
         selection=selection,
-        sides=side_by_side(results),
+        sides=side_by_side(results, data),
         figures=[(drawing, _inline(drawing.svg)) for drawing in drawings],
         runs=[(name, r.summary, _provenance(r)) for name, r in zip(names, results, strict=True)],
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),

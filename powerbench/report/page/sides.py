@@ -1,12 +1,10 @@
 """Responses of all samplers to one problem, side by side (the paper's Tables 2 to 5)."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from powerbench.report.page.data import score_name
+from powerbench.report.page.data import PER_CHUNK, PageData
 from powerbench.report.summary import Results, labels, main_runs
-from powerbench.types import SampleKey
 
 APART, ALIKE = 2, 1
 """Problems of a task that are shown: with unlike verdicts, and with all responses right."""
@@ -40,71 +38,72 @@ class Sides(NamedTuple):
     sides: Sequence[Side]
 
 
-class Verdicts(NamedTuple):
-    """What the runs of a task made of one problem."""
+class Shown(NamedTuple):
+    """One response that the page holds."""
 
-    problem: str
-    keys: Sequence[SampleKey]
-    """A response of each run, in their order."""
-    scores: Sequence[str]
-
-    @property
-    def apart(self) -> bool:
-        """Whether some are right and some are wrong."""
-        return any(s in RIGHT for s in self.scores) and any(s in WRONG for s in self.scores)
-
-    @property
-    def alike(self) -> bool:
-        return all(s in RIGHT for s in self.scores)
+    replicate: int
+    score: str
+    text: str
+    tokens: int
 
 
-def side_by_side(results: Sequence[Results]) -> list[Sides]:
+Lowest = dict[str, Shown]
+"""By problem: the response with the lowest replicate."""
+
+
+def side_by_side(results: Sequence[Results], data: PageData) -> list[Sides]:
     """Of each task that several main runs have, trained checkpoints among them, a few problems.
 
     First those where power sampling is right and another is wrong; of equals, the first in the task's order.
+    data: the page's responses; no others are read.
     """
-    shown = main_runs(results)
+    main, lowest = main_runs(results), _lowest(data, len(results))
     found = []
-    for task in dict.fromkeys(r.summary.task for r in shown):
-        runs = [r for r in shown if r.summary.task == task and r.samples]
+    for task in dict.fromkeys(r.summary.task for r in main):
+        runs = [
+            (r, own)
+            for r, own in zip(results, lowest, strict=True)
+            if r.summary.task == task and own and any(r is each for each in main)
+        ]
         if len(runs) > 1:
-            chosen = _chosen(list(_verdicts(runs)), [r.summary.sampler for r in runs])
-            found += [_sides(runs, each) for each in chosen]
+            common = [p for p in runs[0][0].problems if all(p in own for _, own in runs)]
+            verdicts = {p: [own[p].score for _, own in runs] for p in common}
+            chosen = _chosen(verdicts, [r.summary.sampler for r, _ in runs])
+            found += [_sides(runs, problem) for problem in chosen]
     return found
 
 
-def _verdicts(runs: Sequence[Results]) -> Iterator[Verdicts]:
-    """Of the problems that all of them have answered."""
-    lowest: list[dict[str, SampleKey]] = []
-    for run in runs:
-        first: dict[str, SampleKey] = {}
-        for key in sorted(run.samples, reverse=True):
-            first[key.problem] = key
-        lowest.append(first)
-    for problem in runs[0].problems:
-        if all(problem in first for first in lowest):
-            keys = [first[problem] for first in lowest]
-            scores = [score_name(r.scores.get(k)) for r, k in zip(runs, keys, strict=True)]
-            yield Verdicts(problem, keys, scores)
+def _lowest(data: PageData, runs: int) -> list[Lowest]:
+    """Of each run."""
+    found: list[Lowest] = [{} for _ in range(runs)]
+    for i, row in enumerate(data.index["responses"]):
+        own, problem = found[row["run"]], data.index["problems"][row["problem"]]
+        if problem not in own or row["replicate"] < own[problem].replicate:
+            text = data.chunks[i // PER_CHUNK]["responses"][i % PER_CHUNK]["text"]
+            own[problem] = Shown(row["replicate"], row["score"], text, row["tokens"])
+    return found
 
 
-def _chosen(every: Sequence[Verdicts], samplers: Sequence[str]) -> list[Verdicts]:
-    def power_is_wrong(each: Verdicts) -> bool:
-        own = [s for name, s in zip(samplers, each.scores, strict=True) if name == "power"]
-        return not any(s in RIGHT for s in own)
+def _chosen(verdicts: Mapping[str, Sequence[str]], samplers: Sequence[str]) -> list[str]:
+    """verdicts: of each run, by problem."""
 
-    apart = sorted((v for v in every if v.apart), key=power_is_wrong)
-    return [*apart[:APART], *islice((v for v in every if v.alike), ALIKE)]
+    def power_is_wrong(problem: str) -> bool:
+        own = zip(samplers, verdicts[problem], strict=True)
+        return not any(name == "power" and score in RIGHT for name, score in own)
+
+    apart = [p for p, each in verdicts.items() if {*RIGHT} & {*each} and {*WRONG} & {*each}]
+    alike = [p for p, each in verdicts.items() if all(score in RIGHT for score in each)]
+    return [*sorted(apart, key=power_is_wrong)[:APART], *alike[:ALIKE]]
 
 
-def _sides(runs: Sequence[Results], found: Verdicts) -> Sides:
-    names = labels([r.summary for r in runs])
+def _sides(runs: Sequence[tuple[Results, Lowest]], problem: str) -> Sides:
+    names = labels([r.summary for r, _ in runs])
     sides = []
-    for r, name, key, score in zip(runs, names, found.keys, found.scores, strict=True):
-        sample = r.texts([key])[key]
-        cut = sample.text[:MAX_CHARACTERS]
-        left, length = len(sample.text) - len(cut), len(sample.tokens)
-        sides.append(Side(name, r.summary.model, key.replicate, score, cut, left, length))
-    problem = runs[0].problems[found.problem]
-    task = runs[0].summary.task
-    return Sides(task, found.problem, problem.prompt.text, problem.gold, sides)
+    for (r, own), name in zip(runs, names, strict=True):
+        replicate, score, text, tokens = own[problem]
+        cut = text[:MAX_CHARACTERS]
+        left = len(text) - len(cut)
+        sides.append(Side(name, r.summary.model, replicate, score, cut, left, tokens))
+    first = runs[0][0]
+    shown = first.problems[problem]
+    return Sides(first.summary.task, problem, shown.prompt.text, shown.gold, sides)

@@ -32,7 +32,7 @@ def table(results: Sequence[Results]) -> Table:
     """Every run that chose its responses from several whole ones."""
     rows = []
     for r, name in zip(results, labels([r.summary for r in results]), strict=True):
-        found = populations(r)
+        found = populations(r.last_rounds)
         if found is not None:
             rows.append(
                 (
@@ -42,7 +42,7 @@ def table(results: Sequence[Results]) -> Table:
                     found.members.mean,
                     found.distinct,
                     found.effective,
-                    found.rounds.mean,
+                    found.earlier.mean,
                     r.summary.value,
                 )
             )
