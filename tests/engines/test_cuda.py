@@ -15,6 +15,7 @@ from histories import Histories
 from tiny import CONFIGS, SWITCH, TinyModel, plain_logp, run
 
 from powerbench.engines.hf import HFEngine, kv_cache
+from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.slots import Slots
 from powerbench.engines.sampling import Drawn
 from powerbench.errors import UserError
@@ -136,6 +137,23 @@ def test_stops_and_floors_are_found_on_the_device() -> None:
     fallen = run(subject, {2: ((3, 1, 4), replace(request, floor=floor), u)})[2]
     assert fallen.finish_reason is FinishReason.FLOOR
     assert fallen.tokens == free.tokens[: int(np.argmax(weights < floor)) + 1]
+
+
+def test_no_more_steps_are_made_than_tokens_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, made, decode = engine("llama"), [], ModelRunner.decode
+
+    def counted(runner: ModelRunner, requests: Any, long: bool, steps: int, **options: Any) -> None:
+        made.append(steps)
+        decode(runner, requests, long, steps, **options)
+
+    monkeypatch.setattr(ModelRunner, "decode", counted)
+    u = np.random.default_rng(0).random(40)
+    lengths = {0: 1, 1: 3}
+    draws = run(
+        subject, {c: ((5, 6, 7 + c), replace(EXTEND, until=n), u) for c, n in lengths.items()}
+    )
+    assert {chain: len(draw.tokens) for chain, draw in draws.items()} == lengths
+    assert sum(made) == 3 < subject.steps_per_sync
 
 
 def test_graphs_survive_a_cache_that_grows() -> None:

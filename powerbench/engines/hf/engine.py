@@ -185,8 +185,8 @@ class HFEngine:
         batches = list(self.scheduler.decode_batches())
         for long, requests in batches:
             drafts = self.drafter.draft(_writings(requests)) if self.drafter is not None else ()
-            alone = len(batches) == 1
-            self.runner.decode(requests, long, self.steps_per_sync, alone, drafts)
+            steps = min(self.steps_per_sync, max(each.left for each in requests))
+            self.runner.decode(requests, long, steps, alone=len(batches) == 1, drafts=drafts)
             decoded += requests
         return decoded
 

@@ -63,6 +63,11 @@ class EngineRequest:
         return self.prompt + self.extend.prefix
 
     @property
+    def left(self) -> int:
+        """Tokens that it may still draw, by what the host knows."""
+        return self.extend.until - self.extend.keep - self.decoded
+
+    @property
     def running(self) -> bool:
         """Whether its slot is being written."""
         return self.status in (Status.PREFILLING, Status.DECODING)
