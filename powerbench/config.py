@@ -27,6 +27,7 @@ GROUPS = (
     "task",
     "sampler",
     "without",
+    "ladder",
     "verifier",
     "edition",
     "experiment",

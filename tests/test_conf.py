@@ -19,7 +19,7 @@ from powerbench.console import EXIT_BAD_INPUT
 from powerbench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-PARTIAL = ("experiment", "edition", "without")
+PARTIAL = ("experiment", "edition", "without", "ladder")
 """Groups that set what others hold."""
 GIVEN = {
     ("model", "hf"): ["model.id=some/model"],
@@ -171,6 +171,21 @@ def test_the_papers_settings_are_the_defaults() -> None:
     official = compose(["task=alpaca_eval", "sampler=power_official"]).build("sampler")
     assert official.power == 2.0
     assert official.top_k == 50
+
+
+@pytest.mark.parametrize("name", [each for each in options("ladder") if each != "none"])
+def test_every_printed_ladder_is_one_of_parallel_temperings(name: str) -> None:
+    config = compose([f"ladder={name}", "sampler=parallel_tempering"])
+    sampler, values = config.build("sampler"), config.values
+    assert sampler.ladder == tuple(values.sampler.alphas) != ()
+    assert (sampler.alpha, sampler.max_tokens) == (values.alpha, values.max_tokens)
+    assert options("ladder")[name].startswith("parallel tempering as printed")
+
+
+def test_gsm8ks_printed_ladder_is_that_of_the_paper() -> None:
+    sampler = compose(["ladder=qwen3_gsm8k", "sampler=parallel_tempering"]).build("sampler")
+    assert sampler.ladder == (2.0, 2.3, 2.6, 3.0, 3.5, 4.0)
+    assert (sampler.max_tokens, sampler.blocks, sampler.steps) == (3072, 16, 10)
 
 
 def test_the_command_line_wins_over_the_tasks_verifier() -> None:

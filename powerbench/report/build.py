@@ -14,6 +14,7 @@ from powerbench.report.tables import (
     chains,
     disagreement,
     equal_cost,
+    exchanges,
     fidelity,
     lengths,
     matched_best_of_n,
@@ -54,6 +55,7 @@ class Report:
             training.table(own),
             chains.table(self.results),
             populations.table(self.results),
+            exchanges.table(self.results),
             fidelity.table(self.results),
         ]
         return [table for table in every if table.rows]

@@ -6,7 +6,7 @@ A kernel is a subclass of `Blockwise` that defines `move`: what a step does afte
 import math
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from powerbench.errors import require, require_integer
@@ -58,6 +58,15 @@ class SuffixMove(NamedTuple):
     tau: float
     top_k: int | None = None
     early_rejection: bool = True
+    exponents: tuple[float, ...] = ()
+    """Those whose log-normalisers come with what is drawn."""
+
+    def draft(
+        self, x: Response, m: int, until: int, key: Key, context: Context, sequence: int = 0
+    ) -> Extend:
+        """Asks for tokens after the first m, drawn as proposals are, and not to be rejected."""
+        drawn = {"tau": self.tau, "top_k": self.top_k, "exponents": self.exponents}
+        return x.extend(m, until, key, context, sequence=sequence, **drawn)
 
     def propose(
         self,
@@ -77,16 +86,10 @@ class SuffixMove(NamedTuple):
         offset = weight(x, self.alpha, start=m) + correction
         threshold = (yield LogUniform(("accept", *key))) + offset
         only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
-        request = x.extend(
-            m,
-            horizon,
-            ("propose", *key),
-            context,
-            tau=self.tau,
-            top_k=self.top_k,
+        request = replace(
+            self.draft(x, m, horizon, ("propose", *key), context, sequence),
             alpha=self.alpha,
             floor=threshold if only_falls else -math.inf,
-            sequence=sequence,
             proposal=True,
         )
         return Proposal(m, threshold, request)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from powerbench.errors import require, require_integer
@@ -63,6 +63,8 @@ class Response:
     logq: tuple[float, ...] = ()
     entropy: tuple[float, ...] = ()
     finish_reason: FinishReason = FinishReason.LENGTH
+    log_normalisers: tuple[tuple[float, ...], ...] = ()
+    """Per token, for each of the exponents that its draws were asked for; empty if for none."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -87,6 +89,7 @@ class Response:
             self.logq[:keep] + draw.logq,
             self.entropy[:keep] + draw.entropy,
             draw.finish_reason,
+            self.log_normalisers[:keep] + draw.log_normalisers,
         )
 
     def upto(self, length: int) -> "Response":
@@ -94,6 +97,11 @@ class Response:
         return Response(
             self.tokens[:length], self.logp[:length], self.logq[:length], self.entropy[:length]
         )
+
+    def proposed_at(self, tau: float, i: int) -> "Response":
+        """The same response, with log q at temperature tau, 1/tau being the i-th of its exponents."""
+        pairs = zip(self.logp, self.log_normalisers, strict=True)
+        return replace(self, logq=tuple(p / tau - norms[i] for p, norms in pairs))
 
     @property
     def total(self) -> float:
@@ -115,6 +123,7 @@ class Response:
             "logq": list(self.logq),
             "entropy": list(self.entropy),
             "finish_reason": self.finish_reason.value,
+            "log_normalisers": list(self.log_normalisers),
         }
 
     @classmethod
@@ -126,6 +135,7 @@ class Response:
             tuple(state["logq"]),
             tuple(state["entropy"]),
             FinishReason(state["finish_reason"]),
+            tuple(map(tuple, state.get("log_normalisers", ()))),
         )
 
 

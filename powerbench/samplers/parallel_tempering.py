@@ -1,16 +1,20 @@
 """Parallel tempering for p(x)^alpha (PPT, arXiv 2609.38104): replicas at rising powers that exchange states.
 
 Block by block as Algorithm 1: K replicas, at alpha_1 < ... < alpha_K = alpha, are extended to the block's
-horizon; a step is a suffix move of each (`power`'s, at its own alpha and temperature), then exchanges between
-neighbours. The top rung is returned. Law: each step leaves the product of the rungs' p^alpha_k invariant, so
-the top rung tends to what `power` tends to; for K = 1 it is `power`. Cost, tokens decoded per response token:
-at most K * N_MCMC * T / (4 B), and what scoring costs.
+horizon; a step is a suffix move of each (`power`'s, at its own alpha and temperature), then a sweep of
+exchanges between neighbours. The top rung is returned. Law: each step leaves the product of the rungs'
+p^alpha_k invariant, so the top rung tends to p^alpha; for K = 1 it is `power`. Cost, tokens decoded per
+response token: at most K * N_MCMC * T / (4 B), and no early stop. An exchange decodes nothing: a draw brings
+the log-normalisers of all rungs (its appendix B.1), from which log q at a new rung's temperature follows.
 
-A move needs log q of the current suffix at its rung's temperature; after an exchange `replicas.scored` finds
-it, at the cost of one token per position. The paper's ladder and number of steps are not known to us.
+Same as published: fixed horizons, all blocks of which are run (a response that has ended may be opened again);
+exchanges (1, 2), (2, 3) ... in order, each committed before the next; one move and one sweep a step; the chance
+of an exchange (Eq. 11). Differs: the ladder, by default K = 4 rungs by equal ratios from 1 to alpha, as the
+paper prints none for the models here; those that it prints are `ladder=<model>_<task>`. The paper tunes the
+inner rungs to equal acceptance (Remark 3.2): the report of a run, which serves as the pilot, names the ladder
+that would equalise its acceptances, to be set as `sampler.alphas` of the runs that count.
 """
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,9 +23,11 @@ from typing import Any
 from powerbench.errors import require, require_integer
 from powerbench.samplers.blockwise import Blocks, SuffixMove
 from powerbench.samplers.common import Response, together
-from powerbench.samplers.population import record, recorded
-from powerbench.samplers.replicas import Replica, extended, scored
-from powerbench.types import Chain, Choose, Context, LogUniform, Request, Round, Save, Step
+from powerbench.samplers.population import recorded
+from powerbench.samplers.replicas import Replica, exchanged, extended, with_normalisers
+from powerbench.types import Chain, Choose, Context, Request, Round, Save, Step
+
+SCHEDULES = ("ordered", "even_odd")
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,16 @@ class ParallelTempering(Blocks):
 
     alphas: the ladder, rising to alpha; None: `replicas` rungs from 1 to alpha, each the same multiple of
         the one below.
+    schedule: ordered: all neighbouring pairs from below, one after the other; even_odd: the even pairs and the
+        odd ones in turn (the paper's ablation "DEO").
     proposal_temperature: the top rung's, None for 1/alpha; the others have 1/alpha_k.
     """
 
     replicas: int = 4
     alphas: Sequence[float] | None = None
+    schedule: str = "ordered"
     early_rejection: bool = True
+    stop_at_eos: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +54,10 @@ class ParallelTempering(Blocks):
             all(a < b for a, b in pairwise((0.0, *self.ladder)))
             and self.ladder[-1:] == (self.alpha,),
             f"sampler.alphas must rise from above 0 to sampler.alpha={self.alpha}, got {list(self.ladder)}",
+        )
+        require(
+            self.schedule in SCHEDULES,
+            f"sampler.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}",
         )
 
     @property
@@ -58,7 +72,8 @@ class ParallelTempering(Blocks):
     def moves(self) -> tuple[SuffixMove, ...]:
         """The suffix move of each rung."""
         *below, top = (SuffixMove(a, 1 / a, self.top_k, self.early_rejection) for a in self.ladder)
-        return *below, top._replace(tau=self.proposal_temperature or top.tau)
+        top = top._replace(tau=self.proposal_temperature or top.tau)
+        return with_normalisers((*below, top))
 
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
         """All rungs block by block, from their start or from a saved state."""
@@ -66,19 +81,19 @@ class ParallelTempering(Blocks):
         steps, rounds = list[Step](), list[Round]()
         if state is not None:
             first, steps = state["block"], [Step(*each) for each in state["steps"]]
-            replicas = [Replica(r, Response.of_state(x), at) for r, x, at in state["replicas"]]
+            replicas = [Replica(r, Response.of_state(x)) for r, x in state["replicas"]]
             rounds = recorded(state["exchanges"])
         for k in range(first, self.blocks):
             horizon = self.horizon(k)
             replicas = yield from extended(replicas, self.moves, horizon, k, context)
             for n in range(self.steps):
                 replicas, step = yield from self.move(replicas, horizon, k, n, context)
-                replicas, exchanges = yield from self.exchange(replicas, k, n)
+                replicas, sweep = yield from self.exchange(replicas, k, n)
                 steps.append(step)
-                rounds += exchanges
+                rounds += sweep
             if replicas[-1].x.finished and self.stop_at_eos:
                 break
-            rungs = [(sequence, x.state(), since) for sequence, x, since in replicas]
+            rungs = [(sequence, x.state()) for sequence, x in replicas]
             saved = {"replicas": rungs, "steps": [*steps], "exchanges": [*rounds]}
             yield Save({"block": k + 1, **saved})
         return replicas[-1].x.outcome(steps, rounds)
@@ -87,12 +102,9 @@ class ParallelTempering(Blocks):
         self, replicas: list[Replica], horizon: int, k: int, n: int, context: Context
     ) -> Generator[Request, Any, tuple[list[Replica], Step]]:
         """In step n of block k, a suffix move of each replica. Returns them, and the top one's record."""
-        restarts = []
-        for r in range(len(replicas)):
-            restarts.append((yield Choose(("restart", k, n, r), (1 / horizon,) * horizon)))
-        replicas = yield from scored(replicas, self.moves, restarts, (k, n), context)
-        steps, proposals = [], {}
-        for r, (m, (sequence, x, _)) in enumerate(zip(restarts, replicas, strict=True)):
+        replicas, steps, proposals = list(replicas), [], {}
+        for r, (sequence, x) in enumerate(replicas):
+            m = yield Choose(("restart", k, n, r), (1 / horizon,) * horizon)
             steps.append(Step(k, m, x.total, None, 0, False))
             if m < len(x):
                 key = k, n, r
@@ -108,24 +120,7 @@ class ParallelTempering(Blocks):
     def exchange(
         self, replicas: list[Replica], k: int, n: int
     ) -> Generator[Request, Any, tuple[list[Replica], list[Round]]]:
-        """In step n of block k, exchanges of neighbours: the even pairs and the odd ones in turn.
-
-        The chance is min(1, exp((alpha_r+1 - alpha_r) (log p(x_r) - log p(x_r+1)))). Returns
-        the replicas, and a round for the top pair: two candidates for the top rung, weighted by their chances.
-        """
-        replicas, rounds = list(replicas), []
-        for r in range(n % 2, len(replicas) - 1, 2):
-            below, above = replicas[r : r + 2]
-            gap = self.ladder[r + 1] - self.ladder[r]
-            log_u = yield LogUniform(("exchange", k, n, r))
-            accepted = log_u + gap * above.x.total <= gap * below.x.total
-            if accepted and below.x.tokens != above.x.tokens:
-                replicas[r : r + 2] = (
-                    above._replace(scored=len(above.x)),
-                    below._replace(scored=len(below.x)),
-                )
-            if r + 2 == len(replicas):
-                chance = math.exp(min(0.0, gap * (below.x.total - above.x.total)))
-                pair, kept = (below.x, above.x), (0 if accepted else 1,)
-                rounds.append(record(k, 0, pair, (chance, 1 - chance), kept))
-        return replicas, rounds
+        """In step n of block k, a sweep of exchanges between neighbours; none where there is one rung."""
+        last = len(replicas) - 1
+        pairs = range(last) if self.schedule == "ordered" else range(n % 2, last, 2)
+        return (yield from exchanged(replicas, self.ladder, self.moves, pairs, k, n))

@@ -1,27 +1,31 @@
-"""Responses on the rungs of a ladder of powers: extended together, and scored where they have changed rungs."""
+"""Responses on the rungs of a ladder of powers: extended together, and moved from rung to rung for nothing."""
 
-from collections.abc import Generator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from powerbench.samplers.blockwise import SuffixMove
 from powerbench.samplers.common import Response, together
-from powerbench.types import Context, Extend, Key, Request
+from powerbench.samplers.population import record
+from powerbench.types import Context, LogUniform, Request, Round
 
 
 class Replica(NamedTuple):
-    """A response on a rung."""
+    """A response on a rung, with that rung's log q, and the log-normalisers of all rungs."""
 
     sequence: int
     """Which of the chain's responses it is: the number goes with the response from rung to rung."""
     x: Response = Response()
-    scored: int = 0
-    """From this position on, log q is that of its present rung."""
 
-    def ask(self, keep: int, until: int, move: SuffixMove, key: Key, context: Context) -> Extend:
-        """Asks for tokens after the first `keep`, drawn as a move of its rung draws them."""
-        drawn = {"tau": move.tau, "top_k": move.top_k}
-        return self.x.extend(keep, until, key, context, sequence=self.sequence, **drawn)
+    def on(self, r: int, moves: Sequence[SuffixMove]) -> "Replica":
+        """The same response on rung r: log q follows from log p and the log-normalisers (PPT, appendix B.1)."""
+        return self._replace(x=self.x.proposed_at(moves[r].tau, r))
+
+
+def with_normalisers(moves: Sequence[SuffixMove]) -> tuple[SuffixMove, ...]:
+    """The same moves, each of which asks for the log-normalisers of all, in their order."""
+    exponents = tuple(1 / move.tau for move in moves)
+    return tuple(move._replace(exponents=exponents) for move in moves)
 
 
 def extended(
@@ -33,9 +37,9 @@ def extended(
 ) -> Generator[Request, Any, list[Replica]]:
     """Every response that is not finished, drawn on to the horizon at its rung's temperature."""
     asked = {
-        r: each.ask(len(each.x), horizon, moves[r], ("extend", k, r), context)
-        for r, each in enumerate(replicas)
-        if not each.x.finished
+        r: move.draft(x, len(x), horizon, ("extend", k, r), context, sequence)
+        for r, ((sequence, x), move) in enumerate(zip(replicas, moves, strict=True))
+        if not x.finished
     }
     longer = list(replicas)
     for r, draw in (yield from together(asked)).items():
@@ -43,30 +47,28 @@ def extended(
     return longer
 
 
-def scored(
+def exchanged(
     replicas: Sequence[Replica],
+    ladder: Sequence[float],
     moves: Sequence[SuffixMove],
-    restarts: Sequence[int],
-    step: tuple[int, int],
-    context: Context,
-) -> Generator[Request, Any, list[Replica]]:
-    """The same responses, with their rungs' log q from the restarts on.
+    pairs: Iterable[int],
+    k: int,
+    n: int,
+) -> Generator[Request, Any, tuple[list[Replica], list[Round]]]:
+    """In step n of block k, tries to exchange the responses of rungs r and r + 1, for each r of `pairs`.
 
-    After an exchange only log p is known. One token is drawn at each position whose log q is needed, at the
-    rung's temperature: log p / tau - log q of it is the log of q's normaliser there. That costs a token a
-    position, all at once, and needs nothing special of an engine.
-    step: the block and the step, for the keys.
+    The chance is min(1, exp((alpha_r+1 - alpha_r) (log p(x_r) - log p(x_r+1)))). Returns the replicas and, for
+    more than one, a round: the rungs' responses before, each rung's chance of its exchange with the next (0
+    where it was not tried), and the rung from which each rung's response has come.
     """
-    asked = {
-        (r, i): each.ask(i, i + 1, moves[r], ("score", *step, r, i), context)
-        for r, (m, each) in enumerate(zip(restarts, replicas, strict=True))
-        for i in range(m, each.scored)
-    }
-    logq = [list(each.x.logq) for each in replicas]
-    for (r, i), drawn in (yield from together(asked)).items():
-        tau = moves[r].tau
-        logq[r][i] = drawn.logq[0] + (replicas[r].x.logp[i] - drawn.logp[0]) / tau
-    return [
-        each._replace(x=replace(each.x, logq=tuple(q)), scored=min(m, each.scored))
-        for each, q, m in zip(replicas, logq, restarts, strict=True)
-    ]
+    after, chances, origin = list(replicas), [0.0] * len(replicas), list(range(len(replicas)))
+    for r in pairs:
+        below, above = after[r : r + 2]
+        log_chance = (ladder[r + 1] - ladder[r]) * (below.x.total - above.x.total)
+        chances[r] = math.exp(min(0.0, log_chance))
+        if (yield LogUniform(("exchange", k, n, r))) + 0.0 <= log_chance:
+            after[r : r + 2] = above.on(r, moves), below.on(r + 1, moves)
+            origin[r : r + 2] = origin[r + 1], origin[r]
+    if len(replicas) == 1:
+        return after, []
+    return after, [record(k, 0, [each.x for each in replicas], chances, origin)]
