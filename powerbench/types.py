@@ -1,5 +1,6 @@
 """The values that pass between tasks, samplers, engines, runner, verifiers and reports: data only."""
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -166,6 +167,14 @@ class TopLogprobs(NamedTuple):
     tokens: Tokens
     logp: tuple[float, ...]
     """Log-probability of each, nats, under the base model: temperature 1, whole vocabulary."""
+
+    @property
+    def entropy(self) -> float:
+        """Entropy, nats, of the base model restricted to these tokens and normalised over them."""
+        masses = [math.exp(logp) for logp in self.logp]
+        total = math.fsum(masses)
+        shares = [mass / total for mass in masses]
+        return -math.fsum(share * math.log(share) for share in shares if share > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,8 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "max_swap_official": _moves,
     "entropy_cut": _moves,
     "multiple_try": _times("tries"),
+    "entropy_gated": _times("tries"),
+    "temperature_mixture": _times("tries"),
     "parallel_tempering": _times("replicas"),
     "beam": _times("width"),
     "block_beam": _times("candidates"),
@@ -148,8 +150,8 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "ccps": _times("particles"),
     "apps": _apps,
 }
-"""What a chain of each sampler asks for. entropy_cut: as if its restarts were uniform; deepconf_online: as if
-no response were stopped."""
+"""What a chain of each sampler asks for. entropy_cut, entropy_gated: as if restarts were uniform, and all
+blocks refined; deepconf_online: as if no response were stopped."""
 
 
 @dataclass(frozen=True)

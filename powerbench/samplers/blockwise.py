@@ -60,13 +60,16 @@ class SuffixMove(NamedTuple):
     early_rejection: bool = True
     exponents: tuple[float, ...] = ()
     """Those whose log-normalisers come with what is drawn."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens come with it."""
 
     def draft(
         self, x: Response, m: int, until: int, key: Key, context: Context, sequence: int = 0
     ) -> Extend:
         """Asks for tokens after the first m, drawn as proposals are, and not to be rejected."""
         drawn = {"tau": self.tau, "top_k": self.top_k, "exponents": self.exponents}
-        return x.extend(m, until, key, context, sequence=sequence, **drawn)
+        told = {"sequence": sequence, "top_logprobs": self.top_logprobs}
+        return x.extend(m, until, key, context, **drawn, **told)
 
     def propose(
         self,
@@ -76,15 +79,16 @@ class SuffixMove(NamedTuple):
         key: Key,
         context: Context,
         sequence: int = 0,
-        correction: float = 0.0,
+        offset: float = 0.0,
     ) -> Generator[Request, Any, Proposal]:
         """A proposal from position m < len(x).
 
         key: names the step within the chain. sequence: as in `Extend`.
-        correction: where positions are not drawn uniformly, the log-probability of m, given x, nats.
+        offset: what is added to the log of p(x)^alpha q(x' | x): where positions are not drawn uniformly, the
+            log-probability of m, given x, nats.
         """
-        offset = weight(x, self.alpha, start=m) + correction
-        threshold = (yield LogUniform(("accept", *key))) + offset
+        current = weight(x, self.alpha, start=m) + offset
+        threshold = (yield LogUniform(("accept", *key))) + current
         only_falls = self.early_rejection and weights_only_fall(self.alpha, self.tau)
         request = replace(
             self.draft(x, m, horizon, ("propose", *key), context, sequence),
@@ -95,16 +99,16 @@ class SuffixMove(NamedTuple):
         return Proposal(m, threshold, request)
 
     def judge(
-        self, x: Response, proposal: Proposal, y: Draw, block: int, correction: float = 0.0
+        self, x: Response, proposal: Proposal, y: Draw, block: int, gain: float = 0.0
     ) -> tuple[Response, Step]:
         """The response after the step, given what was drawn for its proposal.
 
-        correction: as in `propose`, the log-probability of the same position, given the proposed response.
+        gain: what `offset` is in `propose`, of the proposed response.
         """
         m, current = proposal.restart, x.total
         if y.finish_reason is FinishReason.FLOOR:
             return x, Step(block, m, current, None, len(y.tokens), False)
-        accepted = proposal.threshold <= weight(y, self.alpha) + correction
+        accepted = proposal.threshold <= weight(y, self.alpha) + gain
         proposed = sum(x.logp[:m]) + sum(y.logp)
         step = Step(block, m, current, proposed, len(y.tokens), accepted)
         return (x.then(y, keep=m) if accepted else x), step
@@ -173,11 +177,11 @@ class Blockwise(Blocks):
         """Algorithm 1, from its start or from a saved state."""
         first, x, steps = BlockState.of_state(state)
         for k in range(first, self.blocks):
-            horizon = self.horizon(k)
+            horizon, start = self.horizon(k), len(x)
             if not x.finished:
                 until = self.extent(x, k)
                 x = x.then((yield self.draft(x, len(x), until, ("extend", k), context)))
-            for n in range(self.steps):
+            for n in range(self.refinements(x, start)):
                 x, step = yield from self.step(x, horizon, k, n, context)
                 steps.append(step)
             if (end := self.end(x, context)) is not None:
@@ -188,6 +192,10 @@ class Blockwise(Blocks):
     def extent(self, x: Response, k: int) -> int:
         """The length up to which block k extends x: its horizon."""
         return self.horizon(k)
+
+    def refinements(self, x: Response, start: int) -> int:
+        """How many steps a block has whose draft is x from position `start` on."""
+        return self.steps
 
     def step(self, x: Response, horizon: int, k: int, n: int, context: Context) -> Moving:
         """Step n of block k, on responses of at most `horizon` tokens."""

@@ -65,6 +65,8 @@ class Response:
     finish_reason: FinishReason = FinishReason.LENGTH
     log_normalisers: tuple[tuple[float, ...], ...] = ()
     """Per token, for each of the exponents that its draws were asked for; empty if for none."""
+    top_entropy: tuple[float, ...] = ()
+    """Per token, over the likeliest tokens that its draws were asked for alone; empty if for none."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -90,6 +92,7 @@ class Response:
             self.entropy[:keep] + draw.entropy,
             draw.finish_reason,
             self.log_normalisers[:keep] + draw.log_normalisers,
+            self.top_entropy[:keep] + tuple(top.entropy for top in draw.top_logprobs),
         )
 
     def upto(self, length: int) -> "Response":
@@ -124,6 +127,7 @@ class Response:
             "entropy": list(self.entropy),
             "finish_reason": self.finish_reason.value,
             "log_normalisers": list(self.log_normalisers),
+            "top_entropy": list(self.top_entropy),
         }
 
     @classmethod
@@ -136,6 +140,7 @@ class Response:
             tuple(state["entropy"]),
             FinishReason(state["finish_reason"]),
             tuple(map(tuple, state.get("log_normalisers", ()))),
+            tuple(state.get("top_entropy", ())),
         )
 
 

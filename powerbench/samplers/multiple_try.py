@@ -1,4 +1,5 @@
-"""Multiple-try Metropolis for the power distribution (Liu, Liang & Wong 2000, J. Am. Stat. Assoc. 95:121).
+"""Multiple-try Metropolis for the power distribution (Liu, Liang & Wong 2000, J. Am. Stat. Assoc. 95:121; for
+p(x)^alpha: EGPS, arXiv 2606.09926, and the code Nan-Jiang-Group/PreSTO).
 
 Algorithm 1's frame. At a restart several candidate suffixes are drawn together, one is picked by its importance
 weight w = exp(sum of alpha * log p - log q), and accepted with probability min(1, W / (W - w + w_x)): W the sum
@@ -8,15 +9,23 @@ as its reference set: nothing more is drawn. A step leaves p(x)^alpha on respons
 exactly invariant; with one try it is that of `power`. Cost, tokens decoded per response token: tries * N_MCMC *
 T / (4 B), at the wall-clock of one try where a batch has room. No try can be rejected early by itself, as its
 chance depends on the others.
+
+Same as EGPS: the pick and the acceptance (its Eqs. 6 and 7). Differs: restarts are uniform and every block is
+refined, as in PreSTO; EGPS' restarts near high entropy and its gate are in `entropy_gated`, PreSTO's mixture of
+temperatures in `temperature_mixture`. Tries: 5, our choice (PreSTO's settings 4, its example 5; EGPS' number is
+not known to us).
 """
 
+import math
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 from powerbench.errors import require_integer
 from powerbench.samplers.blockwise import Blockwise, Moving
 from powerbench.samplers.common import Response, weight
 from powerbench.samplers.population import log_mean, normalised
-from powerbench.types import Choose, Context, LogUniform, Step, Together
+from powerbench.types import Choose, Context, Draw, LogUniform, Request, Step, Together
 
 
 @dataclass(frozen=True)
@@ -34,14 +43,29 @@ class MultipleTry(Blockwise):
 
     def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
         """Multiple-try Metropolis for p(x)^alpha on responses of at most `horizon` tokens."""
-        keys = (("propose", k, n, i) for i in range(self.tries))
-        candidates = yield Together(tuple(self.draft(x, m, horizon, key, context) for key in keys))
-        weights = [weight(y, self.alpha) for y in candidates]
+        draws = yield from self.candidates(x, m, horizon, (k, n), context)
+        ys, decoded = [x.then(y, keep=m) for y in draws], sum(len(y.tokens) for y in draws)
+        weights = [self.log_weight(y, m) for y in ys]
+        if max(weights) == -math.inf:
+            return x, Step(k, m, x.total, ys[0].total, decoded, False)
         picked = yield Choose(("pick", k, n), normalised(weights))
-        reference = [*weights[:picked], weight(x, self.alpha, start=m), *weights[picked + 1 :]]
+        reference = [*weights[:picked], self.log_weight(x, m), *weights[picked + 1 :]]
         threshold = (yield LogUniform(("accept", k, n))) + log_mean(reference)
         accepted = threshold <= log_mean(weights)
-        y = candidates[picked]
-        decoded = sum(len(each.tokens) for each in candidates)
-        step = Step(k, m, x.total, sum(x.logp[:m]) + sum(y.logp), decoded, accepted)
-        return (x.then(y, keep=m) if accepted else x), step
+        y = ys[picked]
+        step = Step(k, m, x.total, y.total, decoded, accepted)
+        return (y if accepted else x), step
+
+    def candidates(
+        self, x: Response, m: int, horizon: int, step: tuple[int, int], context: Context
+    ) -> Generator[Request, Any, tuple[Draw, ...]]:
+        """Draws the suffixes from position m, by a law that depends on what is before it alone."""
+        keys = (("propose", *step, i) for i in range(self.tries))
+        asked = (self.draft(x, m, horizon, key, context) for key in keys)
+        draws: tuple[Draw, ...] = yield Together(tuple(asked))
+        return draws
+
+    def log_weight(self, x: Response, m: int) -> float:
+        """Log of the suffix's p^alpha over its probability as a candidate, nats; times that of a restart at m
+        where that depends on x."""
+        return weight(x, self.alpha, start=m)

@@ -3,18 +3,28 @@
 Run: pytest tests/samplers/test_entropy_cut.py
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from toy_chains import ENDLESS, completed, resumed, state, transition
+from toy_chains import (
+    ENDLESS,
+    completed,
+    entropy_of_likeliest,
+    resumed,
+    state,
+    transition,
+)
 
 from powerbench.chains.law import power_law, responses
+from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
-from powerbench.samplers.common import Response
-from powerbench.samplers.entropy_cut import EntropyCut
+from powerbench.samplers.common import Response, weight
+from powerbench.samplers.entropy_cut import EntropyCut, restart_law
+from powerbench.types import Tokens
 
 HORIZON = 3
 MODELS = [TabularModel(seed=seed) for seed in range(3)]
@@ -56,6 +66,61 @@ def test_it_leaves_its_target_invariant_and_converges_to_it(
     if sampler.exponent < 4000:
         last = np.linalg.matrix_power(matrix, 2**20)
         assert np.abs(last - target).max() < 1e-9  # from every response
+
+
+@pytest.mark.parametrize("top", [1, 2, 3])
+def test_entropies_over_the_likeliest_tokens_leave_the_target_invariant_too(top: int) -> None:
+    sampler, model = EntropyCut(HORIZON, blocks=1, top_entropies=top), MODELS[0]
+    states, matrix = transition(model, sampler, HORIZON, top=top)
+    target = np.array(list(power_law(model, 4.0, HORIZON).values()))
+    assert matrix.sum(axis=1) == pytest.approx(np.ones(len(states)), abs=1e-12)
+    assert np.abs(target @ matrix - target).max() < 1e-12
+    whole = transition(model, replace(sampler, top_entropies=None), HORIZON)[1]
+    assert (np.abs(matrix - whole).max() < 1e-12) == (top == 3)  # all of the tokens
+
+
+def test_a_chain_restarts_by_the_entropies_of_the_likeliest_tokens() -> None:
+    sampler = EntropyCut(8, blocks=1, top_entropies=2, steps=0, proposal_temperature=1.0)
+    asked = sampler.draft(Response(), 0, 8, ("extend", 0), ENDLESS)
+    engine = ToyEngine(LETTERS)
+    engine.submit(0, (), asked, np.random.default_rng(0).random(8))
+    while not (finished := engine.step()):
+        pass
+    x = Response().then(finished[0].draw)
+    entropy = [entropy_of_likeliest(LETTERS.p(x.tokens[:i]), 2) for i in range(8)]
+    assert x.top_entropy == pytest.approx(entropy, abs=1e-12)
+    assert sampler.restarts(x) == pytest.approx(restart_law(entropy, 4.0, 0.0), abs=1e-12)
+    assert sampler.restarts(x) != pytest.approx(restart_law(x.entropy, 4.0, 0.0), abs=1e-5)
+
+
+def official_rule(model: TabularModel, sampler: EntropyCut, x: Tokens) -> dict[Tokens, float]:
+    """Where the official code's step leads from x: proposals of at most the response's length, the current
+    suffix's terms cut to theirs."""
+    after = dict[Tokens, float]()
+    here = restart_law(state(model, x, sampler.tau).entropy, 4.0, 0.0)
+    for m, chance in enumerate(here):
+        for y in responses(model, len(x), x[:m]) if chance else ():
+            new, old = state(model, y, sampler.tau), state(model, x, sampler.tau)
+            back = restart_law(new.entropy, 4.0, 0.0)[m]
+            gain = weight(new, 4.0, m) - weight(old, 4.0, m, len(y))
+            accept = min(1.0, math.exp(gain) * back / chance)
+            drawn = chance * math.exp(sum(new.logq[m:]))
+            after[y] = after.get(y, 0.0) + drawn * accept
+            after[x] = after.get(x, 0.0) + drawn * (1 - accept)
+    return after
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: f"model{m.seed}")
+def test_within_the_response_it_steps_as_the_official_code_does(model: TabularModel) -> None:
+    sampler = EntropyCut(HORIZON, blocks=1, within_response=True)
+    shorter = {x for horizon in range(1, HORIZON + 1) for x in responses(model, horizon)}
+    states, matrix = transition(model, sampler, HORIZON, sorted(shorter))
+    for x, row in zip(states, matrix, strict=True):
+        expected = official_rule(model, sampler, x)
+        assert row == pytest.approx([expected.get(y, 0.0) for y in states], abs=1e-12)
+    law = power_law(model, 4.0, HORIZON)
+    target = np.array([law.get(x, 0.0) for x in states])
+    assert np.abs(target @ matrix - target).sum() / 2 > 0.01  # not exact: responses only shorten
 
 
 def test_some_positions_are_never_restarted_from_unless_uniformly() -> None:
@@ -135,6 +200,7 @@ def test_a_chain_goes_on_from_every_saved_state() -> None:
         ({"exponent": 0.0}, "sampler.exponent must be > 0"),
         ({"uniform": 1.5}, "sampler.uniform, a share, must be from 0 to 1, got 1.5"),
         ({"uniform": -0.1}, "sampler.uniform, a share, must be from 0 to 1, got -0.1"),
+        ({"top_entropies": 0}, "sampler.top_entropies must be an integer >= 1, got 0"),
         ({"blocks": 5}, "sampler.blocks=5 must divide"),
     ],
 )

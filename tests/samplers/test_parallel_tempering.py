@@ -43,12 +43,7 @@ def product_law(model: TabularModel, sampler: ParallelTempering) -> dict[Rungs, 
 
 def on_rung(model: TabularModel, sampler: ParallelTempering, x: Tokens, r: int) -> Response:
     """The response x as rung r holds it."""
-    rows = [model.p(x[:i]) for i in range(len(x))]
-    norms = tuple(
-        tuple(math.log((row[row > 0] ** (1 / move.tau)).sum()) for move in sampler.moves)
-        for row in rows
-    )
-    return replace(state(model, x, sampler.moves[r].tau), log_normalisers=norms)
+    return state(model, x, sampler.moves[r].tau, [1 / move.tau for move in sampler.moves])
 
 
 def transition(

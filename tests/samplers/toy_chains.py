@@ -3,7 +3,7 @@ engine."""
 
 import json
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -42,8 +42,13 @@ class Stepping(Protocol):
     ) -> Generator[Request, Any, tuple[Response, Step]]: ...
 
 
-def state(model: TabularModel, x: Tokens, tau: float) -> Response:
-    """The response x as a chain with proposal temperature tau would hold it."""
+def state(
+    model: TabularModel, x: Tokens, tau: float, exponents: Sequence[float] = (), top: int = 0
+) -> Response:
+    """The response x as a chain with proposal temperature tau would hold it.
+
+    exponents, top: those whose log-normalisers its draws are asked for, and how many likeliest tokens.
+    """
     p = [model.p(x[:i]) for i in range(len(x))]
     q = [row ** (1 / tau) / (row ** (1 / tau)).sum() for row in p]
     return Response(
@@ -52,7 +57,16 @@ def state(model: TabularModel, x: Tokens, tau: float) -> Response:
         tuple(math.log(row[t]) for row, t in zip(q, x, strict=True)),
         tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in p),
         FinishReason.STOP if x[-1] == 0 else FinishReason.LENGTH,
+        tuple(tuple(math.log((row[row > 0] ** a).sum()) for a in exponents) for row in p),
+        tuple(entropy_of_likeliest(row, top) for row in p) if top else (),
     )
+
+
+def entropy_of_likeliest(p: np.ndarray, top: int) -> float:
+    """Of the `top` likeliest tokens, normalised over them."""
+    kept = np.sort(p[p > 0])[::-1][:top]
+    kept = kept / kept.sum()
+    return float(-(kept * np.log(kept)).sum())
 
 
 def transition(
@@ -60,9 +74,11 @@ def transition(
     sampler: Stepping,
     horizon: int,
     states: Iterable[Tokens] | None = None,
+    exponents: Sequence[float] = (),
+    top: int = 0,
 ) -> tuple[list[Tokens], np.ndarray]:
     """The states (default: all responses of at most `horizon` tokens) and the exact transition matrix [S, S] of
-    one step of the shipped kernel."""
+    one step of the shipped kernel. exponents, top: as in `state`."""
     states = list(states or responses(model, horizon))
     index = {x: i for i, x in enumerate(states)}
     matrix = np.zeros((len(states), len(states)))
@@ -72,7 +88,7 @@ def transition(
         return y.tokens
 
     for x in states:
-        start = state(model, x, sampler.tau)
+        start = state(model, x, sampler.tau, exponents, top)
         for y, probability in law(lambda start=start: after(start), model).items():
             matrix[index[x], index[y]] += probability
     return states, matrix
