@@ -142,6 +142,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "block_beam": _times("candidates"),
     "best_of_n": _times("n"),
     "self_consistency": _times("n"),
+    "aps": _times("n", "together"),
     "deepconf": _times("n", "together"),
     "deepconf_online": _times("n", "together"),
     "scalable_power": _scalable,

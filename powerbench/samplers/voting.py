@@ -40,3 +40,8 @@ def up_to_answer(x: Response, start: int, context: Context) -> Response | None:
         if answers(context, [cut := x.upto(stop)]) != [None]:
             return cut
     return x
+
+
+def agreement(given: Sequence[str | None]) -> list[float]:
+    """Of each of at least two responses, the share of the others that give its answer; 0 if it gives none."""
+    return [(given.count(a) - 1) / (len(given) - 1) if a is not None else 0.0 for a in given]
