@@ -101,6 +101,13 @@ def _times(count: str, together: str = "") -> Callable[[Any, float], Work]:
     return work
 
 
+def _lengths(sampler: Any, length: float) -> Work:
+    """At each step half of every block's horizon again, and a chunk of a block for half of the pairs."""
+    block = length / sampler.blocks
+    again = length * (sampler.blocks + 1) / 4 + (length - block) / 2
+    return Work(length + sampler.steps * again, length + sampler.steps * length, sampler.blocks)
+
+
 def _scalable(sampler: Any, length: float) -> Work:
     """L candidates a block, and M rollouts of H tokens after K of them."""
     block = sampler.max_tokens / sampler.blocks
@@ -138,6 +145,7 @@ WORK: Mapping[str, Callable[[Any, float], Work]] = {
     "entropy_gated": _times("tries"),
     "temperature_mixture": _times("tries"),
     "parallel_tempering": _times("replicas"),
+    "prefix_exchange": _lengths,
     "beam": _times("width"),
     "block_beam": _times("candidates"),
     "best_of_n": _times("n"),

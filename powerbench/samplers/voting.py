@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from powerbench.errors import UserError
 from powerbench.samplers.common import Response
-from powerbench.types import Context
+from powerbench.types import Context, Outcome
 
 
-def answers(context: Context, responses: Sequence[Response]) -> list[str | None]:
+def answers(context: Context, responses: Sequence[Response | Outcome]) -> list[str | None]:
     """What each response answers. Raises UserError if the task's responses have no answers."""
     if context.answer is None:
         raise UserError("a vote needs answers, and this task's responses have none")

@@ -57,7 +57,9 @@ def state(
         tuple(math.log(row[t]) for row, t in zip(q, x, strict=True)),
         tuple(float(-(row[row > 0] * np.log(row[row > 0])).sum()) for row in p),
         FinishReason.STOP if x[-1] == 0 else FinishReason.LENGTH,
-        tuple(tuple(math.log((row[row > 0] ** a).sum()) for a in exponents) for row in p),
+        tuple(tuple(math.log((row[row > 0] ** a).sum()) for a in exponents) for row in p)
+        if exponents
+        else (),
         tuple(entropy_of_likeliest(row, top) for row in p) if top else (),
     )
 
