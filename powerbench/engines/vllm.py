@@ -23,9 +23,8 @@ been run, and differs in this:
   uniform falls on the other side of a rounded CDF; VLLM_BATCH_INVARIANT=1 avoids it, at some cost.
 
 Not covered: data parallelism (one process per GPU, each with a shard of the problems, does the same),
-pipeline parallelism, speculative decoding, log-normalisers (`Extend.exponents`). A longrope model (Phi-3.5)
-uses its long factors for the whole engine once max_prompt + max_tokens passes its original length; engine=hf
-decides it chain by chain.
+pipeline parallelism, speculative decoding. A longrope model (Phi-3.5) uses its long factors for the whole
+engine once max_prompt + max_tokens passes its original length; engine=hf decides it chain by chain.
 """
 
 import gc
@@ -158,10 +157,6 @@ class VLLMEngine:
         from powerbench.engines.vllm_worker import ORDER, Order
 
         require(request.until > request.keep, f"nothing to decode: until={request.until}")
-        require(
-            not request.exponents,
-            "engine=vllm reports no log-normalisers, which this sampler needs; set engine=hf",
-        )
         needed = len(prompt) + request.until
         require(
             needed <= self.longest,
@@ -178,6 +173,7 @@ class VLLMEngine:
             alpha=request.alpha,
             floor=request.floor,
             top_logprobs=request.top_logprobs,
+            exponents=request.exponents,
         )
         params = SamplingParams(
             temperature=0.0,
@@ -226,7 +222,13 @@ class VLLMEngine:
     def _finish(self, name: str, record: "Record", finish_reason: FinishReason) -> Finished:
         request = self.requests.pop(name)
         prefilled = request.context - 1 - request.cached
-        draw = Draw(*record[:-1], finish_reason, prefilled, record.top_logprobs)
+        draw = Draw(
+            *record[:-2],
+            finish_reason,
+            prefilled,
+            top_logprobs=record.top_logprobs,
+            log_normalisers=record.log_normalisers,
+        )
         return Finished(request.chain, request.key, draw)
 
     def _ask(self, method: str, *arguments: Any) -> Any:

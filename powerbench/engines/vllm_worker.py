@@ -39,6 +39,8 @@ class Order(NamedTuple):
     floor: float
     top_logprobs: int
     """How many of the most likely tokens to note at each position; 0: none."""
+    exponents: tuple[float, ...]
+    """Those whose log-normalisers to note."""
 
 
 class Record(NamedTuple):
@@ -50,6 +52,8 @@ class Record(NamedTuple):
     entropy: tuple[float, ...]
     top_logprobs: tuple[TopLogprobs, ...]
     """The most likely tokens; empty if the order asks for none."""
+    log_normalisers: tuple[tuple[float, ...], ...]
+    """For each of the order's exponents; empty if it has none."""
 
 
 @dataclass
@@ -64,11 +68,20 @@ class _RequestState:
     weights: list[float] = field(default_factory=lambda: [0.0])
     """The running weight before each token, and after the last."""
     top: list[TopLogprobs] = field(default_factory=list)
+    log_normalisers: list[tuple[float, ...]] = field(default_factory=list)
 
     def note(
-        self, top: TopLogprobs, token: float, logp: float, logq: float, entropy: float
+        self,
+        top: TopLogprobs,
+        log_normalisers: list[float],
+        token: float,
+        logp: float,
+        logq: float,
+        entropy: float,
     ) -> None:
         at = len(self.output)
+        if count := len(self.order.exponents):
+            self.log_normalisers[at:] = [tuple(log_normalisers[:count])]
         if count := self.order.top_logprobs:
             self.top[at:] = [TopLogprobs(top.tokens[:count], top.logp[:count])]
         self.drawn[at:] = [(token, logp, logq, entropy)]
@@ -83,7 +96,8 @@ class _RequestState:
         tokens = tuple(int(t) for t in token)
         if tokens != tuple(self.output):
             raise RuntimeError(f"vLLM took tokens {self.output}, but {tokens} were drawn")
-        return Record(tokens, logp, logq, entropy, tuple(self.top[: len(tokens)]))
+        top, norms = self.top[: len(tokens)], self.log_normalisers[: len(tokens)]
+        return Record(tokens, logp, logq, entropy, tuple(top), tuple(norms))
 
 
 class InverseCDF(LogitsProcessor):  # type: ignore[misc]
@@ -120,12 +134,14 @@ class InverseCDF(LogitsProcessor):  # type: ignore[misc]
             largest_k=min(max(top_ks), logits.shape[1]),
             greedy=min(taus) == 0,
             top=min(max(row.order.top_logprobs for row in rows), logits.shape[1]),
+            exponents=_exponents(rows, logits.device),
         )
-        *columns, top, top_logp, _ = drawn
+        *columns, top, top_logp, log_normalisers = drawn
         table = torch.stack([column.double() for column in columns], dim=1).tolist()
         ranked = map(TopLogprobs, map(tuple, top.tolist()), map(tuple, top_logp.tolist()))
-        for row, values, most_likely in zip(rows, table, ranked, strict=True):
-            row.note(most_likely, *values)
+        norms = log_normalisers.tolist()
+        for row, values, most_likely, own in zip(rows, table, ranked, norms, strict=True):
+            row.note(most_likely, own, *values)
         # Where logits are no numbers, NaN would win vLLM's argmax; the draw says NaN all the same.
         logits.masked_fill_(drawn.entropy.isnan()[:, None], 0.0)
         return logits.scatter_(1, drawn.token[:, None], float("inf"))
@@ -158,6 +174,13 @@ class Access:
     def _processor(self) -> InverseCDF:
         processors = self.model_runner.input_batch.logitsprocs.all
         return next(each for each in processors if isinstance(each, InverseCDF))
+
+
+def _exponents(rows: Sequence[_RequestState], device: torch.device) -> torch.Tensor:
+    """float32 [R, E]: those of each row, and 1 up to the number that the longest list has."""
+    most = max(len(row.order.exponents) for row in rows)
+    padded = [[*row.order.exponents, *[1.0] * (most - len(row.order.exponents))] for row in rows]
+    return torch.tensor(padded, dtype=torch.float32, device=device).reshape(len(rows), most)
 
 
 def _support(rows: Sequence[_RequestState], logits: torch.Tensor) -> torch.Tensor | None:
