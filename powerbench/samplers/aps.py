@@ -15,27 +15,20 @@ the answer the likeliest is returned, and z has the standard deviation over N.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from statistics import fmean, pstdev
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, ClassVar
 
 from powerbench.errors import require, require_integer
-from powerbench.samplers.nested import Search, side_by_side
-from powerbench.samplers.power import Power
+from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
+from powerbench.samplers.common import Response
+from powerbench.samplers.nested import Search, gradient, side_by_side
 from powerbench.samplers.voting import agreement, answers, tally
 from powerbench.types import Chain, Context, Outcome, Request, Round
 
 
-def gradient(v: Sequence[float], logp: Sequence[float]) -> float:
-    """g: the covariance of v with log p, over the standard deviation of log p."""
-    spread, mean_v, mean_logp = pstdev(logp), fmean(v), fmean(logp)
-    if spread == 0:
-        return 0.0
-    return fmean((a - mean_v) * (b - mean_logp) / spread for a, b in zip(v, logp, strict=True))
-
-
 @dataclass(frozen=True)
-class APS(Power):
+class APS(Blockwise):
     """Settings as in `power`, of each chain; alpha is the first exponent.
 
     n: chains in all; together: K, of a batch; eta: how far alpha moves for a g of 1; epsilon: the largest |g|
@@ -52,6 +45,7 @@ class APS(Power):
     lowest: float = 1.0
     highest: float = 8.0
     least_acceptance: float = 0.05
+    early_rejection: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,14 +76,19 @@ class APS(Power):
         last = self.told(len(now.rounds), pool, [float(a is not None) for a in given], (best,))
         return replace(pool[best], steps=(), rounds=(*now.rounds, last))
 
+    def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """As in `power`."""
+        move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
+        proposal = yield from move.propose(x, m, horizon, (k, n), context)
+        return move.judge(x, proposal, (yield proposal.request), k)
+
     def drawn(
         self, now: Search, alpha: float, count: int, context: Context
     ) -> Generator[Request, Any, Search]:
         """With `count` chains more, at this exponent."""
-        own = {field.name: getattr(self, field.name) for field in fields(Power)}
-        power = Power(**{**own, "alpha": alpha})
-        numbers = range(now.spent, now.spent + count)
-        outcomes = yield from side_by_side({i: power.chain(context) for i in numbers})
+        at, numbers = replace(self, alpha=alpha), range(now.spent, now.spent + count)
+        chains = {i: Blockwise.chain(at, context) for i in numbers}
+        outcomes = yield from side_by_side(chains)
         return now.adding(alpha, [outcomes[i] for i in numbers])
 
     def judged(self, now: Search, context: Context) -> Search:

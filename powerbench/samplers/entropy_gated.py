@@ -20,13 +20,13 @@ from dataclasses import dataclass
 
 from powerbench.errors import require
 from powerbench.samplers.common import Response
-from powerbench.samplers.entropy_cut import require_restarts, restart_law
-from powerbench.samplers.multiple_try import MultipleTry
+from powerbench.samplers.restarts import require_restarts, restart_law
+from powerbench.samplers.tries import Tries
 from powerbench.types import Choose, Key
 
 
 @dataclass(frozen=True)
-class EntropyGated(MultipleTry):
+class EntropyGated(Tries):
     """Settings as in `multiple_try`; exponent and uniform as in `entropy_cut`.
 
     gate: nats per token; blocks whose draft has less entropy are not refined. 0: every block is.

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 from powerbench.samplers.common import together
@@ -57,6 +58,14 @@ def _up_to_a_draw(
         answer = None
         if isinstance(request, LogUniform | Choose):
             answer = yield replace(request, key=(i, *request.key))
+
+
+def gradient(v: Sequence[float], logp: Sequence[float]) -> float:
+    """g: the covariance of v with log p, over the standard deviation of log p."""
+    spread, mean_v, mean_logp = pstdev(logp), fmean(v), fmean(logp)
+    if spread == 0:
+        return 0.0
+    return fmean((a - mean_v) * (b - mean_logp) / spread for a, b in zip(v, logp, strict=True))
 
 
 class Search(NamedTuple):

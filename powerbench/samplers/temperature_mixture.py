@@ -20,13 +20,13 @@ from typing import Any
 
 from powerbench.errors import require
 from powerbench.samplers.common import Response, require_temperature
-from powerbench.samplers.multiple_try import MultipleTry
 from powerbench.samplers.population import log_mean
+from powerbench.samplers.tries import Tries
 from powerbench.types import Choose, Context, Draw, Extend, Key, Request, Together
 
 
 @dataclass(frozen=True)
-class TemperatureMixture(MultipleTry):
+class TemperatureMixture(Tries):
     """Settings as in `multiple_try`.
 
     temperatures: those of the proposals, equally likely. proposal_temperature: the drafts', None for 1/alpha.

@@ -22,8 +22,8 @@ from powerbench.chains.law import (
 )
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
-from powerbench.samplers.aps import APS, gradient
-from powerbench.samplers.nested import side_by_side
+from powerbench.samplers.aps import APS
+from powerbench.samplers.nested import gradient, side_by_side
 from powerbench.samplers.power import Power
 from powerbench.samplers.voting import agreement
 from powerbench.types import Context, Request, Round, Tokens

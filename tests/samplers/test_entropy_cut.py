@@ -23,7 +23,8 @@ from powerbench.engines.toy import ToyEngine
 from powerbench.errors import UserError
 from powerbench.models import TabularModel
 from powerbench.samplers.common import Response, weight
-from powerbench.samplers.entropy_cut import EntropyCut, restart_law
+from powerbench.samplers.entropy_cut import EntropyCut
+from powerbench.samplers.restarts import restart_law
 from powerbench.types import Tokens
 
 HORIZON = 3
