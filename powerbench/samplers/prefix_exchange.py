@@ -28,10 +28,7 @@ Moved = Generator[Request, Any, tuple[list[Response], list[Step]]]
 
 def cut(x: Response, length: int) -> Response:
     """The first tokens of x, as a chain with this horizon holds them."""
-    if len(x) <= length:
-        return x
-    parts = x.tokens[:length], x.logp[:length], x.logq[:length], x.entropy[:length]
-    return Response(*parts, FinishReason.LENGTH)
+    return x if len(x) <= length else x.upto(length)
 
 
 @dataclass(frozen=True)
