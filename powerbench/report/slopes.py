@@ -5,7 +5,7 @@ from collections import defaultdict
 from powerbench.report.summary import Results, Summary
 from powerbench.stats.slopes import Response, Slope, slope
 
-OTHER_LAWS = ("low_temp", "max_swap", "max_swap_official", "power_official", "ccps")
+OTHER_LAWS = ("low_temp", "max_swap", "max_swap_official", "power_official", "ccps", "aps")
 """Samplers that have an alpha and another law than p^alpha, in any limit."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from powerbench.report.exchanges import exchanges
+from powerbench.report.literature import swap_acceptance
 from powerbench.report.summary import Results, labels
 from powerbench.report.tables.table import Column, Table, TextCell
 
@@ -12,6 +13,11 @@ COLUMNS = (
     Column("sampler"),
     Column("ladder", "the rungs' alphas"),
     Column("acceptance", "mean chance of an exchange, of each pair of neighbours from the lowest"),
+    Column(
+        "published",
+        "mean acceptance over the ladder in PPT's Table 9, where it has this model and task",
+        ".3f",
+    ),
     Column("round trips", "of responses: lowest rung, highest rung, lowest rung"),
     Column("sweeps", "for a round trip, in the mean", ".1f"),
     Column("if independent", "sweeps, if exchanges at the mean acceptance were independent", ".1f"),
@@ -35,6 +41,7 @@ def table(results: Sequence[Results]) -> Table:
                     label,
                     _list("alpha", found.ladder, ".4g"),
                     _list("acceptance", found.acceptance, ".2f"),
+                    swap_acceptance(each.summary.task, each.summary.model),
                     found.round_trips,
                     found.sweeps,
                     found.independent,
