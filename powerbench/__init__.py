@@ -8,8 +8,8 @@ folder; *reports*, figures and W&B are views of it.
 The rooms, each row importing only from the rows above it (a test holds this):
 
     types errors cache machine
-    rng config console models stats store verifiers
-    samplers tasks engines report
+    rng config console models stats store
+    samplers tasks engines report verifiers
     chains
     run
     cluster bench serve

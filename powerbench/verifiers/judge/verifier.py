@@ -10,13 +10,16 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from powerbench.errors import UserError, require
+from powerbench.models.endpoint.budget import Usage
+from powerbench.models.endpoint.endpoint import Asked, Endpoint
+from powerbench.models.endpoint.failures import CannotAsk, Unanswered
+from powerbench.models.endpoint.settings import EndpointSettings, Names
 from powerbench.types import Problem, Score
-from powerbench.verifiers.common import meta_field
-from powerbench.verifiers.judge.budget import Usage
-from powerbench.verifiers.judge.endpoint import Endpoint, EndpointSettings, Unanswered
+from powerbench.verifiers.common import CannotScore, meta_field
+from powerbench.verifiers.judge.answer import READING, Answer
 from powerbench.verifiers.judge.prompt import Message, filled, published_prompt
 
 JUDGE = "gpt-4-1106-preview"
@@ -65,15 +68,27 @@ class EndpointJudge(EndpointSettings):
     model: as the endpoint knows it; it has to give the log-probabilities of its tokens.
     """
 
+    names: ClassVar[Names] = Names(
+        section="verifier",
+        model="verifier.model",
+        who="the judge",
+        doing="judging",
+        done="judged",
+        units="pairs",
+        instead="choose verifier=judge_standin",
+    )
+    folder_name: ClassVar[str] = "judge"
+
     model: str = JUDGE
     _prompt: Sequence[Message] = field(init=False, repr=False, compare=False)
-    _endpoint: Endpoint = field(init=False, repr=False, compare=False)
+    _endpoint: Endpoint[Answer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require_key()
         require(bool(self.model), "verifier.model must name a model")
         object.__setattr__(self, "_prompt", published_prompt())
-        object.__setattr__(self, "_endpoint", Endpoint(self))
+        object.__setattr__(self, "_endpoint", Endpoint(self, READING))
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ class EndpointJudge(EndpointSettings):
 
     def progress(self) -> str:
         """The usage in a few words, for a progress display."""
-        return str(self.usage)
+        return self.usage.shown(self.names.done)
 
     def score(self, problem: Problem, text: str) -> Score:
         instruction = meta_field(problem, "instruction", self.name)
@@ -103,10 +118,13 @@ class EndpointJudge(EndpointSettings):
         switch = swapped(instruction)
         outputs = (text, problem.gold) if switch else (problem.gold, text)
         messages = filled(self._prompt, instruction, *outputs)
+        request = {"model": self.model, "messages": messages, **SAMPLING}
         try:
-            answer = self._endpoint.answer({"model": self.model, "messages": messages, **SAMPLING})
+            answer = self._endpoint.answer(Asked(request, longest=SAMPLING["max_tokens"]))
         except Unanswered as error:
             return Score(answer=text, reason=str(error), by=self.model)
+        except CannotAsk as error:
+            raise CannotScore(str(error)) from error
         value = preference(answer.logprobs, switch)
         if value is None:
             reason = f"neither m nor M among {sorted(answer.logprobs)}"

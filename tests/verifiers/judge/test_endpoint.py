@@ -28,12 +28,14 @@ from fake_endpoint import (
 )
 
 from powerbench.errors import UserError
+from powerbench.models.endpoint import answer_cache
+from powerbench.models.endpoint.answer_cache import Answers
+from powerbench.models.endpoint.budget import RateLimit
+from powerbench.models.endpoint.failures import CannotAsk, retry_after
 from powerbench.types import Problem, Score
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.judge import EndpointJudge, answer_cache
-from powerbench.verifiers.judge.answer_cache import Answer, Answers
-from powerbench.verifiers.judge.budget import RateLimit
-from powerbench.verifiers.judge.failures import retry_after
+from powerbench.verifiers.judge import EndpointJudge
+from powerbench.verifiers.judge.answer import Answer
 
 ANSWER = Answer({"m": -0.5, "\ud83d": -1.0}, "fake", 500, 1, 0.0)
 COST = (400 * 10 + 1 * 30) / 1e6
@@ -192,7 +194,7 @@ def test_the_endpoint_is_left_alone_for_as_long_as_it_asks(
 
 
 def test_a_pause_is_for_all() -> None:
-    rate_limit = RateLimit(interval=0.0, budget=None)
+    rate_limit = RateLimit(interval=0.0, budget=None, names=EndpointJudge.names)
     began = time.monotonic()
     rate_limit.pause(0.3)
     rate_limit.pause(0.1)
@@ -241,7 +243,7 @@ def test_retry_after_is_a_number_or_a_date(
 
 
 def test_the_first_failure_is_the_one_that_is_raised() -> None:
-    rate_limit = RateLimit(interval=0.0, budget=None)
+    rate_limit = RateLimit(interval=0.0, budget=None, names=EndpointJudge.names)
     assert [str(rate_limit.fail(said)) for said in ("first", "second")] == ["first", "first"]
 
 
@@ -377,8 +379,10 @@ def test_killed_judging_pays_again_only_what_was_under_way(
 PUTTING = """
 import sys
 from pathlib import Path
-from powerbench.verifiers.judge.answer_cache import Answer, Answers
-kept = Answers(Path(sys.argv[1]))
+from powerbench.models.endpoint.answer_cache import Answers
+from powerbench.verifiers.judge import EndpointJudge
+from powerbench.verifiers.judge.answer import Answer
+kept = Answers(Path(sys.argv[1]), Answer, EndpointJudge.names)
 for i in range(50):
     kept.put(f"{sys.argv[2]} {i}", Answer({"m": -float(i)}, "fake", i, 1, 0.0))
 """
@@ -389,13 +393,13 @@ def test_several_processes_keep_answers_in_one_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PUTTING, str(tmp_path)]
     processes = [subprocess.Popen([*command, name], env=env) for name in "abc"]
     assert [process.wait(DEADLINE) for process in processes] == [0, 0, 0]
-    kept = Answers(tmp_path)
+    kept = Answers(tmp_path, Answer, EndpointJudge.names)
     found = [kept.get(f"{name} {i}") for name in "abc" for i in range(50)]
     assert [answer and answer.prompt_tokens for answer in found] == 3 * list(range(50))
 
 
 def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
-    kept = Answers(tmp_path)
+    kept = Answers(tmp_path, Answer, EndpointJudge.names)
     kept.put("key", ANSWER)
     kept.close()
     assert kept.get("key") == ANSWER
@@ -406,14 +410,14 @@ def test_trouble_with_the_file_is_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer_cache, "BUSY_TIMEOUT", 0.05)
-    kept = Answers(tmp_path)
+    kept = Answers(tmp_path, Answer, EndpointJudge.names)
     kept.put("key", ANSWER)
     holder = sqlite3.connect(tmp_path / answer_cache.FILE, isolation_level=None)
     holder.execute("begin exclusive")
-    with pytest.raises(CannotScore, match="database is locked"):
+    with pytest.raises(CannotAsk, match="database is locked"):
         kept.get("key")
     holder.close()
-    with pytest.raises(CannotScore, match="database is locked"):
+    with pytest.raises(CannotAsk, match="database is locked"):
         kept.get("key")
     kept.close()
     assert kept.get("key") == ANSWER
@@ -431,7 +435,7 @@ def test_a_cache_that_cannot_be_used_ends_judging_before_anything_is_paid(
 ) -> None:
     monkeypatch.setattr(answer_cache, "BUSY_TIMEOUT", 0.05)
     cache, file = tmp_path / "judge", tmp_path / "judge" / answer_cache.FILE
-    kept = Answers(cache)
+    kept = Answers(cache, Answer, EndpointJudge.names)
     kept.put("key", ANSWER)
     kept.close()
     holder = sqlite3.connect(file, isolation_level=None)
@@ -481,7 +485,7 @@ def test_a_cache_in_trouble_ends_all_waiting_and_is_used_again_after_close(
 def test_a_cache_that_takes_no_more_ends_judging_but_keeps_the_score_paid_for(
     endpoint: FakeEndpoint, tmp_path: Path
 ) -> None:
-    Answers(tmp_path).put("key", ANSWER)
+    Answers(tmp_path, Answer, EndpointJudge.names).put("key", ANSWER)
     with sqlite3.connect(tmp_path / answer_cache.FILE) as database:
         database.execute(
             "create trigger full before insert on answers "

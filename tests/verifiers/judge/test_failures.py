@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fake_endpoint import PROBLEMS, FakeEndpoint, Reply, judge_at, served
 
+from powerbench.models.endpoint.endpoint import REFUSALS
+from powerbench.models.endpoint.failures import FailureKind
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.judge.endpoint import REFUSALS
-from powerbench.verifiers.judge.failures import FailureKind
 
 
 @pytest.fixture

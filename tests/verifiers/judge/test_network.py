@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from fake_endpoint import PROBLEMS, FakeEndpoint, Reply, judge_at, served
 
+from powerbench.models.endpoint.failures import FailureKind
+from powerbench.models.endpoint.network import bypassed, of_connection
 from powerbench.verifiers.common import CannotScore
-from powerbench.verifiers.judge.failures import FailureKind
-from powerbench.verifiers.judge.network import bypassed, of_connection
 
 AFAR = "http://judge.invalid/v1"
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -14,6 +14,8 @@ from email.utils import mktime_tz, parsedate_tz
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from powerbench.errors import UserError
+
 REFUSED = (400, 413, 422)
 """Statuses of a request that is refused for its form or its content."""
 TRANSIENT = (408, 409, 425, 429)
@@ -47,10 +49,12 @@ FORM = re.compile(
 ACCOUNT = re.compile(
     r"api.?key|credentials?\b|credit balance|billing|insufficient.(quota|credits|balance)"
 )
+OVERLOADED = ("error", "insufficient_system_resource")
+"""Values of finish_reason of an answer that is none: an error (OpenRouter), or too few resources (DeepSeek)."""
 REMEDIES = {
-    401: "set the variable named by verifier.key_env to a valid key",
-    403: "use a key (verifier.key_env) that is allowed to use verifier.model",
-    404: "see that verifier.base_url (often ending in /v1) and verifier.model are right",
+    401: "set the variable named by {section}.key_env to a valid key",
+    403: "use a key ({section}.key_env) that is allowed to use {model}",
+    404: "see that {section}.base_url (often ending in /v1) and {model} are right",
     407: "give the proxy's name and password in HTTPS_PROXY or HTTP_PROXY (http://name:password@host:port)",
 }
 
@@ -70,6 +74,22 @@ class FailureKind(Enum):
     """All requests, until the user fixes the cause."""
 
 
+class CannotAsk(UserError):  # noqa: N818
+    """No further request can be answered now: the endpoint cannot be reached, or its budget is spent.
+
+    Asking stops; the answers so far are kept, and the same command continues from them.
+    """
+
+
+class Unanswered(Exception):  # noqa: N818
+    """This request has no answer, for a reason of its own; others may have one."""
+
+    def __init__(self, reason: str, kind: FailureKind | None = None) -> None:
+        """kind: None where there was an answer that is of no use."""
+        super().__init__(reason)
+        self.kind = kind
+
+
 @dataclass
 class RequestFailed(Exception):  # noqa: N818
     """Why there is no answer."""
@@ -77,6 +97,7 @@ class RequestFailed(Exception):  # noqa: N818
     reason: str
     kind: FailureKind
     remedy: str = ""
+    """With `{section}` and `{model}` for what the user set, see `Names.fill`."""
     wait: float = 0.0
     """Seconds for which the endpoint asks to be left alone."""
 
@@ -140,7 +161,7 @@ def _refused(line: str, error: Said, settings: Mapping[str, Any]) -> RequestFail
     elif error.param.split(".")[-1] in settings or "unsupported" in codes:
         kind, remedy = FailureKind.PERMANENT, _takes(settings)
     elif LENGTH.search(f"{codes} {words}"):
-        kind, remedy = FailureKind.TOO_LONG, "choose a verifier.model of a longer context"
+        kind, remedy = FailureKind.TOO_LONG, "choose a {model} of a longer context"
     elif bad_form and set(named) - {"model"}:
         kind, remedy = FailureKind.PERMANENT, _takes(settings)
     elif CONTENT.search(words):
@@ -154,20 +175,24 @@ def _refused(line: str, error: Said, settings: Mapping[str, Any]) -> RequestFail
 
 def _takes(settings: Mapping[str, Any]) -> str:
     names = ", ".join(name for name in settings if name != "model")
-    return f"set verifier.base_url and verifier.model to a model that takes {names}"
+    return f"set {{section}}.base_url and {{model}} to a model that takes {names}"
 
 
-def of_success(body: str, wait: float, settings: Mapping[str, Any]) -> RequestFailed | None:
-    """What is wrong with a body that came with status 200; None if it holds an answer."""
+def of_success(
+    body: str, wait: float, settings: Mapping[str, Any], cut_counts: bool = False
+) -> RequestFailed | None:
+    """What is wrong with a body that came with status 200; None if it holds an answer.
+
+    cut_counts: whether an answer that a filter cut short is an answer even without log-probabilities.
+    """
     reply = parsed(body)
     choice = at(reply, "choices", 0)
     error = at(reply, "error") or at(choice, "error")
     if not error and isinstance(choice, dict):
-        if at(choice, "finish_reason") == "content_filter" and not at(
-            choice, "logprobs", "content"
-        ):
+        cut = at(choice, "finish_reason") == "content_filter"
+        if cut and not cut_counts and not at(choice, "logprobs", "content"):
             return RequestFailed("200 content_filter", FailureKind.REQUEST)
-        if at(choice, "finish_reason") != "error":
+        if at(choice, "finish_reason") not in OVERLOADED:
             return None
     told = said(error or (reply if not choice else None))
     if not told.message and not error:
@@ -182,14 +207,14 @@ def of_success(body: str, wait: float, settings: Mapping[str, Any]) -> RequestFa
     failed = of_status(status, line, told, wait, settings)
     if status == UNKNOWN:
         failed.remedy = (
-            "see that it works, and that verifier.base_url (often ending in /v1) is right"
+            "see that it works, and that {section}.base_url (often ending in /v1) is right"
         )
     return failed
 
 
 def _without_answer(body: str, reply: Any, choice: Any) -> str:
     if choice is not None:
-        return "finish_reason: error"
+        return f"finish_reason: {at(choice, 'finish_reason')}"
     if reply is None:
         return f"no JSON: {body.strip()[:60]}" if body.strip() else "an empty answer"
     return "no choices"

@@ -1,23 +1,18 @@
-"""One request to an OpenAI-compatible endpoint: what it raises, and what its answer says."""
+"""One request to an OpenAI-compatible endpoint, and what it raises."""
 
-import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
-from powerbench.verifiers.judge.answer_cache import Answer
-from powerbench.verifiers.judge.failures import (
+from powerbench.models.endpoint.failures import (
     FailureKind,
     RequestFailed,
-    at,
     of_status,
     of_success,
     one_line,
-    parsed,
     retry_after,
     said,
 )
-from powerbench.verifiers.judge.network import http_client, of_connection
+from powerbench.models.endpoint.network import http_client, of_connection
 
 
 class Client:
@@ -42,13 +37,17 @@ class Client:
             http_client=http_client(base_url),
         )
 
-    def send(self, request: Mapping[str, Any]) -> str:
-        """The body of the answer to a chat completion request, sent once. Raises RequestFailed."""
+    def send(self, route: str, request: Mapping[str, Any], cut_counts: bool = False) -> str:
+        """The body of the answer to a request, sent once. Raises RequestFailed.
+
+        route: `/chat/completions` or `/completions`. cut_counts: as for `of_success`.
+        """
+        import httpx
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-        settings = {name: value for name, value in request.items() if name != "messages"}
+        settings = {k: value for k, value in request.items() if k not in ("messages", "prompt")}
         try:
-            response = self._client.chat.completions.with_raw_response.create(**request)
+            response = self._client.post(route, body=dict(request), cast_to=httpx.Response)
         except APIStatusError as error:
             told = said(error.body)
             reason = self._clean(told.message or error.response.reason_phrase)
@@ -62,7 +61,8 @@ class Client:
         except APIConnectionError as error:
             cause = error.__cause__ or error
             raise of_connection(cause, self._url, self._clean(str(cause))) from error
-        if failed := of_success(response.text, retry_after(response.headers), settings):
+        wait = retry_after(response.headers)
+        if failed := of_success(response.text, wait, settings, cut_counts):
             failed.reason = self._clean(failed.reason)
             raise failed
         return response.text
@@ -72,26 +72,3 @@ class Client:
 
     def _clean(self, text: str) -> str:
         return one_line(text.replace(self._key, "<the key>") if self._key else text)
-
-
-def read_answer(body: str, model: str, prompt_tokens: int, completion_tokens: int) -> Answer:
-    """The answer in a body, whatever that is; the other arguments stand in for what it does not say."""
-    reply = parsed(body)
-    named, prompt, completion = (
-        at(reply, *path)
-        for path in (("model",), ("usage", "prompt_tokens"), ("usage", "completion_tokens"))
-    )
-    top = at(reply, "choices", 0, "logprobs", "content", 0, "top_logprobs")
-    likely = [(at(x, "token"), at(x, "logprob")) for x in (top if isinstance(top, list) else [])]
-    return Answer(
-        logprobs={
-            token: min(0.0, float(logprob))
-            for token, logprob in likely
-            if isinstance(token, str) and isinstance(logprob, int | float)
-            if not math.isnan(logprob)
-        },
-        model=one_line(named) if isinstance(named, str) and named else model,
-        prompt_tokens=prompt if isinstance(prompt, int) else prompt_tokens,
-        completion_tokens=completion if isinstance(completion, int) else completion_tokens,
-        time=time.time(),
-    )

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from powerbench.verifiers.judge.failures import FailureKind, RequestFailed, one_line
+from powerbench.models.endpoint.failures import FailureKind, RequestFailed, one_line
 
 PROXY_VARIABLES = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 PROXIES = ("http", "https", "socks5", "socks5h")
@@ -112,7 +112,7 @@ def of_connection(error: BaseException, base_url: str, reason: str) -> RequestFa
             reason, "set SSL_CERT_FILE to a file with the certificates to trust (your proxy's, too)"
         )
     if "[SSL" in words:
-        return _permanent(reason, "see whether verifier.base_url should begin with http or https")
+        return _permanent(reason, "see whether {section}.base_url should begin with http or https")
     if "ProxyError" in words and "407" in words:
         return _permanent(
             f"the proxy {shown(proxy)} says: {reason}",
@@ -125,7 +125,7 @@ def of_connection(error: BaseException, base_url: str, reason: str) -> RequestFa
             FailureKind.TRANSIENT,
             f"see that the proxy ({PROXY_VARIABLES}) runs, or name {host} in NO_PROXY",
         )
-    remedy = "see that it runs, and that verifier.base_url is right"
+    remedy = "see that it runs, and that {section}.base_url is right"
     return RequestFailed(reason, FailureKind.TRANSIENT, remedy)
 
 

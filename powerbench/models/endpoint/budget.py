@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from powerbench.verifiers.common import CannotScore
+from powerbench.models.endpoint.failures import CannotAsk
+from powerbench.models.endpoint.settings import Names
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,14 @@ class Usage:
     """Answers that had been paid for before."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    dollars: float = 0.0
+    dollars: float | None = 0.0
+    """None where the prices are not known."""
 
-    def __str__(self) -> str:
+    def shown(self, done: str) -> str:
+        """In a few words. done: what has been done with what was asked, such as `judged`."""
         kept = f", {self.cached} from the cache" if self.cached else ""
-        return f"{self.paid + self.cached} judged{kept}, ${self.dollars:.2f}"
+        spent = "" if self.dollars is None else f", ${self.dollars:.2f}"
+        return f"{self.paid + self.cached} {done}{kept}{spent}"
 
 
 class RateLimit:
@@ -32,11 +36,12 @@ class RateLimit:
     interval: seconds from the start of one request to that of the next, at least.
     budget: US dollars; None for no limit.
 
-    All that waits here raises CannotScore as soon as one thread has called `fail`.
+    All that waits here raises CannotAsk as soon as one thread has called `fail`.
     """
 
-    def __init__(self, interval: float, budget: float | None) -> None:
+    def __init__(self, interval: float, budget: float | None, names: Names) -> None:
         self.usage = Usage()
+        self._names = names
         self._interval = interval
         self._budget = budget
         self._changed = threading.Condition()  # guards what this holds, and notifies of its changes
@@ -44,12 +49,12 @@ class RateLimit:
         self._failure: str | None = None
         self._next = 0.0
 
-    def fail(self, message: str) -> CannotScore:
+    def fail(self, message: str) -> CannotAsk:
         """End all waiting; the error to raise. Every waiting thread raises the first failure."""
         with self._changed:
             self._failure = self._failure or message
             self._changed.notify_all()
-            return CannotScore(self._failure)
+            return CannotAsk(self._failure)
 
     def reopen(self) -> None:
         with self._changed:
@@ -78,7 +83,7 @@ class RateLimit:
         """Hold back what a request is expected to cost, while it is under way.
 
         If that exceeds the budget together with what other requests hold back, waits for what those
-        really cost. Raises CannotScore if it exceeds the budget then.
+        really cost. Raises CannotAsk if it exceeds the budget then.
         """
         with self._changed:
             self._changed.wait_for(
@@ -86,10 +91,11 @@ class RateLimit:
             )
             self._check()
             if not self._fits(dollars):
+                names, usage = self._names, self.usage
                 raise self.fail(
-                    f"verifier.budget={self._budget:g} would be exceeded: {self.usage.paid} pairs took "
-                    f"${self.usage.dollars:.4f}, and the next one takes about ${dollars:.4f}; raise it "
-                    f"and repeat the command: what is judged is kept"
+                    f"{names.section}.budget={self._budget:g} would be exceeded: {usage.paid} {names.units} "
+                    f"took ${usage.dollars or 0:.4f}, and the next one takes about ${dollars:.4f}; raise it "
+                    f"and {names.kept}"
                 )
             self._reserved.append(dollars)
         try:
@@ -99,7 +105,7 @@ class RateLimit:
                 self._reserved.remove(dollars)
                 self._changed.notify_all()
 
-    def charge(self, prompt_tokens: int, completion_tokens: int, dollars: float) -> None:
+    def charge(self, prompt_tokens: int, completion_tokens: int, dollars: float | None) -> None:
         """Note an answer that the endpoint gave."""
         with self._changed:
             usage = self.usage
@@ -108,7 +114,9 @@ class RateLimit:
                 paid=usage.paid + 1,
                 prompt_tokens=usage.prompt_tokens + prompt_tokens,
                 completion_tokens=usage.completion_tokens + completion_tokens,
-                dollars=usage.dollars + dollars,
+                dollars=None
+                if dollars is None or usage.dollars is None
+                else usage.dollars + dollars,
             )
 
     def note_cached(self) -> None:
@@ -117,9 +125,9 @@ class RateLimit:
             self.usage = replace(self.usage, cached=self.usage.cached + 1)
 
     def _fits(self, dollars: float) -> bool:
-        expected = self.usage.dollars + sum(self._reserved) + dollars
+        expected = (self.usage.dollars or 0.0) + sum(self._reserved) + dollars
         return self._budget is None or expected <= self._budget
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise CannotScore(self._failure)
+            raise CannotAsk(self._failure)

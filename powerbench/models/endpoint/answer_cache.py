@@ -3,56 +3,59 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-from powerbench.verifiers.common import CannotScore
+from powerbench.models.endpoint.failures import CannotAsk
+from powerbench.models.endpoint.settings import Names
 
 FILE = "answers.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds to wait while another process writes to the database."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What an endpoint answered to a request for one token."""
+class Paid(Protocol):
+    """An answer of an endpoint, as its cache keeps it: a dataclass of plain data (JSON)."""
 
-    logprobs: Mapping[str, float]
-    """The most likely tokens and their log-probabilities, nats; empty if the endpoint gave none."""
-    model: str
-    """The model, as the endpoint names it."""
-    prompt_tokens: int
-    completion_tokens: int
-    time: float
-    """When it came, in seconds since 1970."""
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
 
 
-class Answers:
+A = TypeVar("A", bound=Paid)
+
+
+class Answers(Generic[A]):
     """A table in a SQLite file, for any number of threads and processes.
 
     An answer is durable when `put` returns: a process that is killed tears nothing. `get` and
-    `put` raise CannotScore, with the file and the remedy, if the file cannot be used; from then on
+    `put` raise CannotAsk, with the file and the remedy, if the file cannot be used; from then on
     they do so at once, until `close`: not every thread waits for the timeout anew.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: type[A], names: Names) -> None:
         self.path = folder / FILE
+        self._kind: Any = kind
+        self._names = names
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._trouble: str | None = None
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> A | None:
         """The answer kept under this key; None if there is none."""
         with self._opened() as database:
             query = "select answer from answers where key = ?"
             row = database.execute(query, (key,)).fetchone()
-            return None if row is None else Answer(**json.loads(row[0]))
+            return None if row is None else self._kind(**json.loads(row[0]))
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: A) -> None:
         with self._opened() as database:
-            row = (key, json.dumps(asdict(answer)))
+            row = (key, json.dumps(asdict(answer)))  # type: ignore[call-overload]
             database.execute("insert or replace into answers values (?, ?)", row)
 
     def close(self) -> None:
@@ -65,7 +68,7 @@ class Answers:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._trouble is not None:
-                raise CannotScore(self._trouble)
+                raise CannotAsk(self._trouble)
             try:
                 if self._database is None:
                     self._database = self._open()
@@ -73,10 +76,10 @@ class Answers:
             except (sqlite3.Error, OSError, TypeError, ValueError) as error:
                 why = getattr(error, "strerror", None) or error
                 self._trouble = (
-                    f"the cache of the judge's answers, {self.path}, cannot be used: {why}; "
-                    f"fix that, or set verifier.cache to another folder"
+                    f"the cache of {self._names.who}'s answers, {self.path}, cannot be used: {why}; "
+                    f"fix that, or set {self._names.section}.cache to another folder"
                 )
-                raise CannotScore(self._trouble) from error
+                raise CannotAsk(self._trouble) from error
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
