@@ -84,6 +84,10 @@ class FinishReason(StrEnum):
     """The response reached the position asked for."""
     FLOOR = "floor"
     """The running weight fell below the request's floor: the draw is incomplete, and useless."""
+    REFUSED = "refused"
+    """The endpoint gave no answer, or its filter cut it short."""
+    UNKNOWN = "unknown"
+    """The endpoint does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +181,40 @@ class TopLogprobs(NamedTuple):
         return -math.fsum(share * math.log(share) for share in shares if share > 0)
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What an endpoint says of a response that it gave as text. Nothing of it can be checked here."""
+
+    model: str
+    """The model, as the endpoint names it."""
+    tokens: int
+    """Of the response, its reasoning included: those that are billed."""
+    reasoning: str | None = None
+    """What it thought before it answered, where it tells: no part of the response's text."""
+    reasoning_tokens: int | None = None
+    """How many of the tokens that took, where it tells."""
+    refusal: str | None = None
+    """Why there is no answer, or no whole one, in its words."""
+    dollars: float | None = None
+    """US dollars for this response, at the prices that the model's settings have; None where they have none."""
+
+
+class Reply(NamedTuple):
+    """A whole response as an endpoint gives it: text, whose tokens are not known."""
+
+    text: str
+    prompt_tokens: int
+    """As billed; 0 for a request that was refused outright."""
+    reported: Reported
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The answer to an Extend: the new tokens only. All sequences have one entry per token."""
+    """The answer to an Extend: the new tokens only. All sequences have one entry per token.
+
+    An endpoint's has a `reply` instead of tokens, log q and entropy; log p is as the endpoint reports it, for
+    the part of the response that it reports it for, and empty where it does not.
+    """
 
     tokens: Tokens
     logp: tuple[float, ...]
@@ -206,6 +241,8 @@ class Draw:
     do not count. An engine that drafts nothing leaves it out; it is read as a number in any case."""
     rows: int = PER_TOKEN
     """Token positions that these passes computed for it, rejected drafted tokens included; likewise."""
+    reply: Reply | None = None
+    """The response, where an endpoint gave it as text."""
 
     def __post_init__(self) -> None:
         _count_per_token(self, len(self.tokens))
@@ -222,9 +259,10 @@ class Context:
     """All tokens that end a response, `eos` among them: the model's and the task's."""
     task_stop_tokens: Tokens = ()
     """Those of them that are the task's own, such as the line's end after a few-shot solution."""
-    answer: Callable[[Tokens], str | None] | None = None
-    """The answer that a response gives, equal answers as equal strings, or None if it gives none. The field is
-    None where the task's responses have no answers."""
+    answer: Callable[[Tokens | str], str | None] | None = None
+    """The answer that a response gives, equal answers as equal strings, or None if it gives none. A response is
+    its tokens, or its text where an endpoint gave that. The field is None where the task's responses have no
+    answers."""
 
 
 # -- what a chain returns, and what is stored -----------------------------------------------------
@@ -251,8 +289,8 @@ class Round(NamedTuple):
     block: int
     start: int
     """Position, in tokens from the start of the response, from which the candidates depart."""
-    logp: tuple[float, ...]
-    """Log-likelihood (nats, whole response so far) of each."""
+    logp: tuple[float | None, ...]
+    """Log-likelihood (nats, whole response so far) of each; None of an endpoint's."""
     weights: tuple[float, ...]
     """Those by which they were chosen, summing to one; or votes or scores, where the sampler says so."""
     kept: tuple[int, ...]
@@ -264,13 +302,15 @@ class Outcome:
     """What a chain returns: its last state, and the steps or rounds that led there."""
 
     tokens: Tokens
-    logp: float
-    """Log-likelihood under the base model, nats, summed over the response's tokens."""
-    entropy: float
-    """Entropy of the base model's next-token distributions, nats, summed over positions."""
+    logp: float | None
+    """Log-likelihood under the base model, nats, summed over the response's tokens; None of an endpoint's."""
+    entropy: float | None
+    """Entropy of the base model's next-token distributions, nats, summed over positions; None likewise."""
     finish_reason: FinishReason
     steps: tuple[Step, ...] = ()
     rounds: tuple[Round, ...] = ()
+    reply: Reply | None = None
+    """The response, where an endpoint gave it as text: then there are no tokens."""
 
 
 Request = LogUniform | Choose | Save | Extend | Together
@@ -314,26 +354,30 @@ class Cost:
     """Tokens decoded."""
     prefilled: int
     """Tokens of prompt and prefix computed for the draws that were used, those found in the cache not
-    counted: it depends on what was cached."""
+    counted: it depends on what was cached. Of an endpoint: all tokens of prompts, as billed."""
     seconds: float
     """Wall-clock from the chain's first request to its end, or from the checkpoint that it went on from;
     chains of a batch share this time."""
     finished: float
     """When it ended, in seconds since 1970: a run's own time is the union of these intervals."""
-    attended: float
+    attended: float | None
     """Summed over rows and prefilled tokens: how many tokens each of them attends to, the rows of rejected
-    drafts taken for an average token of their draw. As `prefilled`, it depends on what was cached."""
+    drafts taken for an average token of their draw. As `prefilled`, it depends on what was cached. None of an
+    endpoint, as `passes` and `rows`: not known."""
     speculated: int = 0
     """Tokens decoded ahead and thrown away, or thrown away since memory ran out; `decoded` does not hold them,
     and never depends on them."""
     earlier: tuple[Span, ...] = ()
     """When it was worked on before that, up to its last checkpoint, if it was interrupted."""
-    passes: int = PER_TOKEN
+    passes: int | None = PER_TOKEN
     """Decoding passes, those of each sequence counted by itself: one that verifies a whole draft counts once.
     As `rows`, it depends on what else was decoded then, and on how busy the engine was. Lines written before
     anything was drafted lack both: each is `decoded` then."""
-    rows: int = PER_TOKEN
+    rows: int | None = PER_TOKEN
     """Token positions that these passes computed, rejected drafted tokens included."""
+    dollars: float | None = None
+    """US dollars for all that an endpoint was asked for this response, at the prices that the model's settings
+    have; None where they have none, or where there is no bill."""
 
     def __post_init__(self) -> None:
         _count_per_token(self, self.decoded)
@@ -373,13 +417,22 @@ class Sample(Keyed):
     text: str
     """The response decoded, special tokens left out."""
     tokens: Tokens
-    logp: float
-    entropy: float
+    """Empty where an endpoint gave text: their number is in `reported`."""
+    logp: float | None
+    """None where it cannot be known: of an endpoint's responses. Likewise `entropy`."""
+    entropy: float | None
     finish_reason: FinishReason
     prompt_tokens: int
     cost: Cost
     steps: tuple[Step, ...] = ()
     rounds: tuple[Round, ...] = ()
+    reported: Reported | None = None
+    """What an endpoint says of it, where it gave it as text."""
+
+    @property
+    def length(self) -> int:
+        """Of the response, in tokens."""
+        return len(self.tokens) if self.reported is None else self.reported.tokens
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ PARTIAL = ("experiment", "edition", "without", "ladder")
 """Groups that set what others hold."""
 GIVEN = {
     ("model", "hf"): ["model.id=some/model"],
+    ("model", "endpoint"): ["model.id=some/model", "model.base_url=http://127.0.0.1:9/v1"],
     ("task", "math_set"): ["task.path=some/set"],
     ("task", "code_set"): ["task.path=some/set"],
     ("task", "choice_set"): ["task.path=some/set"],
@@ -197,7 +198,7 @@ def test_the_command_line_wins_over_the_tasks_verifier() -> None:
     ("overrides", "said"),
     [
         (["sampler=powr"], "unknown sampler 'powr' (did you mean 'power'?); known: apps, aps, base, "),
-        (["model=gpt-9"], "unknown model 'gpt-9'; known: gemma-3-270m, hf"),
+        (["model=gpt-9"], "unknown model 'gpt-9'; known: endpoint, gemma-3-270m, hf"),
         (["sampler.stepz=3"], "unknown setting 'sampler.stepz' (did you mean 'sampler.steps'?)"),
         (["sampler=base,power"], "is a sweep: add -m"),
         (["sampler.alpha=0"], "sampler.alpha must be > 0"),

@@ -127,6 +127,7 @@ def check_outcomes(sampler: Sampler) -> None:
             f"{where} ends with finish_reason={outcome.finish_reason}, its tokens are {tokens}"
         )
         logp = loglikelihood(MODEL, tokens)
+        assert outcome.logp is not None and outcome.entropy is not None
         assert math.isclose(outcome.logp, logp, rel_tol=1e-6, abs_tol=1e-9), (
             f"{where} has logp={outcome.logp}, but the model gives its tokens {logp}"
         )

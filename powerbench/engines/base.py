@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from powerbench.types import Draw, Extend, Key, Tokens
+from powerbench.rng import Stream
+from powerbench.types import Draw, Extend, Key, Prompt, Tokens
 
 EFFICIENT_NUM_SEQS = {"cpu": 8, "mps": 16, "cuda": 64}
 """Batch sizes below which decoding is memory-bound: a step mostly waits for the weights to be read."""
@@ -50,3 +51,26 @@ class SelfChecking(Protocol):
 
     device_check: Mapping[str, Any] | None
     """What was found, for the manifest; None where nothing had to be checked."""
+
+
+@runtime_checkable
+class TextEngine(Protocol):
+    """What stands for an engine where a model gives whole responses as text, and nothing of its own: an API."""
+
+    workers: int
+    """How many calls of `reply`, each in a thread, may run at once."""
+
+    def reply(self, prompt: Prompt, request: Extend, stream: Stream) -> Draw:
+        """The draw for a request for a whole response, with a `reply` instead of tokens.
+
+        stream: names it together with the request's key. May be called from several threads. Raises UserError.
+        """
+        ...
+
+    def progress(self) -> str:
+        """What has been asked and spent, in a few words."""
+        ...
+
+    def close(self) -> None:
+        """End what waits, let what is under way come to its end, disconnect."""
+        ...

@@ -159,7 +159,7 @@ class HubModel:
         return _size(self, self._sha256())
 
     def driven_by(self, engine: str) -> bool:
-        return engine != "toy"
+        return engine not in ("toy", "endpoint")
 
     def available(self) -> Availability:
         if self.gguf is not None:

@@ -15,6 +15,12 @@ from powerbench.store.shard import Shard
 from powerbench.types import Cost, FinishReason, SampleKey, Span
 
 
+class _Reported(msgspec.Struct, gc=False):
+    """Of what an endpoint says of its response, the field that is decoded."""
+
+    tokens: int
+
+
 class _Record(msgspec.Struct, gc=False):
     """The fields of a stored sample that are decoded."""
 
@@ -23,13 +29,14 @@ class _Record(msgspec.Struct, gc=False):
     text: str
     tokens: msgspec.Raw
     """Their JSON, of which only the length is needed: a quarter of the time of decoding them."""
-    logp: float
-    entropy: float
+    logp: float | None
+    entropy: float | None
     finish_reason: FinishReason
     cost: Cost
     steps: tuple[PlainStep, ...] = ()
     rounds: msgspec.Raw = msgspec.Raw()
     """Their JSON, which is decoded where it is needed."""
+    reported: _Reported | None = None
 
     @property
     def key(self) -> SampleKey:
@@ -39,6 +46,8 @@ class _Record(msgspec.Struct, gc=False):
     @property
     def length(self) -> int:
         """Of the response, tokens."""
+        if self.reported is not None:
+            return self.reported.tokens
         encoded = bytes(self.tokens)
         return encoded.count(b",") + 1 if len(encoded) > len(b"[]") else 0
 
@@ -48,23 +57,27 @@ class SampleStats(NamedTuple):
 
     tokens: int
     characters: int
-    logp: float
-    """Log-likelihood under the base model, nats, summed over tokens."""
-    entropy: float
-    """Of the base model's next-token distributions, nats, summed over tokens."""
+    logp: float | None
+    """Log-likelihood under the base model, nats, summed over tokens; None where it is not known."""
+    entropy: float | None
+    """Of the base model's next-token distributions, nats, summed over tokens; None where it is not known."""
     truncated: bool
     """Whether it ended at the length limit, without a stop token."""
+    refused: bool
+    """Whether an endpoint refused to give it, or all of it."""
     decoded: int
     """Tokens decoded, rejected proposals included."""
     prefilled: int
     speculated: int
     """Tokens decoded ahead and thrown away."""
-    passes: int
-    """Decoding passes, one that verifies a draft counted once."""
-    rows: int
-    """Token positions that these computed, rejected drafted tokens included."""
-    contexts: float
-    """Summed over rows and prefilled tokens: how many tokens each of them attends to."""
+    passes: int | None
+    """Decoding passes, one that verifies a draft counted once; None: not known."""
+    rows: int | None
+    """Token positions that these computed, rejected drafted tokens included; None: not known."""
+    contexts: float | None
+    """Summed over rows and prefilled tokens: how many tokens each of them attends to; None: not known."""
+    dollars: float | None
+    """What an endpoint's bill says, US dollars; None: not known, or no bill."""
     proposals: int
     """Steps that decoded a proposal."""
     accepted: int
@@ -82,12 +95,14 @@ class SampleStats(NamedTuple):
             logp=sample.logp,
             entropy=sample.entropy,
             truncated=sample.finish_reason is FinishReason.LENGTH,
+            refused=sample.finish_reason is FinishReason.REFUSED,
             decoded=cost.decoded,
             prefilled=cost.prefilled,
             speculated=cost.speculated,
             passes=cost.passes,
             rows=cost.rows,
             contexts=cost.attended,
+            dollars=cost.dollars,
             proposals=sum([decoded > 0 for _, _, _, _, decoded, _ in steps]),
             accepted=sum([accepted for _, _, _, _, _, accepted in steps]),
             spans=(*cost.earlier, Span(cost.finished - cost.seconds, cost.finished)),
@@ -119,13 +134,15 @@ def read_samples(run: Run) -> RunSamples:
 
 
 def logp_per_token(samples: Iterable[SampleStats]) -> list[float]:
-    """Each response's log-likelihood over its length, nats per token; empty responses left out."""
-    return [s.logp / s.tokens for s in samples if s.tokens]
+    """Each response's log-likelihood over its length, nats per token; empty responses left out, and
+    those of which it is not known."""
+    return [s.logp / s.tokens for s in samples if s.tokens and s.logp is not None]
 
 
 def confidence(samples: Iterable[SampleStats]) -> list[float]:
-    """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out."""
-    return [-s.entropy / s.tokens for s in samples if s.tokens]
+    """Each response's mean of sum_v p(v) log p(v), nats per token; empty responses left out, and
+    those of which it is not known."""
+    return [-s.entropy / s.tokens for s in samples if s.tokens and s.entropy is not None]
 
 
 def wall_clock(samples: Iterable[SampleStats]) -> float | None:

@@ -83,11 +83,12 @@ class Summary:
     """Tokens decoded, rejected proposals included."""
     decoded_per_token: float | None
     """The same, for each token of the responses."""
-    passes: int
-    """Decoding passes, those of each sequence counted by itself, one that verifies a draft counted once."""
+    passes: int | None
+    """Decoding passes, those of each sequence counted by itself, one that verifies a draft counted once; None, as
+    `rows`, of an endpoint."""
     passes_per_token: float | None
     """The same, for each token of the responses."""
-    rows: int
+    rows: int | None
     """Token positions that these passes computed, rejected drafted tokens included."""
     speculated: int
     """Tokens decoded ahead and thrown away, which `decoded` does not hold."""
@@ -99,8 +100,12 @@ class Summary:
     """Accepted steps among those that decoded a proposal."""
     truncated: float | None
     """Fraction of responses that end at the length limit, without a stop token."""
+    refused: float | None
+    """Fraction of responses that an endpoint refused, in whole or in part; None if it refused none."""
     seconds: float | None
     """Wall-clock: the time during which at least one response was being worked on."""
+    dollars: float | None
+    """What an endpoint's bill says, US dollars; None where that of any response is not known."""
     gpu_hours: float | None
     """The same for each shard, times its GPUs; None where none was used."""
     pass_at_k: tuple[PassAtK, ...]
@@ -162,6 +167,7 @@ class Results:
         """The run as numbers."""
         config, samples = self.run.config, list(self.samples.values())
         manifest, full = self.run.manifest, _full(self.scores)
+        passes = _total(s.passes for s in samples)
         return Summary(
             task=config["task"]["name"],
             model=self.model or config["model"]["name"],
@@ -183,22 +189,28 @@ class Results:
             length=_over_problems({k: s.tokens for k, s in self.samples.items()}),
             logp=_mean(logp_per_token(samples)),
             logp_interval=_over_problems(
-                {k: s.logp / s.tokens for k, s in self.samples.items() if s.tokens}
+                {
+                    k: s.logp / s.tokens
+                    for k, s in self.samples.items()
+                    if s.tokens and s.logp is not None
+                }
             ),
             confidence=_mean(confidence(samples)),
             decoded=sum(s.decoded for s in samples),
             decoded_per_token=_ratio(
                 sum(s.decoded for s in samples), sum(s.tokens for s in samples)
             ),
-            passes=sum(s.passes for s in samples),
-            passes_per_token=_ratio(sum(s.passes for s in samples), sum(s.tokens for s in samples)),
-            rows=sum(s.rows for s in samples),
+            passes=passes,
+            passes_per_token=_ratio(passes, sum(s.tokens for s in samples)) if passes else None,
+            rows=_total(s.rows for s in samples),
             speculated=sum(s.speculated for s in samples),
             prefilled=sum(s.prefilled for s in samples),
             flops=_flops(manifest, samples),
             acceptance=_ratio(sum(s.accepted for s in samples), sum(s.proposals for s in samples)),
             truncated=_mean(s.truncated for s in samples),
+            refused=_mean(s.refused for s in samples) or None,
             seconds=wall_clock(samples),
+            dollars=_dollars(samples),
             gpu_hours=_gpu_hours(config, manifest, samples),
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
@@ -299,9 +311,16 @@ def _flops(manifest: Mapping[str, Any], samples: Iterable[SampleStats]) -> float
         return None
     tokens = attended = 0.0
     for s in samples:
+        if s.rows is None or s.contexts is None:
+            return None
         tokens += s.rows + s.prefilled
         attended += s.contexts
     return flops(Size(**size), tokens, attended)
+
+
+def _dollars(samples: Sequence[SampleStats]) -> float | None:
+    known = [s.dollars for s in samples if s.dollars is not None]
+    return math.fsum(known) if known and len(known) == len(samples) else None
 
 
 def _gpu_hours(
@@ -309,7 +328,8 @@ def _gpu_hours(
 ) -> float | None:
     engine, seconds = config.get("engine", {}), device_seconds(samples)
     there = bool(manifest.get("hardware", {}).get("accelerators"))
-    if seconds is None or not there or engine.get("device") == "cpu":
+    elsewhere = engine.get("device") == "cpu" or engine.get("name") == "endpoint"
+    if seconds is None or not there or elsewhere:
         return None
     return seconds * (engine.get("tensor_parallel_size") or 1) / 3600
 
@@ -351,6 +371,13 @@ def _over_problems(values: Mapping[SampleKey, float]) -> Estimate | None:
 def _mean(values: Iterable[float]) -> float | None:
     values = list(values)
     return fmean(values) if values else None
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Their sum; None where any is not known."""
+    every = list(counts)
+    known = [count for count in every if count is not None]
+    return sum(known) if len(known) == len(every) else None
 
 
 def _ratio(part: float, whole: float) -> float | None:

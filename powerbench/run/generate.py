@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
+from powerbench.chains.replies import run_text_chains
 from powerbench.chains.runner import AtBlockEnd, Completed, run_chains
-from powerbench.engines.base import Engine, SelfChecking
+from powerbench.engines.base import Engine, SelfChecking, TextEngine
 from powerbench.errors import require
 from powerbench.run.plan import Plan
 from powerbench.run.progress import progress_display
@@ -19,12 +20,16 @@ TRACKER_INTERVAL = 10.0
 
 
 def generate(
-    plan: Plan, engine: Engine, keys: Sequence[SampleKey], writing: SampleWriter
+    plan: Plan, engine: Engine | TextEngine, keys: Sequence[SampleKey], writing: SampleWriter
 ) -> Iterator[Sample | None]:
     """Make the samples of these keys, unfinished ones from where they stand; yield each after it is
     stored, None in between."""
-    specs = plan.starts(keys, writing.resume)
-    events = run_chains(specs, engine, writing.progress, plan.speculate)
+    events: Iterator[Completed | AtBlockEnd | None]
+    if isinstance(engine, TextEngine):
+        events = run_text_chains(plan.text_starts(keys), engine, writing.progress)
+    else:
+        specs = plan.starts(keys, writing.resume)
+        events = run_chains(specs, engine, writing.progress, plan.speculate)
     with closing(events):  # type: ignore[type-var]
         for event in events:
             match event:
@@ -40,23 +45,25 @@ def generate(
 
 def _sample(plan: Plan, done: Completed) -> Sample:
     outcome: Outcome = done.outcome
+    reply = outcome.reply
     require(
-        math.isfinite(outcome.logp) and math.isfinite(outcome.entropy),
+        all(x is None or math.isfinite(x) for x in (outcome.logp, outcome.entropy)),
         f"{plan.model.name} gave a log-likelihood of {outcome.logp} and an entropy of {outcome.entropy} for "
         f"problem {done.key.problem!r}: set model.dtype=float32, or see that its weights are whole",
     )
     return Sample(
         problem=done.key.problem,
         replicate=done.key.replicate,
-        text=plan.tokenizer.decode(outcome.tokens),
+        text=plan.text_of(outcome),
         tokens=outcome.tokens,
         logp=outcome.logp,
         entropy=outcome.entropy,
         finish_reason=outcome.finish_reason,
-        prompt_tokens=len(plan.prompts[done.key.problem]),
+        prompt_tokens=reply.prompt_tokens if reply else len(plan.prompts[done.key.problem]),
         cost=done.cost,
         steps=outcome.steps,
         rounds=outcome.rounds,
+        reported=reply.reported if reply else None,
     )
 
 
@@ -72,11 +79,11 @@ def generate_shown(
 
     concurrent: as for `ProgressDisplay`.
     """
-    engine = plan.engine  # loaded before the display's clock starts
+    engine = plan.text_engine or plan.engine  # loaded before the display's clock starts
     if isinstance(engine, SelfChecking) and engine.device_check is not None:
         add_to_manifest(plan.run, "device_check", engine.device_check)
     sent = time.monotonic()
-    with progress_display(plan.title, writing.progress, concurrent) as display:
+    with progress_display(plan.title, writing.progress, _shown(engine, concurrent)) as display:
         for sample in generate(plan, engine, keys, writing):
             display.update()
             if sample is not None:
@@ -84,3 +91,10 @@ def generate_shown(
             if time.monotonic() - sent >= TRACKER_INTERVAL:
                 sent = time.monotonic()
                 tracker.log(display.metrics())
+
+
+def _shown(engine: Engine | TextEngine, concurrent: Callable[[], str]) -> Callable[[], str]:
+    """What a display says beside the progress: what was asked of an endpoint, and what goes on beside it."""
+    if not isinstance(engine, TextEngine):
+        return concurrent
+    return lambda: ", ".join(filter(None, (engine.progress(), concurrent())))

@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
+from powerbench.chains.replies import TextChainSpec
 from powerbench.chains.runner import ChainSpec
 from powerbench.config import RunConfig
-from powerbench.engines.base import Engine
+from powerbench.engines.base import Engine, TextEngine
 from powerbench.errors import UserError, require, require_integer, require_number
 from powerbench.models.base import Model, Tokenizer
 from powerbench.rng import Stream
+from powerbench.run import in_text
 from powerbench.run.verifier import make_verifier
 from powerbench.samplers.common import Sampler
 from powerbench.store import Run
@@ -26,7 +28,7 @@ from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
 from powerbench.tasks.column_set import ColumnSet
 from powerbench.tasks.common import Task
-from powerbench.types import Checkpoint, Context, Problem, SampleKey, Tokens
+from powerbench.types import Checkpoint, Context, Outcome, Problem, SampleKey, Tokens
 from powerbench.verifiers.common import Answering, Verifier, require_judges
 
 
@@ -37,14 +39,15 @@ class Plan:
     config: RunConfig
     sampler: Sampler
     model: Model
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """None for a model that gives text alone."""
     task: Task
     task_stop_tokens: Tokens
     """What ends a response in this task, beside the model's own stop tokens."""
     task_problems: Sequence[Problem]
     """All of the task's, whatever the limit."""
     prompts: Mapping[str, Tokens]
-    """Of each problem of the run, by its id."""
+    """Of each problem of the run, by its id; empty for a model that gives text alone."""
     shard: Shard
     replicates: int
     """Responses per problem: one, whatever the configuration asks for, of a sampler that draws nothing."""
@@ -61,6 +64,18 @@ class Plan:
         longest = max(len(prompt) for prompt in self.prompts.values())
         factory = self.config.build("engine")
         return factory(self.model, max_prompt=longest, max_tokens=self.sampler.max_tokens)
+
+    @cached_property
+    def text_engine(self) -> TextEngine | None:
+        """What asks a model that gives text alone; None for any other."""
+        if self.tokenizer is not None:
+            return None
+        return self.config.build("engine")(
+            self.model,
+            stop=self.task.stop_tokens,
+            ranks=self.sampler.ranks,
+            samplers=in_text.samplers(ranking=False),
+        )
 
     @cached_property
     def verifier(self) -> Verifier:
@@ -121,7 +136,11 @@ class Plan:
     @property
     def stop_tokens(self) -> Tokens:
         """All tokens that end a response: the model's and the task's."""
-        return (*self.tokenizer.stop_tokens, *self.task_stop_tokens)
+        return (*self._tokenizer.stop_tokens, *self.task_stop_tokens) if self.tokenizer else ()
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return self.tokenizer or self.model.tokenizer()  # which says that there is none
 
     @property
     def title(self) -> str:
@@ -170,21 +189,41 @@ class Plan:
         for key in keys:
             context = Context(
                 prompt=self.prompts[key.problem],
-                eos=self.tokenizer.eos,
+                eos=self._tokenizer.eos,
                 stop_tokens=self.stop_tokens,
                 task_stop_tokens=self.task_stop_tokens,
                 answer=self._reader(problems[key.problem]),
             )
-            stream = Stream(self.seed, self.task.name, key.problem, key.replicate)
             factory = partial(self.sampler.chain, context)
-            yield ChainSpec(key, context.prompt, factory, stream, resume(key))
+            yield ChainSpec(key, context.prompt, factory, self._stream(key), resume(key))
 
-    def _reader(self, problem: Problem) -> Callable[[Tokens], str | None] | None:
+    def text_starts(self, keys: Sequence[SampleKey]) -> Iterator[TextChainSpec]:
+        """The same for a model that gives text alone: what has been answered it finds by itself."""
+        problems = {problem.id: problem for problem in self.problems}
+        for key in keys:
+            reader = self._reader(problems[key.problem])
+            yield in_text.start(problems[key.problem], self.sampler, reader, self._stream(key), key)
+
+    def text_of(self, outcome: Outcome) -> str:
+        """A response's text."""
+        if outcome.reply is not None:
+            return outcome.reply.text
+        return self._tokenizer.decode(outcome.tokens)
+
+    def _stream(self, key: SampleKey) -> Stream:
+        return Stream(self.seed, self.task.name, key.problem, key.replicate)
+
+    def _reader(self, problem: Problem) -> Callable[[Tokens | str], str | None] | None:
         """What reads the answers of a problem's responses, for a sampler that votes."""
         verifier = self.verifier
         if not (self.sampler.votes and isinstance(verifier, Answering)):
             return None
-        return lambda tokens: verifier.answer(problem, self.tokenizer.decode(tokens))
+
+        def read(said: Tokens | str) -> str | None:
+            text = said if isinstance(said, str) else self._tokenizer.decode(said)
+            return verifier.answer(problem, text)
+
+        return read
 
 
 class PromptTooLongError(UserError):
@@ -215,23 +254,24 @@ def prepare(config: RunConfig) -> Plan:
     sampler: Sampler = config.build("sampler")
     model: Model = config.build("model")
     task: Task = config.build("task")
-    require(
-        model.driven_by(config.choices["engine"]),
-        "model=toy and engine=toy go together: set both, or neither",
-    )
+    in_text.check_engine(config, model)
     problems = task.problems(model.kind)
     require(bool(problems), f"task {task.name!r} has no problems")
-    tokenizer = model.tokenizer()
     some = problems[: config.values.limit]
+    tokenizer = None
+    if in_text.gives_text(model):
+        in_text.check(model, sampler, config.choices["sampler"], some)
+    else:
+        tokenizer = model.tokenizer()
     plan = Plan(
         config=config,
         sampler=sampler,
         model=model,
         tokenizer=tokenizer,
         task=task,
-        task_stop_tokens=_task_stop_tokens(task, tokenizer),
+        task_stop_tokens=_task_stop_tokens(task, tokenizer) if tokenizer else (),
         task_problems=problems,
-        prompts={problem.id: tokenizer.encode(problem.prompt) for problem in some},
+        prompts={each.id: tokenizer.encode(each.prompt) for each in some} if tokenizer else {},
         shard=shard,
         replicates=1 if sampler.deterministic else int(config.values.replicates),
         seed=int(config.values.seed),
@@ -240,6 +280,7 @@ def prepare(config: RunConfig) -> Plan:
         lease_timeout=float(config.values.lease_timeout),
     )
     require_judges(plan.verifier, problems)
+    _ = plan.text_engine  # raises UserError where there is no key
     _check_votes(plan)
     _check_prompts(plan)
     reserve(plan.run)

@@ -32,7 +32,9 @@ TERMINAL_COLUMNS = (
     "decoded / token",
     "passes / token",
     "acceptance",
+    "refused",
     "seconds",
+    "dollars",
 )
 """What fits a terminal."""
 

@@ -206,6 +206,6 @@ def _table(results: Results, table: Callable[..., Any]) -> Any:
         score = results.scores.get(key)
         scored = [None] * 3 if score is None else [score.answer, score.value, score.reason]
         prompt = results.problems[key.problem].prompt.text
-        cost = [len(sample.tokens), sample.logp, sample.cost.decoded, sample.cost.passes]
+        cost = [sample.length, sample.logp, sample.cost.decoded, sample.cost.passes]
         rows[key] = [*key, prompt, sample.text, *scored, *cost]
     return table(columns=COLUMNS, data=[rows[key] for key in keys])

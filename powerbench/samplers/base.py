@@ -1,6 +1,7 @@
 """Sampling from the model as it is: the paper's "base" arm, x ~ p."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from powerbench.samplers.common import Sampler, ancestral, require_top_k
 from powerbench.types import Chain, Context
@@ -13,6 +14,8 @@ class Base(Sampler):
     top_k: None draws from the whole vocabulary. The official code leaves the library's default of
     50 in force (its departure 2): set 50 to have that.
     """
+
+    whole_responses: ClassVar[bool] = True
 
     top_k: int | None = None
 

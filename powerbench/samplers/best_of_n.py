@@ -5,6 +5,7 @@ Law: the maximum of n draws. With F the distribution function of the score, P(x)
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.common import (
@@ -15,7 +16,7 @@ from powerbench.samplers.common import (
     require_top_k,
 )
 from powerbench.samplers.population import record
-from powerbench.types import Chain, Context
+from powerbench.types import LOG_ZERO, Chain, Context
 
 SCORES = ("total", "per_token")
 
@@ -29,6 +30,9 @@ class BestOfN(Sampler):
     temperature: of the draws; 1 is the model as it is.
     top_k: truncates the draws.
     """
+
+    whole_responses: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
 
     n: int = 16
     score: str = "total"
@@ -50,8 +54,10 @@ class BestOfN(Sampler):
         draws = yield from independent(context, range(self.n), self.max_tokens, **drawn)
         responses = [Response().then(draw) for draw in draws]
         scores = [self._score(x) for x in responses]
-        best = scores.index(max(scores))
+        best = max(range(self.n), key=lambda i: (bool(responses[i].logp), scores[i]))
         return responses[best].outcome(rounds=[record(0, 0, responses, scores, [best])])
 
     def _score(self, x: Response) -> float:
-        return x.total if self.score == "total" else x.total / len(x)
+        if not x.logp:  # an endpoint refused it
+            return LOG_ZERO
+        return x.total if self.score == "total" else x.total / len(x.logp)

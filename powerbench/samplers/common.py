@@ -14,6 +14,7 @@ from powerbench.types import (
     FinishReason,
     Key,
     Outcome,
+    Reply,
     Request,
     Round,
     Step,
@@ -34,6 +35,11 @@ class Sampler(ABC):
     deterministic: ClassVar[bool] = False
     """Whether nothing is drawn, whatever the settings: every replicate of a problem is the same response, so
     that a run makes one."""
+    whole_responses: ClassVar[bool] = False
+    """Whether it asks for independent whole responses and nothing else, so that it can also ask an endpoint."""
+    ranks: ClassVar[bool] = False
+    """Whether it compares responses by log-probabilities, which an endpoint then has to give."""
+
     max_tokens: int
     """The longest response it can return, in tokens: T."""
 
@@ -67,6 +73,8 @@ class Response:
     """Per token, for each of the exponents that its draws were asked for; empty if for none."""
     top_entropy: tuple[float, ...] = ()
     """Per token, over the likeliest tokens that its draws were asked for alone; empty if for none."""
+    reply: Reply | None = None
+    """All of the response, where an endpoint gave it: then there are no tokens, and log p is as it reports."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -93,6 +101,7 @@ class Response:
             draw.finish_reason,
             self.log_normalisers[:keep] + draw.log_normalisers,
             self.top_entropy[:keep] + tuple(top.entropy for top in draw.top_logprobs),
+            draw.reply,
         )
 
     def upto(self, length: int) -> "Response":
@@ -107,15 +116,26 @@ class Response:
         return replace(self, logq=tuple(p / tau - norms[i] for p, norms in pairs))
 
     @property
+    def said(self) -> Tokens | str:
+        """What `Context.answer` reads: the tokens, or the text where an endpoint gave that."""
+        return self.tokens if self.reply is None else self.reply.text
+
+    @property
     def total(self) -> float:
-        """Log-likelihood under the base model, nats."""
+        """Log-likelihood under the base model, nats; of an endpoint's, the sum of what it reports."""
         return sum(self.logp)
 
     def outcome(self, steps: Sequence[Step] = (), rounds: Sequence[Round] = ()) -> Outcome:
         """The response as a chain's result."""
-        entropy = sum(self.entropy)
+        known = self.reply is None
         return Outcome(
-            self.tokens, self.total, entropy, self.finish_reason, tuple(steps), tuple(rounds)
+            self.tokens,
+            self.total if known else None,
+            sum(self.entropy) if known else None,
+            self.finish_reason,
+            tuple(steps),
+            tuple(rounds),
+            self.reply,
         )
 
     def state(self) -> dict[str, Any]:

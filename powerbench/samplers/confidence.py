@@ -48,7 +48,9 @@ class Trace:
         return float(self.groups(window).min())
 
     def measured(self, measure: str, window: int, tail: int) -> float:
-        """The response's confidence by one of MEASURES."""
+        """The response's confidence by one of MEASURES; 0, the least there is, of one without any token's."""
+        if not self.confidence:
+            return 0.0
         match measure:
             case "mean":
                 return float(np.mean(self.confidence))

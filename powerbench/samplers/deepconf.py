@@ -36,6 +36,8 @@ class DeepConf(Sampler):
     """
 
     votes: ClassVar[bool] = True
+    whole_responses: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
 
     n: int = 32
     together: int = 16

@@ -12,6 +12,7 @@ class Greedy(Sampler):
     """Law: a point mass. Cost: one decoded token per response token."""
 
     deterministic: ClassVar[bool] = True
+    whole_responses: ClassVar[bool] = True
 
     def chain(self, context: Context) -> Chain:
         return ancestral(context, self.max_tokens, tau=0.0)

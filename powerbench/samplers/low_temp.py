@@ -1,6 +1,7 @@
 """Low temperature: every next-token conditional sharpened on its own, which is not p(x)^alpha."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from powerbench.samplers.common import (
     Sampler,
@@ -20,6 +21,8 @@ class LowTemp(Sampler):
         for this arm, which the official script runs at .25 (its departure 13).
     top_k: None draws from the whole vocabulary; the official code's is 50 (its departure 2).
     """
+
+    whole_responses: ClassVar[bool] = True
 
     alpha: float = 4.0
     temperature: float | None = None

@@ -41,7 +41,7 @@ def record(
     kept: Sequence[int],
 ) -> Round:
     """A round of candidates, as the page draws it. weights: those that chose; kept: what they chose."""
-    logp = tuple(round(x.total, 3) for x in candidates)
+    logp = tuple(round(x.total, 3) if x.reply is None else None for x in candidates)
     return Round(block, start, logp, tuple(round(w, 4) for w in weights), tuple(kept))
 
 

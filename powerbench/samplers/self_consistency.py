@@ -1,7 +1,8 @@
 """Self-consistency (Wang et al. 2022, arXiv 2203.11171): the answer that most of n responses give.
 
 Of the responses that give it, the likeliest under the base model is returned; if none of the n gives an
-answer, the likeliest of all. Ties go to the answer given first, a fair choice among independent draws. Law:
+answer, the likeliest of all. Ties go to the answer given first, a fair choice among independent draws; so does
+the choice among an endpoint's responses, whose likelihoods are not asked for. Law:
 the answer is that of a plurality of n independent ones; as n grows, the likeliest answer at this temperature.
 Cost, tokens decoded per response token: n.
 """
@@ -30,6 +31,7 @@ class SelfConsistency(Sampler):
     """
 
     votes: ClassVar[bool] = True
+    whole_responses: ClassVar[bool] = True
 
     n: int = 16
     temperature: float = 0.7

@@ -70,6 +70,11 @@ SCHEMA = pa.schema(
         ("rows", pa.int64()),
         ("seconds", pa.float64()),
         ("finished", pa.timestamp("ms", tz="UTC")),
+        ("dollars", pa.float64()),
+        ("length", pa.int32()),
+        ("reasoning", pa.string()),
+        ("reasoning_tokens", pa.int32()),
+        ("refusal", pa.string()),
         ("steps", pa.list_(STEP)),
         ("scores", pa.list_(SCORE)),
     ]
@@ -86,9 +91,10 @@ CARD = """
     responses = load_dataset("{folder}", split="train")
 
 `value` is the run's own verifier's score in [0, 1] (null: none, or undecided), `scores` has those of
-all; `logp` and `entropy` are sums over the response's tokens under the base model, in nats; `decoded`
-counts rejected proposals too, `passes` the forward passes that decoded all this. The configuration and the
-provenance of a run are in its file's metadata, under the key `powerbench`.
+all; `logp` and `entropy` are sums over the response's tokens under the base model, in nats; `length` is their
+number, `decoded` counts rejected proposals too, `passes` the forward passes that decoded all this. Of a model
+behind an API, `tokens`, `logp`, `entropy` and `passes` are empty. The configuration and the provenance of a run
+are in its file's metadata, under the key `powerbench`.
 {notice}"""
 
 GATED = """
@@ -161,7 +167,7 @@ def _row(
     """verifier: the run's own."""
     found = {name: given[sample.key] for name, given in scores.items() if sample.key in given}
     own = found.get(verifier)
-    cost = sample.cost
+    cost, said = sample.cost, sample.reported
     return {
         "problem": sample.problem,
         "replicate": sample.replicate,
@@ -182,6 +188,11 @@ def _row(
         "rows": cost.rows,
         "seconds": cost.seconds,
         "finished": round(1000 * cost.finished),
+        "dollars": cost.dollars,
+        "length": sample.length,
+        "reasoning": said.reasoning if said else None,
+        "reasoning_tokens": said.reasoning_tokens if said else None,
+        "refusal": said.refusal if said else None,
         "steps": [step._asdict() for step in sample.steps],
         "scores": [
             {"verifier": name, "value": score.value} | asdict(score)

@@ -60,7 +60,7 @@ class Reading(Generic[A]):
     kind: type[A]
     """What the cache keeps."""
     read: Callable[[str, Asked], A]
-    """Raises UserError for a body that cannot be used at all."""
+    """Raises CannotAsk for a body that shows that no answer of this endpoint can be used."""
     has_logprobs: Callable[[A], bool]
     """Whether an answer has the log-probabilities that were asked for; True if none were."""
     no_logprobs: str
@@ -143,7 +143,7 @@ class Endpoint(Generic[A]):
 
     def _bought(self, key: str, asked: Asked) -> A:
         with self._rate_limit.reserved(self._settings.price(*asked.expected()) or 0.0):
-            answer = self._reading.read(self._sent(asked), asked)
+            answer = self._read(self._sent(asked), asked)
             tokens = answer.prompt_tokens, answer.completion_tokens
             self._rate_limit.charge(*tokens, self._settings.price(*tokens))
         if not self._hears(answer):
@@ -153,6 +153,12 @@ class Endpoint(Generic[A]):
         except CannotAsk as error:  # this answer counts, as it is paid for; no other will be
             self._rate_limit.fail(str(error))
         return answer
+
+    def _read(self, body: str, asked: Asked) -> A:
+        try:
+            return self._reading.read(body, asked)
+        except CannotAsk as error:
+            raise self._rate_limit.fail(str(error)) from error
 
     def _sent(self, asked: Asked) -> str:
         """The body of the answer, after as many attempts as it takes and is allowed."""
@@ -173,9 +179,12 @@ class Endpoint(Generic[A]):
                 delay = min(s.backoff * 2**attempt, s.longest_wait) * random.uniform(0.5, 1.0)
                 self._rate_limit.wait(delay)
         asks = f" (asks to wait {failed.wait:g} s)" if failed.wait else ""
+        remedy = names.fill(failed.remedy)
+        if asked.route == TEXT and failed.kind is FailureKind.PERMANENT:
+            remedy += " (task.chat=always, if the model only chats)"
         raise self._rate_limit.fail(
             f"{names.who} at {s.url} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}: "
-            f"{failed.reason}{asks}; {names.fill(failed.remedy)}, and {names.kept}"
+            f"{failed.reason}{asks}; {remedy}, and {names.kept}"
         )
 
     def _may_pass(self, refusal: FailureKind) -> bool:

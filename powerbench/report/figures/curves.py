@@ -142,9 +142,11 @@ def draw_costs(results: Sequence[Results], folder: Path) -> list[Drawing]:
         return []
     compute = FLOPS if all(c.summary.flops for c in shown) else TOKENS
     by_steps = [s for s in series(results) if s.setting == "steps"]
-    return [
-        drawing for each in (compute, PASSES) for drawing in _draw(shown, by_steps, each, folder)
-    ]
+    drawings = []
+    for each in (compute, PASSES):
+        known = [c for c in shown if each.of(c.summary) is not None]
+        drawings += _draw(known, by_steps, each, folder)
+    return drawings
 
 
 def _draw(

@@ -56,7 +56,7 @@ def draw(results: Sequence[Results], folder: Path) -> list[Drawing]:
     """What the runs allow."""
     every = curves(results)
     several = [c for c in every if len(c.summary.pass_at_k) > 1]
-    filled = [c for c in every if any(s.tokens for s in c.results.samples.values())]
+    filled = [c for c in every if logp_per_token(c.results.samples.values())]
     drawings = []
     if several:
         figure = multiples(panels(several), _pass_at_k, "k (responses per problem)", "pass@k")
@@ -104,7 +104,7 @@ def _under_others(results: Sequence[Results]) -> list[tuple[Panel[Spread], Panel
             s, samples = r.summary, list(r.samples.values())
             if s.task != task or not samples:
                 continue
-            if s.model == model:
+            if s.model == model and logp_per_token(samples):
                 rows.append((names[id(r)], s.sampler, logp_per_token(samples), confidence(samples)))
             elif model in r.run.scored_by():
                 scored = [each for each in r.run.likelihoods(model) if each.logp]

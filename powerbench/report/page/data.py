@@ -124,19 +124,20 @@ def _others(result: Results, key: SampleKey) -> list[dict[str, Any]]:
 
 
 def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]]) -> PageRow:
-    length = len(sample.tokens)
+    length = sample.length
     proposals = sum(s.decoded > 0 for s in sample.steps)
     row = {
         "score": score_name(score),
         "disputed": any(other["disagrees"] for other in others),
         "tokens": length,
-        "logpPerToken": _number(sample.logp / length) if length else None,
-        "confidence": _number(-sample.entropy / length) if length else None,
+        "logpPerToken": _per_token(sample.logp, length),
+        "confidence": _per_token(None if sample.entropy is None else -sample.entropy, length),
         "acceptance": _number(sum(s.accepted for s in sample.steps) / proposals)
         if proposals
         else None,
         "excerpt": " ".join(sample.text[:EXCERPT].split()),
     }
+    cost = sample.cost
     details = {
         "text": sample.text,
         "preference": score.preference if score else None,
@@ -146,11 +147,14 @@ def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]
         "others": others,
         "promptTokens": sample.prompt_tokens,
         "logp": _number(sample.logp),
+        "reasoning": sample.reported.reasoning if sample.reported else None,
+        "refusal": sample.reported.refusal if sample.reported else None,
+        "dollars": cost.dollars,
         "finish_reason": sample.finish_reason,
-        "decoded": sample.cost.decoded,
-        "passes": sample.cost.passes,
-        "prefilled": sample.cost.prefilled,
-        "seconds": _number(sample.cost.seconds),
+        "decoded": cost.decoded,
+        "passes": cost.passes,
+        "prefilled": cost.prefilled,
+        "seconds": _number(cost.seconds),
         "steps": [
             (
                 s.block,
@@ -158,7 +162,7 @@ def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]
                 s.decoded,
                 int(s.accepted),
                 _number(s.current),
-                None if s.proposed is None else _number(s.proposed),
+                _number(s.proposed),
             )
             for s in sample.steps
         ],
@@ -176,5 +180,9 @@ def _row(sample: Sample, score: Score | None, others: Sequence[Mapping[str, Any]
     return PageRow(row, details)
 
 
-def _number(x: float) -> float | None:
-    return round(x, 4) if math.isfinite(x) else None
+def _per_token(total: float | None, length: int) -> float | None:
+    return None if total is None or not length else _number(total / length)
+
+
+def _number(x: float | None) -> float | None:
+    return round(x, 4) if x is not None and math.isfinite(x) else None

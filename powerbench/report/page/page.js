@@ -164,6 +164,7 @@
     const said = (score, reason = "") => element("span", { class: score }, `${SIGNS[score]} ${score}${reason}`);
     const texts = element("div", {},
       element("h3", {}, "prompt"), element("pre", { class: "prompt" }, d.prompt),
+      ...(d.reasoning === null ? [] : [element("h3", {}, "reasoning"), element("pre", { class: "text" }, d.reasoning)]),
       element("h3", {}, "response"), element("pre", { class: "text" }, d.text || "(empty)"));
     const facts = [
       ["score", said(r.score)], ["reason", d.reason], ["by", d.by],
@@ -173,7 +174,9 @@
       ["length", `${r.tokens} tokens after a prompt of ${d.promptTokens}, ended by ${d.finish_reason}`],
       ["log p", `${fixed(d.logp, 1)} nats, ${fixed(r.logpPerToken, 3)} a token`],
       ["confidence", `${fixed(r.confidence, 3)} nats a token`],
-      ["cost", `${d.decoded} tokens decoded in ${d.passes} passes, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
+      ["refused", d.refusal ?? ""],
+      ["cost", `${d.decoded} tokens decoded${d.passes === null ? "" : ` in ${d.passes} passes`}, ${d.prefilled} prefilled, ${fixed(d.seconds, 1)} s`],
+      ["dollars", d.dollars === null ? "" : fixed(d.dollars, 4)],
     ];
     const side = element("div", {}, element("h3", {}, "score"),
       element("dl", {}, ...facts.filter(([, value]) => value !== "").flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),

@@ -16,7 +16,7 @@ const rounds = (() => {
       shape("title", {}, "Log-likelihoods of the candidates by round"));
     const n = all.length, width = (RIGHT - LEFT) / n, x = (i) => LEFT + (i + 0.5) * width;
     const finite = all.flatMap((round) => round.logp).filter((value) => value !== null);
-    const low = Math.min(...finite), high = Math.max(...finite);
+    const low = finite.length ? Math.min(...finite) : 0, high = finite.length ? Math.max(...finite) : 0;
     const level = (value) => BOTTOM - 8 - (((value ?? low) - low) / (high - low || 1)) * (BOTTOM - TOP - 20);
     const label = (text, x, y, anchor) => svg.append(shape("text", { x, y, "text-anchor": anchor }, String(text)));
     const band = shape("rect", { class: "band", y: TOP, height: BOTTOM - TOP });
@@ -29,8 +29,8 @@ const rounds = (() => {
         svg.append(shape("circle", { class: kept.has(j) ? "accepted" : "rejected", cx: at, cy: level(value), r: size }));
       });
     });
-    label("log p (nats)", LEFT - 46, 12, "start");
-    label(fixed(high, 0), LEFT - 5, level(high) + 4, "end");
+    label(finite.length ? "log p (nats)" : "log p is not known", LEFT - 46, 12, "start");
+    if (finite.length) label(fixed(high, 0), LEFT - 5, level(high) + 4, "end");
     if (high > low) label(fixed(low, 0), LEFT - 5, level(low) + 4, "end");
     label("1", x(0), BOTTOM + 15, "middle");
     if (n > 1) label(n, x(n - 1), BOTTOM + 15, "middle");

@@ -54,9 +54,12 @@ class Best:
 
     def __init__(self, results: Results) -> None:
         self._ranked: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._known = True
         for key, score in results.scores.items():
             if score.value is not None:
-                self._ranked[key.problem].append((results.samples[key].logp, score.value))
+                logp = results.samples[key].logp
+                self._known = self._known and logp is not None
+                self._ranked[key.problem].append((logp or 0.0, score.value))
         self.most = max(map(len, self._ranked.values()), default=0)
         """The most decided responses that a problem has."""
         self.tokens = decoded(results)
@@ -64,9 +67,14 @@ class Best:
 
     @property
     def means_something(self) -> bool:
-        """Whether there is something to choose from: greedy responses differ by rounding alone."""
+        """Whether there is something to choose from, and by: greedy responses differ by rounding alone, and of
+        an endpoint's nobody knows which is likeliest."""
         each = self._ranked.values()
-        return self.most > 1 and any(len({round(logp, 2) for logp, _ in x}) > 1 for x in each)
+        return (
+            self._known
+            and self.most > 1
+            and any(len({round(logp, 2) for logp, _ in x}) > 1 for x in each)
+        )
 
     def values(self, n: float) -> Values:
         """The values of every response of the problems that have n or more."""
@@ -75,11 +83,11 @@ class Best:
 
     def of(self, n: float) -> BestOf | None:
         """The likeliest of n; between two whole numbers the one or the other by chance, so that the mean is
-        right. n below one is one. None if no problem has n.
+        right. n below one is one. None if no problem has n, or if it is not known which is likeliest.
         """
         n = max(1.0, n)
         there = self.values(n)
-        if not there:
+        if not there or (n > 1 and not self._known):
             return None
         found = {p: [mixed(partial(best_of, ranked=self._ranked[p]), n)] for p in there}
         estimate = clustered(there if n == 1 else found)

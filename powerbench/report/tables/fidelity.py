@@ -142,14 +142,18 @@ def _effects(
         s = there.summary
         name = f"{s.task} · {s.model} · {names[id(there)]}"
         logps = [{k: m.logp for k, m in r.samples.items()} for r in (there, left_out)]
-        if logps[0] == logps[1]:
+        if logps[0] == logps[1] and None not in logps[0].values():
             yield f"{name}: none, the same responses", None, None, None
             continue
         value = paired_difference(values(left_out), values(there))
         yield (
             name,
             signed(value) if value is not None else None,
-            _change(there, left_out, lambda m: m.logp / m.tokens if m.tokens else None),
+            _change(
+                there,
+                left_out,
+                lambda m: m.logp / m.tokens if m.tokens and m.logp is not None else None,
+            ),
             _change(there, left_out, lambda m: float(m.tokens)),
         )
 

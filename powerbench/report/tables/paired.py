@@ -138,8 +138,8 @@ def decoded(results: Results) -> float:
 
 
 def passes(results: Results) -> float:
-    """Decoding passes a response, mean."""
-    return results.summary.passes / max(1, results.summary.responses)
+    """Decoding passes a response, mean; 0 where they are not known."""
+    return (results.summary.passes or 0) / max(1, results.summary.responses)
 
 
 def _ratio(part: float, whole: float) -> float | None:

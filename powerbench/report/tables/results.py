@@ -144,6 +144,14 @@ RESULTS = (
         lambda s: s.truncated,
     ),
     Quantity(
+        Column("refused", "responses that an endpoint refused to give, or to give whole", ".1%"),
+        lambda s: s.refused,
+    ),
+    Quantity(
+        Column("dollars", "US dollars, by the tokens and prices of an endpoint", ",.2f"),
+        lambda s: s.dollars,
+    ),
+    Quantity(
         Column("seconds", "wall-clock of the run, interruptions not counted", ",.0f"),
         lambda s: s.seconds,
     ),
@@ -186,6 +194,14 @@ COST = (
     Quantity(
         Column("GPU-hours", "wall-clock of every shard, times its GPUs", ",.2f"),
         lambda s: s.gpu_hours,
+    ),
+    Quantity(
+        Column("dollars", "US dollars, by the tokens and prices of an endpoint", ",.2f"),
+        lambda s: s.dollars,
+    ),
+    Quantity(
+        Column("dollars / response", "", ",.4f"),
+        lambda s: _each(s.dollars, s),
     ),
 )
 
