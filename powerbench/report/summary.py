@@ -84,8 +84,8 @@ class Summary:
     decoded_per_token: float | None
     """The same, for each token of the responses."""
     passes: int | None
-    """Decoding passes, those of each sequence counted by itself, one that verifies a draft counted once; None, as
-    `rows`, of an endpoint."""
+    """Decoding passes, those of each sequence counted by itself, one that verifies a draft counted once. None
+    of an endpoint, as `rows`."""
     passes_per_token: float | None
     """The same, for each token of the responses."""
     rows: int | None

@@ -56,7 +56,9 @@ def ask(url: str, route: str, **request: Any) -> dict[str, Any]:
     """The first choice in the answer to a greedy request, asked without powerbench."""
     body = json.dumps({"max_tokens": 24, "temperature": 0, **request}).encode()
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url + route, body, headers), timeout=60) as r:
+    with urllib.request.urlopen(
+        urllib.request.Request(url + route, body, headers), timeout=60
+    ) as r:
         choice: dict[str, Any] = json.load(r)["choices"][0]
     return choice
 
