@@ -16,6 +16,7 @@ import pytest
 
 from powerbench.cli import main
 from powerbench.store import Run, find_runs
+from powerbench.types import SampleKey
 
 NEEDED = ("powerbench.serve", "fastapi", "uvicorn")
 missing = [name for name in NEEDED if find_spec(name) is None]
@@ -80,11 +81,13 @@ def test_the_servers_sampler_answers_where_it_is_asked_for(url: str, tmp_path: P
     """Power sampling behind the API, with the seed of a run of its own: the same responses."""
     power = {"name": "power", "blocks": 3, "steps": 4}
     options = [f"+model.options.sampler.{k}={v}" for k, v in power.items()]
-    (key, sample), *_ = sorted(made(tmp_path / "own", *TOY, "sampler=power").samples().items())
+    own = made(tmp_path / "own", *TOY, "sampler=power")
+    first = SampleKey(next(iter(own.problems())), 0)  # the toy reads all prompts as this one
     there = [
         *("model=endpoint", "model.id=toy", f"model.base_url={url}", "model.key_env=null"),
         *(f"model.cache={tmp_path / 'cache'}", "model.kind=base", "sampler=base"),
         *(*options, "+model.options.temperature=null", "+model.options.seed=0"),
     ]
-    reply = made(tmp_path / "asked", *there).samples()[key]
+    reply, sample = made(tmp_path / "asked", *there).samples()[first], own.samples()[first]
     assert reply.text == sample.text
+    assert (reply.reported is not None) and reply.finish_reason == sample.finish_reason
