@@ -12,6 +12,8 @@ from powerbench.errors import require
 from powerbench.models.base import Model
 from powerbench.rng import Stream
 from powerbench.samplers.common import Sampler
+from powerbench.tasks.column_set import ColumnSet
+from powerbench.tasks.common import Task
 from powerbench.types import Context, Problem, SampleKey, Tokens
 
 NO_TOKEN = -1
@@ -63,6 +65,12 @@ def check(model: Model, sampler: Sampler, name: str, problems: Sequence[Problem]
     )
     for problem in problems:
         require(bool(problem.prompt.text), f"problem {problem.id!r} has an empty prompt")
+
+
+def stops(task: Task) -> tuple[str, ...]:
+    """The texts that end a response in a task, beside what ends it for the model."""
+    line_ends = ("\n",) if isinstance(task, ColumnSet) and task.ends_with_line else ()
+    return tuple(dict.fromkeys((*task.stop_tokens, *line_ends)))
 
 
 def start(

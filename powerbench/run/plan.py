@@ -72,7 +72,7 @@ class Plan:
             return None
         return self.config.build("engine")(
             self.model,
-            stop=self.task.stop_tokens,
+            stop=in_text.stops(self.task),
             ranks=self.sampler.ranks,
             samplers=in_text.samplers(ranking=False),
         )

@@ -76,7 +76,7 @@ def test_what_the_endpoint_says_is_stored_and_what_it_cannot_know_is_empty(askin
     for request in asking.fake.requests:
         assert request["model"] == "vendor/thinker"
         assert request["max_tokens"] == 77
-        assert request.keys() == {"model", "messages", "max_tokens", "temperature"}
+        assert request.keys() == {"model", "messages", "max_tokens", "temperature", "stop"}
     assert asking.fake.keys == ["Bearer none"] * 3
 
 
@@ -115,6 +115,17 @@ def test_task_stops_and_options_are_sent(asking: Asking) -> None:
         "stop": ["END"],
         "reasoning_effort": "high",
     }
+
+
+def test_a_few_shot_solution_of_a_set_of_ones_own_ends_with_its_line(
+    asking: Asking, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    own = ["task=math_set", f"task.path={tmp_path / 'own.jsonl'}", "task.prompt_style=few_shot"]
+    asking.fake.says = lambda question, nth: Said("\\boxed{2}")
+    asking.run(*own, "limit=1")
+    (request,) = asking.fake.requests
+    assert request["stop"] == ["\n"]
 
 
 @pytest.mark.parametrize(
