@@ -138,6 +138,13 @@ def test_a_vote_of_refusals_is_a_response_without_an_answer(asking: Asking) -> N
         assert (sample.text, sample.finish_reason) == ("", "refused")
 
 
+def test_a_refusal_is_no_choice_where_nothing_has_a_vote(asking: Asking) -> None:
+    refusal, unsure = Said(None, message={"refusal": "no"}), Said("hm", likely=tokens([-2.0]))
+    asking.fake.says = among([refusal, unsure, refusal])
+    (sample,) = asking.samples("sampler=deepconf", "sampler.n=3", *ONE_BY_ONE)
+    assert sample.text == "hm"
+
+
 def test_the_voters_read_the_text_that_was_answered(asking: Asking) -> None:
     samples = asking.samples("sampler=self_consistency", "sampler.n=2")
     by_problem = {sample.problem: sample.text for sample in samples}

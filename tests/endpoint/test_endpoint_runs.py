@@ -348,9 +348,11 @@ def test_a_response_that_is_too_long_names_the_setting(
 ) -> None:
     error = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
     asking.fake.reply = lambda question: Reply(400, error)
-    said = refused(asking.command(), capsys)
+    votes = ["sampler=self_consistency", "sampler.n=16", "model.workers=1", "limit=1"]
+    said = refused(asking.command(*votes), capsys)
     assert "a response of 64 tokens are too long for thinker" in said
     assert "set a smaller max_tokens" in said
+    assert len(asking.fake.requests) < 16  # what has not been asked by then is not asked any more
 
 
 WEIGHTLESS = "base, best_of_n, deepconf, greedy, low_temp, self_consistency"
