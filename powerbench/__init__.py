@@ -9,8 +9,8 @@ The rooms, each row importing only from the rows above it (a test holds this):
 
     types errors cache machine
     rng config console models stats store
-    samplers tasks engines report verifiers
-    chains
+    samplers engines verifiers
+    tasks report chains
     run
     cluster bench serve
     commands

@@ -12,7 +12,17 @@ from powerbench.console import console
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["COLUMNS"] = "132"  # as where the output is a file, whatever terminal the tests run in
-HELPERS = ("cluster", "endpoint", "engines", "faults", "report", "run", "samplers", "serve", "store")
+HELPERS = (
+    "cluster",
+    "endpoint",
+    "engines",
+    "faults",
+    "report",
+    "run",
+    "samplers",
+    "serve",
+    "store",
+)
 VERIFIERS = ("math", "code", "judge", "sandbox")
 for folder in (*HELPERS, *(f"verifiers/{each}" for each in VERIFIERS)):
     sys.path.insert(0, str(Path(__file__).parent / folder))

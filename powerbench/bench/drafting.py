@@ -108,7 +108,7 @@ def _counted(done: Sequence[Completed], seconds: float) -> Decoded:
         seconds=seconds,
         decoded_per_token=decoded / tokens,
         wasted_per_token=sum(each.cost.speculated for each in done) / tokens,
-        passes_per_token=sum(each.cost.passes for each in done) / tokens,
-        rows_per_decoded=sum(each.cost.rows for each in done) / decoded,
+        passes_per_token=sum(each.cost.passes or 0 for each in done) / tokens,
+        rows_per_decoded=sum(each.cost.rows or 0 for each in done) / decoded,
         responses=[each.outcome.tokens for each in done],
     )

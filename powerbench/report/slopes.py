@@ -25,6 +25,7 @@ def by_problem(results: Results) -> dict[str, Slope]:
         return {}
     responses = defaultdict(list)
     for key, score in results.scores.items():
-        if score.correct is not None:
-            responses[key.problem].append(Response(score.correct, results.samples[key].logp))
+        logp = results.samples[key].logp
+        if score.correct is not None and logp is not None:
+            responses[key.problem].append(Response(score.correct, logp))
     return {problem: slope(each) for problem, each in responses.items() if len(each) > 1}

@@ -79,14 +79,16 @@ class Prompts:
             return Identity(self.task.name, problem.id)
         return Identity(OWN, hashlib.sha256(np.array(prompt, dtype="<i8").tobytes()).hexdigest())
 
-    def reader(self, prompt: Tokens) -> Callable[[Tokens], str | None] | None:
+    def reader(self, prompt: Tokens) -> Callable[[Tokens | str], str | None] | None:
         """What reads the answers of a task's problem, for a sampler that votes; None for another prompt, or
         where the task's verifier reads none. It is for one thread alone."""
         problem, verifier = self._known.get(prompt), self._verifier
         if problem is None or verifier is None:
             return None
         decode = self._decode
-        return lambda tokens: verifier.answer(problem, decode(tokens))
+        return lambda said: verifier.answer(
+            problem, said if isinstance(said, str) else decode(said)
+        )
 
     @cached_property
     def _verifier(self) -> Answering | None:

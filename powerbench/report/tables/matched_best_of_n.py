@@ -84,7 +84,7 @@ def candidates(results: Results) -> dict[str, list[Candidate]]:
     found = defaultdict(list)
     for key in sorted(results.scores):
         sample, value = results.samples[key], results.scores[key].value
-        if value is not None and sample.tokens:
+        if value is not None and sample.tokens and sample.logp is not None:
             one = Candidate(sample.decoded, sample.logp / sample.tokens, value)
             found[key.problem].append(one)
     return found
