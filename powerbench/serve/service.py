@@ -204,7 +204,7 @@ class Service:
         texts = (self.prompts.tokenizer.continuation(stop) for stop in stops)
         return tuple(tokens[0] for tokens in texts if len(tokens) == 1)
 
-    def _reader(self, prompt: Tokens, choice: Choice) -> Callable[[Tokens], str | None]:
+    def _reader(self, prompt: Tokens, choice: Choice) -> Callable[[Tokens | str], str | None]:
         try:
             reader = self.prompts.reader(prompt)
         except UserError as error:
