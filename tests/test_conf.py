@@ -197,7 +197,10 @@ def test_the_command_line_wins_over_the_tasks_verifier() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["sampler=powr"], "unknown sampler 'powr' (did you mean 'power'?); known: apps, aps, base, "),
+        (
+            ["sampler=powr"],
+            "unknown sampler 'powr' (did you mean 'power'?); known: apps, aps, base, ",
+        ),
         (["model=gpt-9"], "unknown model 'gpt-9'; known: endpoint, gemma-3-270m, hf"),
         (["sampler.stepz=3"], "unknown setting 'sampler.stepz' (did you mean 'sampler.steps'?)"),
         (["sampler=base,power"], "is a sweep: add -m"),

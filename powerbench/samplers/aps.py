@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
-from powerbench.samplers.common import Response
+from powerbench.samplers.common import Response, known
 from powerbench.samplers.nested import Search, gradient, side_by_side
 from powerbench.samplers.voting import agreement, answers, tally
 from powerbench.types import Chain, Context, Outcome, Request, Round
@@ -69,7 +69,7 @@ class APS(Blockwise):
             now = yield from self.drawn(now, now.best, self.n - now.spent, context)
         pool = now.at(now.best) or now.at(now.alpha)
         given = answers(context, pool)
-        votes, logp = tally(given, [1.0] * len(pool)), [x.logp for x in pool]
+        votes, logp = tally(given, [1.0] * len(pool)), known([x.logp for x in pool])
         mean = {a: fmean(p for b, p in zip(given, logp, strict=True) if a == b) for a in votes}
         won = max(votes, key=lambda a: (votes[a], mean[a]), default=None)
         best = max((i for i, a in enumerate(given) if a == won), key=logp.__getitem__)
@@ -109,7 +109,7 @@ class APS(Blockwise):
     ) -> Round:
         """A round's record: all chains so far at the exponent; their v; all kept, or none if it is given up. At
         last, those of the vote, 1 for each that gives an answer; and the one that is returned."""
-        logp = tuple(round(x.logp, 3) for x in pool)
+        logp = tuple(round(each, 3) for each in known([x.logp for x in pool]))
         return Round(batch, 0, logp, tuple(round(each, 4) for each in v), tuple(kept))
 
     def following(self, alpha: float, told: Round) -> float | None:
@@ -119,7 +119,7 @@ class APS(Blockwise):
             return None
         if min(v) == max(v):
             return alpha
-        g = gradient(v, told.logp)
+        g = gradient(v, known(told.logp))
         moved = min(max(alpha + self.eta * g, self.lowest), self.highest)
         return None if abs(g) <= self.epsilon or moved == alpha else moved
 

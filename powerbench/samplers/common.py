@@ -239,3 +239,10 @@ def require_temperature(name: str, tau: float | None) -> None:
         tau is None or 1 / MAX_LOGIT_SCALE <= tau <= MAX_LOGIT_SCALE,
         f"sampler.{name} must be from {1 / MAX_LOGIT_SCALE:g} to {MAX_LOGIT_SCALE:g}, got {tau}",
     )
+
+
+def known(numbers: Sequence[float | None]) -> list[float]:
+    """The same numbers, of responses that a model with weights gave: none of them is unknown there."""
+    found = [number for number in numbers if number is not None]
+    assert len(found) == len(numbers)
+    return found

@@ -11,7 +11,7 @@ def answers(context: Context, responses: Sequence[Response | Outcome]) -> list[s
     """What each response answers. Raises UserError if the task's responses have no answers."""
     if context.answer is None:
         raise UserError("a vote needs answers, and this task's responses have none")
-    return [context.answer(x.said) for x in responses]
+    return [context.answer(x.said if isinstance(x, Response) else x.tokens) for x in responses]
 
 
 def tally(given: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
