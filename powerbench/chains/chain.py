@@ -3,8 +3,10 @@
 While a chain waits for a proposal, a shadow of it, a second generator brought to the same point, is told
 that the proposal was rejected. What the shadow requests next is started at once. If the chain then makes
 the same request, its answer is already running or finished; if not (the proposal was accepted), the
-speculative request is withdrawn. The chain only ever sees answers to its own requests, and a draw depends
-on its request and key alone: so a chain is the same with any degree of speculation.
+speculative request is withdrawn. An engine that drafts knows its tokens nevertheless: where the next proposal
+departs from what both futures share, they are drawn again in few passes. The chain only ever sees answers
+to its own requests, and a draw depends on its request and key alone: so a chain is the same with any degree
+of speculation.
 """
 
 from collections.abc import Mapping

@@ -89,6 +89,15 @@ def uniforms(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(UNTIL)
 
 
+def engine_position(engine: Engine) -> int:
+    """How long the one response at work is."""
+    if isinstance(engine, ToyEngine):
+        return max((6 + len(each.tokens) for each in engine._running.values()), default=UNTIL)
+    assert isinstance(engine, HFEngine)
+    at = [request.slot for request in engine.scheduler.by_slot.values() if request.running]
+    return max((int(engine.slots.position[slot]) + 1 - len(PROMPT) for slot in at), default=0)
+
+
 def questions() -> dict[int, tuple[Tokens, Extend, np.ndarray]]:
     """Requests of all sorts, some of which draw the same tokens for a while."""
     stopping = tuple(range(0, 300, 5))
@@ -145,6 +154,27 @@ def test_what_is_drawn_again_takes_a_pass_for_each_draft(make: Callable[..., Eng
         UNTIL / 9, abs=2
     )  # the first token has too short a context
     assert again.rows == UNTIL
+
+
+def test_what_was_started_ahead_and_withdrawn_is_known_where_it_is_asked_for_again(
+    make: Callable[..., Engine],
+) -> None:
+    """As after an accepted proposal, where the next one departs from what both futures share: with another
+    floor, from another response."""
+    engine, u = make(2, 8), uniforms(1)
+    current = run(engine, {0: (PROMPT, ASK, uniforms(2))})[0].tokens
+    ahead = replace(ASK, key=("next",), response=current, keep=6, floor=-100.0)
+    engine.submit(0, PROMPT, ahead, u)
+    for _ in range(40):
+        assert not engine.step() or engine.withdraw(0, ahead.key) == 0
+        if engine_position(engine) >= 14:
+            break
+    engine.withdraw(0, ahead.key)
+    other = (*current[:6], *reversed(current[6:]))
+    again = replace(ahead, response=other, floor=-200.0)
+    draw = run(engine, {0: (PROMPT, again, u)})[0]
+    require_same(draw, run(make(1, 0), {0: (PROMPT, again, u)})[0])
+    assert draw.passes < len(draw.tokens) - 4
 
 
 @pytest.mark.parametrize("right", [0, 1, 2, 5])
