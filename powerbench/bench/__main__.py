@@ -142,7 +142,7 @@ def _drafts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     """What drafts save of power sampling, with few chains and with many."""
     model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
     timed = [
-        drafting.time_drafting(model, chains, options.draft_tokens, 3 if chains == 1 else 1)
+        drafting.time_drafting(model, chains, options.draft_tokens, options.repeats)
         for chains in options.draft_chains
     ]
     for each in timed:
@@ -220,7 +220,7 @@ def _print_drafting(console: Console, timed: drafting.Drafting) -> None:
         "wasted/token",
         "rows/decoded",
     )
-    for way in drafting.WAYS:
+    for way in timed.rounds[0]:
         table.add_row(
             way,
             f"{timed.of(way, 'seconds'):.1f}",

@@ -28,6 +28,10 @@ WAYS = {
 }
 
 
+FULL = 32
+"""With so many chains, no row is idle."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One set of chains, decoded one way."""
@@ -71,15 +75,15 @@ class Drafting:
         return sum(every) / len(every)
 
 
-def time_drafting(
-    model: HubModel, chains: int, max_tokens: int, repeats: int, ways: Sequence[str] = tuple(WAYS)
-) -> Drafting:
-    """`repeats` rounds of all ways, each with the ways in another order.
+def time_drafting(model: HubModel, chains: int, max_tokens: int, repeats: int) -> Drafting:
+    """Rounds of all ways, each with the ways in another order: `repeats` of a single chain, one of several, whose
+    work evens out.
 
-    chains: the same question is asked again beyond the eighth. A single chain asks another one in each round.
+    chains: the same question is asked again beyond the eighth. A single chain asks another one in each round;
+        many are too busy for proposals ahead.
     """
-    rounds = []
-    for number in range(repeats):
+    rounds, ways = [], [*WAYS] if chains < FULL else [PLAIN, "drafts"]
+    for number in range(repeats if chains == 1 else 1):
         order = [*ways[number % len(ways) :], *ways[: number % len(ways)]]
         first = number if chains == 1 else 0
         keys = [
