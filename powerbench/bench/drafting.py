@@ -76,8 +76,8 @@ class Drafting:
 
 
 def time_drafting(model: HubModel, chains: int, max_tokens: int, repeats: int) -> Drafting:
-    """Rounds of all ways, each with the ways in another order: `repeats` of a single chain, one of several, whose
-    work evens out.
+    """Rounds of all ways, each with the ways in another order: `repeats` of a single chain, and one of several,
+    whose work evens out.
 
     chains: the same question is asked again beyond the eighth. A single chain asks another one in each round;
         many are too busy for proposals ahead.

@@ -117,7 +117,7 @@ class Drafter:
         """By prompt; those used last come last."""
         self.hits = Hits()
 
-    def open(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> Writing:
+    def begin(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> Writing:
         """A request begins to decode, or begins again."""
         family = self.families.get(prompt)
         if family is None:
@@ -131,7 +131,7 @@ class Drafter:
         known = (*prompt, *request.prefix)
         return Writing(family, [*known[-ORDERS[0] :]], request.keep, request, uniforms)
 
-    def close(self, chain: int) -> None:
+    def forget(self, chain: int) -> None:
         """A chain is over."""
         idle = []
         for prompt, family in self.families.items():

@@ -84,12 +84,12 @@ class ToyEngine:
     def submit(self, chain: int, prompt: Tokens, request: Extend, uniforms: np.ndarray) -> None:
         new = EngineRequest(prompt, request, uniforms)
         if self.drafter is not None:
-            new.writing = self.drafter.open(chain, prompt, request, uniforms)
+            new.writing = self.drafter.begin(chain, prompt, request, uniforms)
         self._running[chain, request.key] = new
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
         if self.drafter is not None and key is None:
-            self.drafter.close(chain)
+            self.drafter.forget(chain)
         names = [n for n in self._running if n[0] == chain and key in (None, n[1])]
         return sum(len(self._running.pop(name).tokens) for name in names)
 

@@ -29,7 +29,6 @@ TERMINAL_COLUMNS = (
     "n",
     "tokens",
     "log p / token",
-    "decoded / token",
     "passes / token",
     "acceptance",
     "refused",

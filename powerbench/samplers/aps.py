@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from powerbench.errors import require, require_integer
 from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
-from powerbench.samplers.common import Response, known
+from powerbench.samplers.common import MAX_LOGIT_SCALE, Response, known
 from powerbench.samplers.nested import Search, gradient, side_by_side
 from powerbench.samplers.voting import agreement, answers, tally
 from powerbench.types import Chain, Context, Outcome, Request, Round
@@ -51,10 +51,14 @@ class APS(Blockwise):
         super().__post_init__()
         require_integer("sampler.together", self.together, 2)
         require_integer("sampler.n", self.n, self.together)
+        most = {"eta": MAX_LOGIT_SCALE, "epsilon": MAX_LOGIT_SCALE, "least_acceptance": 1.0}
+        for name, value in most.items():
+            given = getattr(self, name)
+            require(0 <= given <= value, f"sampler.{name} must be from 0 to {value:g}, got {given}")
         require(
-            0 < self.lowest <= self.alpha <= self.highest,
+            0 < self.lowest <= self.alpha <= self.highest <= MAX_LOGIT_SCALE,
             f"sampler.alpha={self.alpha} must be from sampler.lowest={self.lowest}, above 0, to "
-            f"sampler.highest={self.highest}",
+            f"sampler.highest={self.highest}, at most {MAX_LOGIT_SCALE:g}",
         )
 
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:

@@ -24,6 +24,9 @@ from powerbench.samplers.restarts import require_restarts, restart_law
 from powerbench.samplers.tries import Tries
 from powerbench.types import Choose, Key
 
+MOST_ENTROPY = 100.0
+"""More than the logarithm of any vocabulary's size."""
+
 
 @dataclass(frozen=True)
 class EntropyGated(Tries):
@@ -40,8 +43,8 @@ class EntropyGated(Tries):
         super().__post_init__()
         require_restarts(self.exponent, self.uniform)
         require(
-            0 <= self.gate < math.inf,
-            f"sampler.gate must be >= 0 and finite, in nats per token, got {self.gate}",
+            0 <= self.gate <= MOST_ENTROPY,
+            f"sampler.gate must be from 0 to {MOST_ENTROPY:g} nats per token, got {self.gate}",
         )
 
     def refinements(self, x: Response, start: int) -> int:

@@ -1,7 +1,6 @@
 """CUDA for tests of the hf engine: as if, on any machine; for real where there is a GPU (`make test-cuda`)."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import as_cuda
 import mm_reference  # noqa: F401  (registers itself)
@@ -12,9 +11,12 @@ from powerbench.engines.hf import pass_times
 
 
 @pytest.fixture(autouse=True)
-def times_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def times_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of passes of tiny models, nothing is kept in the user's cache folder."""
-    monkeypatch.setattr(pass_times, "file_of", lambda kind, identity: tmp_path / "times.json")
+    file = tmp_path_factory.mktemp("times") / "times.json"
+    monkeypatch.setattr(pass_times, "file_of", lambda kind, identity: file)
 
 
 @pytest.fixture

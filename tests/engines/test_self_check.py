@@ -18,7 +18,7 @@ from torch.nn.attention import varlen
 from powerbench.engines.hf import HFEngine, remembered_check, self_check
 from powerbench.engines.hf.attention_batches import AttentionInputs, DecodeCPU
 from powerbench.engines.hf.model_runner import ModelRunner
-from powerbench.engines.hf.slots import Slots
+from powerbench.engines.hf.slots import Fed, Slots
 from powerbench.engines.sampling import Drawn
 from powerbench.errors import UserError
 
@@ -109,13 +109,13 @@ def test_a_step_that_does_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_draw_that_is_not_the_inverse_cdf_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject, good = engine(), Slots.settings
+    subject, good = engine(), Slots.feed
 
-    def late(self: Slots, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        uniforms, *others = good(self, rows)
-        return 1 - uniforms, *others
+    def late(self: Slots, *which: Any) -> Fed:
+        fed = good(self, *which)
+        return fed._replace(uniforms=1 - fed.uniforms)
 
-    monkeypatch.setattr(Slots, "settings", late)
+    monkeypatch.setattr(Slots, "feed", late)
     with pytest.raises(UserError, match=r"outside: at most"):
         self_check.self_check(subject)
 

@@ -123,7 +123,13 @@ def subject(name: str, device: str = "auto") -> Subject:
         name,
         VOCABULARY,
         lambda width: HFEngine(
-            TinyModel(name), 40, 40, max_num_seqs=width, max_prefill_tokens=16, device=device
+            TinyModel(name),
+            40,
+            40,
+            max_num_seqs=width,
+            max_prefill_tokens=16,
+            device=device,
+            draft=0,
         ),
         lambda x: plain_logp(name, x),
     )

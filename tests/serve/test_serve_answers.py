@@ -21,10 +21,13 @@ from powerbench.serve.logprobs import RecordedOutcome, recorded
 from powerbench.types import Chain, Extend, Together
 
 DRAWN = [
-    name for name in options("sampler") if "deepconf" not in name and name != "self_consistency"
+    name
+    for name in options("sampler")
+    if "deepconf" not in name and name not in ("self_consistency", "aps")
 ]
 SMALL = {
     "power_smc": {"particles": 4},
+    "ccps": {"particles": 4, "select": "draw", "stop_at_answer": False},
     "scalable_power": {"candidates": 4, "kept": 2, "rollouts": 2},
 }
 

@@ -149,7 +149,7 @@ class HFEngine:
 
     def withdraw(self, chain: int, key: Key | None = None) -> int:
         if self.drafter is not None and key is None:
-            self.drafter.close(chain)
+            self.drafter.forget(chain)
         decoded = 0
         for request in self.scheduler.withdraw(chain, key):
             decoded += request.preempted
@@ -164,7 +164,7 @@ class HFEngine:
             self.slots.load(request)
             self.positions[request.slot] = len(request.known) - 1
             if self.drafter is not None:
-                request.writing = self.drafter.open(
+                request.writing = self.drafter.begin(
                     request.chain, request.prompt, request.extend, request.uniforms
                 )
         self._prefill()
