@@ -36,7 +36,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--alone", type=int, default=3, help="chains timed one by one")
     parser.add_argument("--draft-chains", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--draft-tokens", type=int, default=128, help="of a response with drafts")
+    parser.add_argument("--draft-tokens", type=int, default=80, help="of a response with drafts")
+    parser.add_argument(
+        "--long-tokens", type=int, default=256, help="of the chains whose passes count"
+    )
     parser.add_argument("--vllm", type=Path, default=Path(".venv-vllm/bin/python"))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/latest.json"))
     options = parser.parse_args()
@@ -147,7 +150,12 @@ def _drafts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     ]
     for each in timed:
         _print_drafting(console, each)
-    return {"drafts": [asdict(each) for each in timed]}
+    long = drafting.long_chains(model, options.long_tokens)
+    console.print(
+        f"8 chains of up to {options.long_tokens} tokens: {long.passes_per_token:.2f} passes per token of the "
+        f"responses, {long.decoded_per_token:.2f} tokens decoded"
+    )
+    return {"drafts": [asdict(each) for each in timed], "long": asdict(long)}
 
 
 PARTS = {
@@ -211,32 +219,23 @@ def _print_savings(console: Console, saved: savings.Savings) -> None:
 
 
 def _print_drafting(console: Console, timed: drafting.Drafting) -> None:
-    table = _table(
-        f"power sampling, {timed.chains} chains of {timed.max_tokens} tokens",
-        "s",
-        "times as fast",
-        "passes/token",
-        "decoded/token",
-        "wasted/token",
-        "rows/decoded",
-    )
+    columns = {
+        "passes": "passes_per_token",
+        "decoded": "decoded_per_token",
+        "wasted": "wasted_per_token",
+        "rows": "rows_per_decoded",
+    }
+    many = f"{timed.chains} chain{'s' * (timed.chains > 1)} of up to {timed.max_tokens} tokens"
+    table = _table(many, "s", "times as fast", *columns)
     for way in timed.rounds[0]:
-        table.add_row(
-            way,
-            f"{timed.of(way, 'seconds'):.1f}",
-            f"{timed.speed(way):.2f}",
-            *(
-                f"{timed.of(way, name):.2f}"
-                for name in (
-                    "passes_per_token",
-                    "decoded_per_token",
-                    "wasted_per_token",
-                    "rows_per_decoded",
-                )
-            ),
-        )
+        numbers = (f"{timed.of(way, name):.2f}" for name in columns.values())
+        seconds = f"{timed.of(way, 'seconds'):.1f}"
+        table.add_row(way, seconds, f"{timed.speed(way):.2f}", *numbers)
     console.print(table)
-    console.print(f"the same responses in all ways: {timed.same:.0%}")
+    console.print(
+        "passes, decoded, wasted: per token of the responses; rows: per token decoded; the same responses in all "
+        f"ways: {timed.same:.0%}"
+    )
 
 
 def _table(*headings: str) -> Table:

@@ -94,6 +94,12 @@ def time_drafting(model: HubModel, chains: int, max_tokens: int, repeats: int) -
     return Drafting(chains, max_tokens, rounds)
 
 
+def long_chains(model: HubModel, max_tokens: int) -> Decoded:
+    """Eight chains of this length with drafts: what they cost in passes."""
+    keys = [SampleKey(str(i), 0) for i in range(len(QUESTIONS))]
+    return _decoded(model, WAYS["drafts, proposals ahead"], keys, max_tokens)
+
+
 def _decoded(model: HubModel, way: Way, keys: Sequence[SampleKey], max_tokens: int) -> Decoded:
     """An engine of its own: what one remembers, another does not know."""
     tokenizer = model.tokenizer()

@@ -21,6 +21,9 @@ from powerbench.types import Extend, Tokens
 MOST = 32
 """Tokens of a draft, at most, where the number is not set."""
 
+CAPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, MOST)
+"""Lengths at which drafts are cut, the best of which is taken: one long draft widens all rows' attention."""
+
 IDLE_PROMPTS = 32
 """Prompts whose chains are over: so many are remembered, for more replicates may come."""
 
@@ -35,11 +38,19 @@ class PassTimes:
     rows: tuple[int, ...]
     """At least two, ascending."""
     times: tuple[float, ...]
+    padding: float = 0.0
+    """What a place costs that attention computes in vain, since other rows have longer drafts: as a share of
+    the last rows' time."""
+
+    @property
+    def slope(self) -> float:
+        """The time of one of the last rows."""
+        (before, last), (less, most) = self.rows[-2:], self.times[-2:]
+        return max(0.0, most - less) / (last - before)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """[N] -> [N]; beyond the last as between the last two."""
-        (before, last), (less, most) = self.rows[-2:], self.times[-2:]
-        beyond = np.maximum(rows - last, 0) * max(0.0, most - less) / (last - before)
+        beyond = np.maximum(rows - self.rows[-1], 0) * self.slope
         return np.interp(rows, self.rows, np.maximum.accumulate(self.times)) + beyond
 
 
@@ -214,12 +225,28 @@ def best_lengths(
         rates = np.array(expected) / times(rows * np.array(widths))
         width = widths[int(rates.argmax())]
         return [min(len(own), width - 1) for own in chances]
-    likeliest = np.sort([chance for own in chances for chance in own])[::-1]
-    drawn = rows + np.concatenate(([0.0], np.cumsum(likeliest)))
-    count = int((drawn / times(rows + np.arange(len(drawn)))).argmax())
-    if count == 0:
-        return [0] * rows
-    return [sum(chance >= likeliest[count - 1] for chance in own) for own in chances]
+    ways = (_likeliest(chances, times, most) for most in CAPS)
+    return max(ways, key=lambda way: way.rate).lengths
+
+
+class _Way(NamedTuple):
+    lengths: list[int]
+    rate: float
+    """Expected tokens in a pass's time."""
+
+
+def _likeliest(chances: Sequence[Sequence[float]], times: PassTimes, most: int) -> _Way:
+    """The best choice among drafts of up to `most` tokens."""
+    rows = len(chances)
+    likeliest = np.sort([chance for own in chances for chance in own[:most]])[::-1]
+    expected = rows + np.concatenate(([0.0], np.cumsum(likeliest)))
+    count = int((expected / times(rows + np.arange(len(expected)))).argmax())
+    least = likeliest[count - 1] if count else np.inf
+    lengths = [sum(chance >= least for chance in own[:most]) for own in chances]
+    computed = rows + sum(lengths)
+    padded = rows * (1 + max(lengths)) - computed
+    seconds = times(np.array([computed]))[0] + times.padding * times.slope * padded
+    return _Way(lengths, float(expected[count] / seconds))
 
 
 def _append(context: list[int], token: int) -> None:

@@ -385,6 +385,15 @@ def test_no_other_choice_of_lengths_gives_more_tokens_a_second(seed: int) -> Non
     assert rate(best_lengths(chances, times)) == pytest.approx(rate(best))
 
 
+def test_one_long_draft_does_not_widen_the_attention_of_many_rows() -> None:
+    """A row costs a hundredth of a pass; a padded place, of which 40 rows would have 39 for each drafted token,
+    a tenth of that."""
+    chances = [[0.9**i for i in range(1, 31)], *([] for _ in range(39))]
+    plain = PassTimes((1, 101), (1.0, 2.0))
+    assert best_lengths(chances, plain)[0] > 8
+    assert best_lengths(chances, replace(plain, padding=0.1))[0] <= 3
+
+
 def test_the_number_of_tokens_a_row_is_one_of_those_that_are_recorded() -> None:
     times = PassTimes((1, 100), (1.0, 2.0))
     lengths = best_lengths([[0.9] * 7, [0.9] * 2], times, widths=(1, 3, 5))

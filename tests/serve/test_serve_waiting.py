@@ -97,8 +97,10 @@ def test_a_full_queue_is_429_and_says_when_to_come_again() -> None:
     with served("engine.max_num_seqs=2", queue=4) as here, ThreadPoolExecutor(4) as pool:
         here.engine.max_num_seqs = 2
         here.engine.free.clear()
-        there = [pool.submit(here.post, prompt="abc", n=2) for _ in range(3)]
-        until(lambda: here.worker.running == 2 and here.worker.waiting == 4)
+        there = [pool.submit(here.post, prompt="abc", n=2)]
+        until(lambda: here.worker.running == 2)
+        there += [pool.submit(here.post, prompt="abc", n=2) for _ in range(2)]
+        until(lambda: here.worker.waiting == 4)
         refused = here.post(prompt="abc")
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "queue_full"
