@@ -233,8 +233,8 @@ def _print_drafting(console: Console, timed: drafting.Drafting) -> None:
         table.add_row(way, seconds, f"{timed.speed(way):.2f}", *numbers)
     console.print(table)
     console.print(
-        "passes, decoded, wasted: per token of the responses; rows: per token decoded; the same responses in all "
-        f"ways: {timed.same:.0%}"
+        "passes, decoded, wasted: per token of the responses; rows: per token decoded; the same responses in "
+        f"all ways: {timed.same:.0%}"
     )
 
 

@@ -1,5 +1,6 @@
 """Power sampling with drafts and proposals started ahead, beside one token a pass: seconds, passes and rows."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -45,7 +46,10 @@ class Decoded:
     """Decoding passes that a chain took part in, likewise: a plain response has 1."""
     rows_per_decoded: float
     """Rows of these passes per token decoded."""
-    responses: list[Tokens]
+    tokens: int
+    """Of all responses."""
+    responses: list[str]
+    """A digest of each."""
 
 
 @dataclass(frozen=True)
@@ -120,5 +124,10 @@ def _counted(done: Sequence[Completed], seconds: float) -> Decoded:
         wasted_per_token=sum(each.cost.speculated for each in done) / tokens,
         passes_per_token=sum(each.cost.passes or 0 for each in done) / tokens,
         rows_per_decoded=sum(each.cost.rows or 0 for each in done) / decoded,
-        responses=[each.outcome.tokens for each in done],
+        tokens=tokens,
+        responses=[_digest(each.outcome.tokens) for each in done],
     )
+
+
+def _digest(tokens: Tokens) -> str:
+    return hashlib.blake2b(repr(tokens).encode(), digest_size=8).hexdigest()
