@@ -1,6 +1,8 @@
 """Sweeps through real launchers: joblib, Ray, and a Slurm of one node; killed, preempted, repeated.
 
-Run: pytest tests/cluster
+They kill, wait and start processes anew for minutes: `make test-faults` runs them.
+
+Run: pytest -m faults tests/cluster
 """
 
 import subprocess
@@ -22,6 +24,8 @@ from sweeping import (
 
 from powerbench.store import find_runs
 from powerbench.store.shard import Shard
+
+pytestmark = pytest.mark.faults
 
 SHARDS = "shard=all/2"
 JOBLIB = (SHARDS, "hydra/launcher=joblib")
