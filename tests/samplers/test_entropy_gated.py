@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_chains import ENDLESS, chain_law, completed, resumed, state, transition
+from toy_chains import (
+    ENDLESS,
+    chain_law,
+    completed,
+    require_same_in_any_width,
+    resumed,
+    state,
+    transition,
+)
 
 from powerbench.chains.law import power_law, responses
 from powerbench.errors import UserError
@@ -113,10 +121,7 @@ def test_a_finished_response_is_not_refined_again_behind_a_gate() -> None:
 
 def test_outcomes_do_not_depend_on_the_width() -> None:
     sampler = EntropyGated(12, blocks=3, steps=3, tries=3, gate=1.0)
-    narrow, middle, wide = (completed(sampler, LETTERS, width) for width in (1, 3, 50))
-    outcomes = {k: e.outcome for k, e in narrow.items()}
-    assert outcomes == {k: e.outcome for k, e in middle.items()}
-    assert outcomes == {k: e.outcome for k, e in wide.items()}
+    require_same_in_any_width(sampler, LETTERS)
 
 
 def test_a_chain_goes_on_from_every_saved_state() -> None:

@@ -127,6 +127,14 @@ def completed(
     return {each.key: each for each in done if isinstance(each, Completed)}
 
 
+def require_same_in_any_width(sampler: Sampler, model: TabularModel) -> None:
+    """No outcome depends on how many requests the engine runs at once."""
+    narrow, middle, wide = (completed(sampler, model, width) for width in (1, 3, 50))
+    outcomes = {k: e.outcome for k, e in narrow.items()}
+    assert outcomes == {k: e.outcome for k, e in middle.items()}
+    assert outcomes == {k: e.outcome for k, e in wide.items()}
+
+
 def resumed(
     sampler: Any, model: TabularModel, context: Context = ENDLESS
 ) -> tuple[Outcome, list[Outcome]]:
