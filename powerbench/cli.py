@@ -236,6 +236,20 @@ def _commands() -> tuple[Command, ...]:
             (
                 _argument("settings", nargs="*", help="as for run; default: all paper experiments"),
                 _argument("--gpu", default="h100", help="a100-40, a100-80, h100 or h200"),
+                _argument(
+                    "--tokens-per-pass",
+                    type=float,
+                    default=1.0,
+                    metavar="X",
+                    help="of a chain's verified drafts, as measured; default: 1, none",
+                ),
+                _argument(
+                    "--rows-per-token",
+                    type=float,
+                    default=1.0,
+                    metavar="X",
+                    help="positions that those passes compute for each token decoded",
+                ),
             ),
         ),
         Command("list", "all models, tasks, samplers, engines ...", commands.catalogue),

@@ -225,12 +225,14 @@ def catalogue() -> None:
         out.print(table)
 
 
-def estimate(settings: Sequence[str], gpu: str) -> None:
+def estimate(
+    settings: Sequence[str], gpu: str, tokens_per_pass: float, rows_per_token: float
+) -> None:
     """Print what the runs of a command would decode and take on a GPU; nothing is fetched or run."""
-    from powerbench.bench.estimate import table
+    from powerbench.bench.estimate import Drafts, table
     from powerbench.run.progress import print_any
 
-    found = table(gpu, settings)
+    found = table(gpu, settings, Drafts(tokens_per_pass, rows_per_token))
     print_any(found)
     print(found.note)
 

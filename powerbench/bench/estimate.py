@@ -5,10 +5,9 @@ lengths before, so every response is taken to be as long as the paper's mean. Wh
 left out, so that samplers with it decode less than is said. Verifiers, and loading the model, are left out too.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -23,6 +22,7 @@ from powerbench.bench.roofline import (
     cache_plan,
     step_seconds,
 )
+from powerbench.bench.work import WORK
 from powerbench.config import RunConfig, compose, expand, options
 from powerbench.engines.hf.cache_plan import MAX_NUM_SEQS, page_bytes
 from powerbench.errors import require, unknown
@@ -64,103 +64,22 @@ PROMPTS: Mapping[str, Prompts] = {
 other means, and all of GPQA, which is gated, are guesses: its longest is what Qwen2.5-Math's context leaves."""
 
 
-class Work(NamedTuple):
-    """What one chain asks of an engine, for a response of some length."""
+class Drafts(NamedTuple):
+    """How far verified drafts carry a chain of steps; other samplers are taken to have none."""
 
-    tokens: float
-    """Decoded in all."""
-    depth: float
-    """Decoded one after the other."""
-    together: int = 1
-    """Requests at once."""
+    per_pass: float = 1.0
+    """Tokens decoded in a pass of a sequence."""
+    rows: float = 1.0
+    """Positions computed for each token decoded."""
 
-
-def _one(sampler: Any, length: float) -> Work:
-    return Work(length, length)
-
-
-def _moves(sampler: Any, length: float) -> Work:
-    """Algorithm 1: at each of N steps of block k, half of its k * B tokens again, from a uniform position.
-
-    length + N * T * (T + B) / (4 * B), T the response's length (the paper's N * T / (4 * B) for each token,
-    section 4.3, leaves out what is smaller by B / T).
-    """
-    block = sampler.max_tokens / sampler.blocks
-    again = sampler.steps * length * (length + block) / (4 * block)
-    return Work(length + again, length + again)
+    def checked(self) -> "Drafts":
+        """Itself. Raises UserError for what no run can have measured."""
+        require(self.per_pass >= 1, f"--tokens-per-pass must be >= 1, got {self.per_pass}")
+        require(self.rows >= 1, f"--rows-per-token must be >= 1, got {self.rows}")
+        return self
 
 
-def _times(count: str, together: str = "") -> Callable[[Any, float], Work]:
-    """So many independent responses, or moves, of which so many at once."""
-
-    def work(sampler: Any, length: float) -> Work:
-        one = _moves(sampler, length) if hasattr(sampler, "steps") else _one(sampler, length)
-        n, at_once = getattr(sampler, count), getattr(sampler, together or count)
-        return Work(n * one.tokens, one.depth * math.ceil(n / at_once), at_once)
-
-    return work
-
-
-def _lengths(sampler: Any, length: float) -> Work:
-    """At each step half of every block's horizon again, and a chunk of a block for half of the pairs."""
-    block = length / sampler.blocks
-    again = length * (sampler.blocks + 1) / 4 + (length - block) / 2
-    return Work(length + sampler.steps * again, length + sampler.steps * length, sampler.blocks)
-
-
-def _scalable(sampler: Any, length: float) -> Work:
-    """L candidates a block, and M rollouts of H tokens after K of them."""
-    block = sampler.max_tokens / sampler.blocks
-    rollouts = sampler.kept * sampler.rollouts
-    each = sampler.candidates + rollouts * sampler.lookahead / block
-    depth = length * (1 + sampler.lookahead / block)
-    return Work(length * each, depth, max(sampler.candidates, rollouts))
-
-
-def _apps(sampler: Any, length: float) -> Work:
-    """N particles, and M rollouts of H tokens after each of their blocks but the last."""
-    rollouts = sampler.particles * sampler.rollouts
-    looks = (length - 1) // sampler.interval
-    tokens = sampler.particles * length + looks * rollouts * sampler.lookahead
-    return Work(tokens, length + looks * sampler.lookahead, max(sampler.particles, rollouts))
-
-
-def _scalable_tokens(sampler: Any, length: float) -> Work:
-    """A token that reports the likeliest, and M rollouts of H tokens after K of them."""
-    rollouts = sampler.kept * sampler.rollouts
-    each = 1 + rollouts * sampler.lookahead
-    return Work(length * each, length * (1 + sampler.lookahead), rollouts)
-
-
-WORK: Mapping[str, Callable[[Any, float], Work]] = {
-    "base": _one,
-    "greedy": _one,
-    "low_temp": _one,
-    "power": _moves,
-    "power_official": _moves,
-    "max_swap": _moves,
-    "max_swap_official": _moves,
-    "entropy_cut": _moves,
-    "multiple_try": _times("tries"),
-    "entropy_gated": _times("tries"),
-    "temperature_mixture": _times("tries"),
-    "parallel_tempering": _times("replicas"),
-    "prefix_exchange": _lengths,
-    "beam": _times("width"),
-    "block_beam": _times("candidates"),
-    "best_of_n": _times("n"),
-    "self_consistency": _times("n"),
-    "aps": _times("n", "together"),
-    "deepconf": _times("n", "together"),
-    "deepconf_online": _times("n", "together"),
-    "scalable_power": _scalable,
-    "scalable_power_tokens": _scalable_tokens,
-    "power_smc": _times("particles"),
-    "ccps": _times("particles"),
-    "apps": _apps,
-}
-"""What a chain of each sampler asks for. entropy_cut, entropy_gated: as if restarts were uniform, and all
-blocks refined; deepconf_online: as if no response were stopped."""
+NO_DRAFTS = Drafts()
 
 
 @dataclass(frozen=True)
@@ -192,8 +111,8 @@ class Estimate:
         return max(self.tokens / self.rate, self.longest)
 
 
-def estimate(run: RunConfig, gpu: GPU) -> Estimate:
-    """Raises UserError for a model, task or engine that nothing is known of, or that does not fit."""
+def estimate(run: RunConfig, gpu: GPU, drafts: Drafts = NO_DRAFTS) -> Estimate:
+    """drafts: of a chain with steps. Raises UserError for what nothing is known of, or does not fit."""
     config, name, engine = run.values, run.choices["sampler"], run.choices["engine"]
     require(engine == "hf", f"the estimate is for engine=hf, got engine={engine}")
     for what, known, asked in (
@@ -218,7 +137,11 @@ def estimate(run: RunConfig, gpu: GPU) -> Estimate:
     chains = min(config.limit or prompts.problems, prompts.problems) * config.replicates
     at_once = min(plan.num_seqs, chains * work.together)
     context = prompts.mean + length / 2
-    last = step_seconds(gpu, shape, work.together, prompts.mean + sampler.max_tokens / 2, dtype)
+    drafted = drafts.checked() if hasattr(sampler, "steps") else NO_DRAFTS
+    rows = drafted.per_pass * drafted.rows
+    half = prompts.mean + sampler.max_tokens / 2
+    last = step_seconds(gpu, shape, work.together, half, dtype, rows)
+    full = step_seconds(gpu, shape, at_once, context, dtype, rows)
     return Estimate(
         model=str(model.name),
         task=config.task.name,
@@ -228,8 +151,8 @@ def estimate(run: RunConfig, gpu: GPU) -> Estimate:
         at_once=at_once,
         cache=plan.pages * page_bytes(shape, dtype),
         tokens=chains * work.tokens,
-        rate=at_once / step_seconds(gpu, shape, at_once, context, dtype),
-        longest=longest.depth * last,
+        rate=at_once * drafted.per_pass / full,
+        longest=longest.depth / drafted.per_pass * last,
         replicates=config.replicates,
     )
 
@@ -284,12 +207,12 @@ COLUMNS = (
 )
 
 
-def table(gpu: str, settings: Sequence[str]) -> Table:
+def table(gpu: str, settings: Sequence[str], drafts: Drafts = NO_DRAFTS) -> Table:
     """A row for each job, and one for all of them, those that share a run folder once."""
     if gpu not in GPUS:
         raise unknown("GPU", gpu, GPUS)
     asked = jobs_of(settings)
-    found = [estimate(each.config, GPUS[gpu]) for each in asked]
+    found = [estimate(each.config, GPUS[gpu], drafts) for each in asked]
     rows: list[Sequence[Cell]] = [
         (
             each.experiment,

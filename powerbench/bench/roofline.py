@@ -45,7 +45,7 @@ PER_STEP = 1.85e-3
 """Seconds a step in which small kernels and gaps between them hold up the large ones. Estimate."""
 
 PER_SEQUENCE = 26e-6
-"""Seconds a step and sequence for drawing a token, and for the host's bookkeeping. Estimate."""
+"""Seconds a step and row for drawing a token, and for the host's bookkeeping. Estimate."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,20 @@ def cache_plan(gpu: GPU, shape: Shape, capacity: int, dtype: torch.dtype, most: 
 
 
 def step_seconds(
-    gpu: GPU, shape: Shape, sequences: float, length: float, dtype: torch.dtype
+    gpu: GPU,
+    shape: Shape,
+    sequences: float,
+    length: float,
+    dtype: torch.dtype,
+    rows: float = 1.0,
 ) -> float:
-    """Seconds of one decoding step over so many sequences of `length` tokens on average."""
+    """Seconds of one decoding step over so many sequences of `length` tokens on average.
+
+    rows: token positions computed of each, its drafted tokens among them; its keys and values are read once.
+    """
     weights = shape.size.multiplied * dtype.itemsize
     key_bytes = row_bytes(shape, 64, dtype) / 64  # of a token
     reading = (weights + sequences * length * key_bytes) / (OF_BANDWIDTH * gpu.bandwidth)
-    operations = flops(shape.size, sequences, sequences * length)
+    operations = flops(shape.size, sequences * rows, sequences * rows * length)
     computing = operations / (OF_ARITHMETIC * gpu.arithmetic)
-    return max(reading, computing) + PER_STEP + PER_SEQUENCE * sequences
+    return max(reading, computing) + PER_STEP + PER_SEQUENCE * sequences * rows

@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Phi3Config, Qwen2Config
 
-from powerbench.bench.estimate import WORK, distinct, estimate, table
+from powerbench.bench.estimate import Drafts, distinct, estimate, table
 from powerbench.bench.roofline import GPUS, PHI, QWEN, QWEN_MATH, Shape, cache_plan, step_seconds
+from powerbench.bench.work import WORK
 from powerbench.chains.runner import run_one
 from powerbench.cli import main
 from powerbench.config import compose, conf_dir, options
@@ -65,6 +66,25 @@ def test_256_chains_of_math500_fit_80_gb_with_room_for_longer_ones() -> None:
     assert made.num_seqs == 256 and 256 * chain < 0.6 * made.pages
     free = H100.memory - 2**30 - 2 * QWEN.size.parameters
     assert 1.8 * plan_rows(256, free, config(QWEN), 816 + 3072, BF16).num_seqs < 256
+
+
+def test_drafts_save_passes_where_reading_is_what_takes_long() -> None:
+    """Of a chain with steps alone; in a full batch the arithmetic of more rows eats some of it."""
+    power, low_temp = (
+        compose(["model=qwen2.5-7b", "task=math500", f"sampler={name}"])
+        for name in ("power", "low_temp")
+    )
+    drafts = Drafts(per_pass=4.0, rows=1.3)
+    plain, drafted = estimate(power, H100), estimate(power, H100, drafts)
+    assert drafted.tokens == plain.tokens
+    assert 1.5 < drafted.rate / plain.rate < 4
+    assert 3.5 < plain.longest / drafted.longest <= 4
+    assert estimate(low_temp, H100, drafts) == estimate(low_temp, H100)
+    for wrong in (Drafts(per_pass=0.5), Drafts(rows=0.9)):
+        with pytest.raises(UserError, match="must be >= 1"):
+            estimate(power, H100, wrong)
+    one = step_seconds(H100, QWEN, 8, 500, BF16)
+    assert one < step_seconds(H100, QWEN, 8, 500, BF16, rows=5) < 1.3 * one
 
 
 @pytest.mark.parametrize("gpu", GPUS.values())
