@@ -26,6 +26,13 @@ class Difference(NamedTuple):
     test: str
     """McNemar's, or the paired bootstrap."""
 
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that four of five such comparisons would show at the 5% level:
+        z(.975) + z(.8) standard errors, as the 95% interval's width tells them; at most 1."""
+        error = (self.high - self.low) / (2 * z_of(0.95))
+        return min(1.0, (z_of(0.95) + z_of(0.6)) * error)
+
 
 def paired_difference(
     first: Mapping[str, Sequence[float]],

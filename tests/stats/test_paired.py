@@ -3,6 +3,7 @@
 Run: pytest tests/stats/test_paired.py
 """
 
+import math
 from itertools import product
 
 import numpy as np
@@ -120,3 +121,15 @@ def test_resamples_that_are_all_alike_are_infinitely_far() -> None:
     assert found.low < 0 < found.mean == pytest.approx(0.09375)
     assert found.high == 1.0
     assert found.p > 0.1
+
+
+def test_a_difference_as_small_as_detectable_is_seen_four_times_in_five() -> None:
+    """Normal differences of 200 problems, 400 times; p as the paired comparison has it."""
+    rng, n, spread = np.random.default_rng(3), 200, 0.3
+    true = bootstrap(list(rng.normal(0, spread, n)), resamples=1000).detectable
+    assert true == pytest.approx(2.80 * spread / math.sqrt(n), rel=0.15)
+    exact = 2.80 * spread / math.sqrt(n)
+    seen = [
+        bootstrap(list(rng.normal(exact, spread, n)), resamples=1000).p < 0.05 for _ in range(400)
+    ]
+    assert 0.74 < np.mean(seen) < 0.86

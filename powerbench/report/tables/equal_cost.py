@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from powerbench.errors import require
 from powerbench.report.summary import Results, labels, main_runs
-from powerbench.report.tables.paired import decoded, passes, signed, values
+from powerbench.report.tables.paired import DETECTABLE, decoded, passes, signed, values
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.intervals import Estimate, best_of, clustered, pass_at_k
 from powerbench.stats.paired import paired_difference
@@ -162,6 +162,7 @@ def _beside(
                     _instead(share, other, best.most),
                     found.value if found else None,
                     signed(difference) if difference else None,
+                    difference.detectable if difference else None,
                     difference.n if difference else None,
                 )
             )
@@ -177,6 +178,7 @@ def _beside(
         ),
         Column("value instead [95%]", "exact over all subsets of the responses"),
         Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
+        DETECTABLE,
         Column("problems", "that both have; of the other, those with that many decided responses"),
     )
     return Table(name, f"The same {budget.name}, spent otherwise", columns, rows, by=2)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from powerbench.report.summary import Results, labels, main_runs
 from powerbench.report.tables.equal_cost import Best, is_plain
-from powerbench.report.tables.paired import signed, values
+from powerbench.report.tables.paired import DETECTABLE, signed, values
 from powerbench.report.tables.table import Cell, Column, Table, TextCell
 from powerbench.stats.intervals import clustered
 from powerbench.stats.paired import paired_difference
@@ -32,6 +32,7 @@ COLUMNS = (
         "be taken, one beginning with each",
     ),
     Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
+    DETECTABLE,
     Column(
         "problems",
         "that both have and the plain run has enough responses for; in brackets: that it has too few for",
@@ -122,6 +123,7 @@ def _row(chain: Results, name: str, other: Results, instead: str) -> tuple[Cell,
         TextCell(f"best of {n:.1f} {instead}", {"sampler instead": instead, "n instead": n}),
         clustered(values_),
         signed(difference) if difference else None,
+        difference.detectable if difference else None,
         TextCell(f"{len(found):,}{lacking}", {"problems": len(found), "too few": short}),
     )
 

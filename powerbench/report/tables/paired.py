@@ -12,6 +12,12 @@ from powerbench.stats.paired import Difference, holm, paired_difference
 MAX_PAIRWISE = 8
 """Runs of a task and model up to which each is compared with each; of more, each with low temperature."""
 
+DETECTABLE = Column(
+    "detectable",
+    "the smallest true difference that four of five such comparisons would show at the 5% level",
+    ".3f",
+)
+
 COLUMNS = (
     Column("task"),
     Column("model"),
@@ -21,6 +27,7 @@ COLUMNS = (
         "the first named's mean value less the other's, over the problems that both have answered; of more "
         f"than {MAX_PAIRWISE} samplers each is compared with low temperature alone",
     ),
+    DETECTABLE,
     Column(
         "p",
         "of no difference: McNemar's exact test (one right or wrong answer a problem), or a bootstrap over "
@@ -73,6 +80,7 @@ def table(results: Sequence[Results]) -> Table:
             pair.model,
             f"{pair.second} over {pair.first}",
             signed(pair.difference),
+            pair.difference.detectable,
             _p("p", pair.difference.p),
             _p("p, corrected", pair.corrected),
             pair.difference.n,
