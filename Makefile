@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 ARTEFACTS := table1 fig4 fig5 fig6_alpha fig6_steps fig7_9 fidelity
 EXPERIMENTS := $(ARTEFACTS) frontier
-.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm test-clients lint bench bench-verifiers bench-store bench-load bench-gpu gpu-hour estimate clean
+.PHONY: help setup setup-cluster reproduce artefacts $(EXPERIMENTS) answer fig6 lengths multiplier teaser figures sweep test test-cuda test-faults test-vllm test-clients lint bench bench-verifiers bench-store bench-load bench-gpu gpu-hour estimate clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,17 @@ SCORED_fig4 = if [ -d $(GRPO) ]; then $(BIN)/powerbench rescore-likelihood $(GRP
 
 figures: setup  ## draw everything in runs/ again, from the run folders alone
 	$(BIN)/powerbench report --each runs
+
+# Real models on two cores: hours, and each run goes on where it stopped. Files that are here already stand for
+# those of the hub: ID=<model's folder or .gguf>, GSM8K=<jsonl>, MATH500=<jsonl>.
+MODEL ?= gemma-3-270m
+answer: setup  ## the evidence of runs/answer: MODEL=gemma-3-270m, qwen2.5-coder-0.5b or qwen2.5-coder-1.5b
+	@failed=0; for file in conf/experiment/answer/$(MODEL)_*.yaml; do \
+		case $$file in *_gsm8k*) data='$(GSM8K)';; *_math500*) data='$(MATH500)';; *) data=;; esac; \
+		$(BIN)/powerbench run experiment=answer/$$(basename $$file .yaml) \
+			$(if $(ID),model.id=$(ID)) $${data:+task.path=$$data} $(ARGS) || failed=1; \
+	done; \
+	$(BIN)/powerbench report runs/answer && exit $$failed
 
 GPUS_OF_joblib :=
 GPUS_OF_ray    := hydra.launcher.ray.remote.num_gpus=$(GPUS)

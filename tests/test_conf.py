@@ -47,7 +47,8 @@ def test_every_yaml_composes_and_instantiates(
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_job_of_every_experiment_composes(name: str) -> None:
     jobs = expand([f"experiment={name}"], multirun=False).runs
-    edition = name.partition("/")[2].partition("_")[0]
+    artefact, _, rest = name.partition("/")
+    edition = artefact if artefact == "answer" else rest.partition("_")[0]
     for overrides in jobs:
         job = compose(overrides)
         job.build("sampler")
@@ -57,7 +58,7 @@ def test_every_job_of_every_experiment_composes(name: str) -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    sorted(p for p in (conf_dir() / "experiment").iterdir() if p.is_dir()),
+    sorted(p for p in (conf_dir() / "experiment").iterdir() if p.is_dir() and p.name != "answer"),
     ids=lambda f: f.name,
 )
 def test_every_artefact_has_two_editions_and_a_target(folder: Path) -> None:
@@ -65,6 +66,26 @@ def test_every_artefact_has_two_editions_and_a_target(folder: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = makefile.partition("ARTEFACTS :=")[2].partition(".PHONY")[0]
     assert f" {folder.name}" in targets
+
+
+def test_the_answer_has_the_papers_alpha_and_steps_and_each_problem_it_names() -> None:
+    """Of every model that `make answer` may be asked for; a part of a set is chosen by rule."""
+    models = set()
+    for name in (name for name in options("experiment") if name.startswith("answer/")):
+        for overrides in expand([f"experiment={name}"], multirun=False).runs:
+            job = compose(overrides)
+            config, task = job.values, job.settings()["task"]
+            models.add(config.model.name)
+            assert name.startswith(f"answer/{config.model.name}_")
+            swept = {o.partition("=")[0] for o in overrides}
+            assert (
+                config.sampler.alpha == 4
+                or "sampler.alpha" in swept
+                or "alpha" not in config.sampler
+            )
+            assert config.sampler.get("steps", 10) == 10 or "sampler.steps" in swept
+            assert (config.limit is None) == (task["name"] != "gsm8k")
+    assert models == {"gemma-3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"}
 
 
 def test_the_paper_edition_has_the_papers_settings() -> None:
