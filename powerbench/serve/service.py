@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from powerbench.chains.runner import ChainSpec
 from powerbench.config import RunConfig
@@ -200,9 +200,16 @@ class Service:
         return Job(ChainSpec(SampleKey(name, 0), prompt[:1], factory, stream), sampler)
 
     def _stop_tokens(self, stops: Sequence[str]) -> Tokens:
-        """The stop strings that are one token each: they end a chain, as a task's own stop tokens do."""
-        texts = (self.prompts.tokenizer.continuation(stop) for stop in stops)
-        return tuple(tokens[0] for tokens in texts if len(tokens) == 1)
+        """The stop strings that are one token each, and all tokens that end a line for a line feed: they end a
+        chain, as a task's own stop tokens do."""
+        tokenizer, ends = self.prompts.tokenizer, "\n" in stops
+        texts = (tokenizer.continuation(stop) for stop in stops)
+        single = [tokens[0] for tokens in texts if len(tokens) == 1]
+        return tuple(dict.fromkeys([*single, *(self._line_ends if ends else ())]))
+
+    @cached_property
+    def _line_ends(self) -> Tokens:
+        return self.prompts.tokenizer.line_ends()
 
     def _reader(self, prompt: Tokens, choice: Choice) -> Callable[[Tokens | str], str | None]:
         try:

@@ -44,6 +44,8 @@ class ColumnSet(ABC):
     stop_tokens: strings of one token each that end a response, beside the model's own.
     one_line: whether a response ends with its line; None: for `few_shot`, where every example's solution is one
         line.
+    where: only the rows whose columns have one of the values given, compared as text: {level: [1, 2]}.
+    every: of these rows, every so-many-th, from the first: 2 takes half of them.
     """
 
     STYLES: ClassVar[Mapping[str, str]]
@@ -67,6 +69,8 @@ class ColumnSet(ABC):
     proposal_temperature: float | None = None
     stop_tokens: Sequence[str] = ()
     one_line: bool | None = None
+    where: Mapping[str, Any] | None = None
+    every: int = 1
 
     def __post_init__(self) -> None:
         require_style(self.prompt_style, (*self.STYLES, FEW_SHOT))
@@ -81,6 +85,7 @@ class ColumnSet(ABC):
         )
         if self.shots is not None:
             require_integer("task.shots", self.shots, 1)
+        require_integer("task.every", self.every, 1)
         if self.name is None:
             name = ENDINGS.sub("", Path(str(origin).removeprefix("bundled:")).name)
             object.__setattr__(self, "name", name)
@@ -111,7 +116,9 @@ class ColumnSet(ABC):
         self._require_columns()
         places: dict[str, str] = {}
         problems = []
-        for number, row in enumerate(self.rows, 1):
+        numbered = [each for each in enumerate(self.rows, 1) if self._wanted(each[1])]
+        require(bool(numbered), f"task.where={self.where} leaves none of {len(self.rows)} rows")
+        for number, row in numbered[:: self.every]:
             id = str(number) if self.id is None else row.cell(self.id)
             require(
                 id not in places,
@@ -193,11 +200,20 @@ class ColumnSet(ABC):
     def _names_hub(self, path: str) -> bool:
         return bool(HUB_ID.fullmatch(path)) and not Path(path).expanduser().exists()
 
+    def _wanted(self, row: Row) -> bool:
+        return all(
+            row.cell(column) in {str(value) for value in listed(values)}
+            for column, values in (self.where or {}).items()
+        )
+
     def _require_columns(self) -> None:
         there = list(dict.fromkeys(column for row in self.rows for column in row.record))
         for setting, names in {**self.columns(), "id": self.id, "question": self.question}.items():
             if names is not None and column_of(names, there) not in there:
                 raise unknown(f"column task.{setting} =", column_of(names, there), there)
+        for column in self.where or {}:
+            if column not in there:
+                raise unknown("column task.where =", column, there)
 
     @cached_property
     def _examples(self) -> list[tuple[str, str]]:
@@ -223,5 +239,10 @@ class ColumnSet(ABC):
 
 def column_of(names: str | Sequence[str], there: Iterable[str]) -> str:
     """The column that a setting names: of several names the first that is there, or else the first."""
-    several = [names] if isinstance(names, str) else list(names)
+    several = listed(names)
     return next((name for name in several if name in there), several[0])
+
+
+def listed(value: Any) -> Sequence[Any]:
+    """Several values, where a setting may have one or a list of them."""
+    return [value] if isinstance(value, str | int | float) else list(value)

@@ -23,8 +23,7 @@ class Math500:
     """Problems in the format of MATH-500: problem, answer, subject, level, unique_id.
 
     path: a local file instead of the hub; `bundled:<name>` is one that comes with powerbench.
-    prompt_style: `official`, with its doubled braces; `plain`; or `few_shot`, three worked examples
-        as raw text, for models too small to be asked (solutions of one line: stop at the line's end).
+    prompt_style: `official`, with its doubled braces, or `plain`.
     chat: `model` (raw text for a base model, one user turn for the others), `always` or `never`.
     stop_tokens: strings of one token each that end a response, beside the model's own.
     """
@@ -65,10 +64,9 @@ class Math500:
 
     def _problem(self, row: Row, kind: str) -> Problem:
         text = STYLES[self.prompt_style].replace("{problem}", row.filled("problem"))
-        style = kind != "base" and self.prompt_style != "few_shot"
         return Problem(
             id=row.filled("unique_id"),
-            prompt=Prompt(text, through_chat(self.chat, style)),
+            prompt=Prompt(text, through_chat(self.chat, kind != "base")),
             gold=row.answer("answer"),
             meta={field: row[field] for field in ("subject", "level", "problem")},
         )

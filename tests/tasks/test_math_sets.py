@@ -442,3 +442,27 @@ def test_a_few_shot_response_ends_with_its_line(
     assert set(own).isdisjoint(few.tokenizer.continuation("the end. Problem: what? Ċ <0x0A>"))
     plain = prepare(compose([*model, "task=math_set", f"task.path={path}"]))
     assert plain.task_stop_tokens == ()
+
+
+# -- a part of a set ------------------------------------------------------------------------------
+
+LEVELS = [{"q": f"What is {i} + 1?", "a": str(i + 1), "level": 1 + i % 3} for i in range(9)]
+
+
+def test_rows_are_chosen_by_their_columns_and_by_a_stride(tmp_path: Path) -> None:
+    given = ("task=math_set", f"task.path={saved(tmp_path, *LEVELS)}", "task.question=q")
+    columns = (*given, "task.answer=a", "task.level=level")
+
+    def ids(*overrides: str) -> list[str]:
+        return [problem.id for problem in task_of(*columns, *overrides).problems("base")]
+
+    assert ids("task.where={level:[1,2]}") == ["1", "2", "4", "5", "7", "8"]
+    assert ids("task.where={level:[1,2]}", "task.every=2") == ["1", "4", "7"]
+    assert ids("task.where={level:2}") == ["2", "5", "8"]
+    assert ids("task.every=4") == ["1", "5", "9"]
+    with pytest.raises(UserError, match=r"task\.where=.*leaves none of 9 rows"):
+        ids("task.where={level:4}")
+    with pytest.raises(UserError, match=r"column task\.where"):
+        ids("task.where={stage:4}")
+    with pytest.raises(UserError, match=r"task\.every"):
+        ids("task.every=0")
