@@ -98,7 +98,7 @@ sweep: $(VENV)/.cluster  ## samplers side by side, each in two shards: LAUNCHER=
 	$(BIN)/powerbench report runs/sweep
 
 test: $(VENV)/.cluster  ## run the tests, without network and on the CPU; the CUDA paths as if
-	CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 test-cuda: $(VENV)/.cluster  ## run the tests of the CUDA paths, on the first GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cuda tests/engines $(ARGS)

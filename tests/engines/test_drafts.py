@@ -235,21 +235,23 @@ def careless(engine: HFEngine, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi3", "phi3-window"])
-def test_random_histories_with_drafts_agree_with_plain_passes(name: str) -> None:
+@pytest.mark.parametrize("turns", [300, pytest.param(2000, marks=pytest.mark.faults)])
+def test_random_histories_with_drafts_agree_with_plain_passes(name: str, turns: int) -> None:
     engine = HFEngine(TinyModel(name), 12, 24, 4, 16, draft=6)
     careless(engine, 1)
     histories = Histories(name, engine, seed=2)
-    histories.play(2000)
+    histories.play(turns)
     hits = engine.drafter.hits
-    assert sum(hits.right.values()) > 200
-    assert sum(hits.tried.values()) > sum(hits.right.values()) + 50
+    assert sum(hits.right.values()) > turns / 20
+    assert sum(hits.tried.values()) > sum(hits.right.values()) + turns / 40
 
 
-def test_nothing_is_left_after_many_requests() -> None:
+@pytest.mark.parametrize("turns", [1000, pytest.param(10_000, marks=pytest.mark.faults)])
+def test_nothing_is_left_after_many_requests(turns: int) -> None:
     engine = HFEngine(TinyModel("llama"), 12, 24, 4, 16, draft=4)
     histories = Histories("llama", engine, seed=3)
     histories.checks = False
-    histories.play(10_000)
+    histories.play(turns)
     for chain in list(histories.current):
         engine.withdraw(chain)
     assert len(engine.drafter.families) <= len(set(histories.prompts.values()))

@@ -36,7 +36,16 @@ ARCHITECTURES = ["llama", "qwen2", "phi3", "phi3-window"]
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("width", "look", "forks"), [(1, 1, 100), (3, 1, 500), (8, 1, 700), (8, 3, 700)]
+    ("width", "look", "forks"),
+    [
+        (1, 1, 100),
+        (3, 1, 100),
+        (8, 1, 200),
+        (8, 3, 200),
+        pytest.param(3, 1, 500, marks=pytest.mark.faults),
+        pytest.param(8, 1, 700, marks=pytest.mark.faults),
+        pytest.param(8, 3, 700, marks=pytest.mark.faults),
+    ],
 )
 def test_exact_after_random_histories(name: str, width: int, look: int, forks: int) -> None:
     """Every log p, after any number of forks, rollbacks and withdrawals."""
@@ -46,17 +55,18 @@ def test_exact_after_random_histories(name: str, width: int, look: int, forks: i
     assert histories.withdrawn > forks / 20 or width == 1
 
 
-def test_ten_thousand_requests_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("requests", [1_000, pytest.param(10_000, marks=pytest.mark.faults)])
+def test_many_requests_leave_nothing_behind(requests: int) -> None:
     engine = HFEngine(TinyModel("llama"), 12, 24, max_num_seqs=8)
     u, request = np.random.default_rng(0).random(24), Extend((0,), (), 0, 2, stop_tokens=())
     held = []
-    for first in range(0, 10_000, 8):
+    for first in range(0, requests, 8):
         prompts = {first + i: ((first + i) % 300, i, 5) for i in range(8)}
         draws = run(engine, {c: (prompt, request, u) for c, prompt in prompts.items()})
         assert len(draws) == 8
         for chain in prompts:
             engine.withdraw(chain)
-        if first % 2000 == 0:
+        if first % (requests // 5) == 0:
             held.append(psutil.Process().memory_info().rss)
     assert engine.step() == []
     assert not (engine.scheduler.waiting or engine.scheduler.by_slot)
