@@ -23,8 +23,9 @@ from powerbench.errors import require, require_integer
 from powerbench.samplers.blockwise import Blockwise, Moving, SuffixMove
 from powerbench.samplers.common import MAX_LOGIT_SCALE, Response, known
 from powerbench.samplers.nested import Search, gradient, side_by_side
+from powerbench.samplers.population import record
 from powerbench.samplers.voting import agreement, answers, tally
-from powerbench.types import Chain, Context, Outcome, Request, Round
+from powerbench.types import Chain, Context, Request, Round
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ class APS(Blockwise):
         """Batch by batch, from its start or from a saved state."""
         now = Search(self.alpha, self.lowest) if state is None else Search.of_state(state)
         while not now.done and now.spent + self.together <= self.n:
-            now = self.judged(
-                (yield from self.drawn(now, now.alpha, self.together, context)), context
-            )
+            now = yield from self.drawn(now, now.alpha, self.together, context)
+            now = self.judged(now, context)
             yield now.saved()
         if now.spent < self.n:
             now = yield from self.drawn(now, now.best, self.n - now.spent, context)
@@ -77,14 +77,14 @@ class APS(Blockwise):
         mean = {a: fmean(p for b, p in zip(given, logp, strict=True) if a == b) for a in votes}
         won = max(votes, key=lambda a: (votes[a], mean[a]), default=None)
         best = max((i for i, a in enumerate(given) if a == won), key=logp.__getitem__)
-        last = self.told(len(now.rounds), pool, [float(a is not None) for a in given], (best,))
-        return replace(pool[best], steps=(), rounds=(*now.rounds, last))
+        voters = [float(a is not None) for a in given]
+        rounds = (*now.rounds, record(len(now.rounds), 0, pool, voters, (best,)))
+        return replace(pool[best], steps=(), rounds=rounds)
 
     def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
         """As in `power`."""
         move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
-        proposal = yield from move.propose(x, m, horizon, (k, n), context)
-        return move.judge(x, proposal, (yield proposal.request), k)
+        return (yield from move.step(x, m, horizon, k, n, context))
 
     def drawn(
         self, now: Search, alpha: float, count: int, context: Context
@@ -96,25 +96,17 @@ class APS(Blockwise):
         return now.adding(alpha, [outcomes[i] for i in numbers])
 
     def judged(self, now: Search, context: Context) -> Search:
-        """After a batch at `now.alpha`: whether the search is over, and the next exponent if not."""
-        pool, index = now.at(now.alpha), len(now.rounds)
+        """After a batch at `now.alpha`: whether the search is over, and the next exponent if not. The round has
+        all chains so far at this one, and their v; all are kept, or none where it is given up."""
+        pool = now.at(now.alpha)
         proposals = [s.accepted for x in pool[-self.together :] for s in x.steps if s.decoded]
-        v = agreement(answers(context, pool))
-        if proposals and fmean(proposals) < self.least_acceptance:
-            return now._replace(done=True, rounds=(*now.rounds, self.told(index, pool, v, ())))
-        told = self.told(index, pool, v, range(len(pool)))
-        following, rounds = self.following(now.alpha, told), (*now.rounds, told)
-        if following is None:
-            return now._replace(best=now.alpha, done=True, rounds=rounds)
-        return now._replace(best=now.alpha, alpha=following, rounds=rounds)
-
-    def told(
-        self, batch: int, pool: Sequence[Outcome], v: Sequence[float], kept: Sequence[int]
-    ) -> Round:
-        """A round's record: all chains so far at the exponent; their v; all kept, or none if it is given up. At
-        last, those of the vote, 1 for each that gives an answer; and the one that is returned."""
-        logp = tuple(round(each, 3) for each in known([x.logp for x in pool]))
-        return Round(batch, 0, logp, tuple(round(each, 4) for each in v), tuple(kept))
+        given_up = bool(proposals) and fmean(proposals) < self.least_acceptance
+        kept = () if given_up else range(len(pool))
+        told = record(len(now.rounds), 0, pool, agreement(answers(context, pool)), kept)
+        following = self.following(now.alpha, told)
+        best = now.best if given_up else now.alpha
+        now = now._replace(best=best, done=following is None, rounds=(*now.rounds, told))
+        return now if following is None else now._replace(alpha=following)
 
     def following(self, alpha: float, told: Round) -> float | None:
         """The next exponent after a round at this one; None where the search is over."""

@@ -113,6 +113,11 @@ class SuffixMove(NamedTuple):
         step = Step(block, m, current, proposed, len(y.tokens), accepted)
         return (x.then(y, keep=m) if accepted else x), step
 
+    def step(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
+        """Step n of block k, from position m < len(x): a proposal, and what is judged of it."""
+        proposal = yield from self.propose(x, m, horizon, (k, n), context)
+        return self.judge(x, proposal, (yield proposal.request), k)
+
 
 class BlockState(NamedTuple):
     """A blockwise chain between two blocks."""

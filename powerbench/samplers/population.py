@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from powerbench.samplers.common import Response
-from powerbench.types import Round, Save
+from powerbench.types import Outcome, Round, Save
 
 
 def normalised(log_weights: Sequence[float]) -> tuple[float, ...]:
@@ -36,13 +36,20 @@ def effective(weights: Sequence[float]) -> float:
 def record(
     block: int,
     start: int,
-    candidates: Sequence[Response],
+    candidates: Sequence[Response | Outcome],
     weights: Sequence[float],
     kept: Sequence[int],
 ) -> Round:
     """A round of candidates, as the page draws it. weights: those that chose; kept: what they chose."""
-    logp = tuple(round(x.total, 3) if x.reply is None else None for x in candidates)
+    logp = tuple(_rounded_logp(x) for x in candidates)
     return Round(block, start, logp, tuple(round(w, 4) for w in weights), tuple(kept))
+
+
+def _rounded_logp(x: Response | Outcome) -> float | None:
+    if x.reply is not None:
+        return None
+    logp = x.total if isinstance(x, Response) else x.logp
+    return None if logp is None else round(logp, 3)
 
 
 def recorded(saved: Sequence[Sequence[Any]]) -> list[Round]:

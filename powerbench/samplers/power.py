@@ -38,5 +38,4 @@ class Power(Blockwise):
     def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
         """Metropolis-Hastings for p(x)^alpha on responses of at most `horizon` tokens."""
         move = SuffixMove(self.alpha, self.tau, self.top_k, self.early_rejection)
-        proposal = yield from move.propose(x, m, horizon, (k, n), context)
-        return move.judge(x, proposal, (yield proposal.request), k)
+        return (yield from move.step(x, m, horizon, k, n, context))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_chains import chain_law, transition
+from toy_chains import ENDLESS, chain_law, completed, transition
 
 from powerbench.chains.law import (
     context_of,
@@ -112,6 +112,12 @@ def test_the_chain_is_algorithm_1(stop_at_eos: bool) -> None:
     model = MODELS[1]
     sampler = Power(3, 4.0, blocks=3, steps=1, stop_at_eos=stop_at_eos)
     assert total_variation(chain_law(sampler, model), composed_law(sampler, model)) < 1e-12
+
+
+def test_each_step_tells_its_block() -> None:
+    sampler = Power(6, blocks=3, steps=2)
+    for done in completed(sampler, TabularModel(vocabulary=5), context=ENDLESS).values():
+        assert [step.block for step in done.outcome.steps] == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_whole_chain_tends_to_the_power_distribution() -> None:
