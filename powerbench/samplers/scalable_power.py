@@ -27,53 +27,36 @@ be poor: run both.
 Cost, tokens decoded per response token: L + K * M * H / B; 96 with the defaults.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from powerbench.errors import require, require_integer, unknown
-from powerbench.samplers.common import (
-    Response,
-    Sampler,
-    require_alpha,
-    require_temperature,
-    require_top_k,
-)
-from powerbench.samplers.jackknife import jackknifed, plain
-from powerbench.samplers.population import record, recorded
-from powerbench.samplers.rollouts import futures
-from powerbench.types import Chain, Choose, Context, Request, Round, Save, Together
+from powerbench.samplers.common import Response, require_temperature, require_top_k
+from powerbench.samplers.lookahead import Candidates, Lookahead
+from powerbench.types import Context, Request, Together
 
 WEIGHTS = ("published", "distinct", "importance")
 
 
 @dataclass(frozen=True)
-class ScalablePower(Sampler):
-    """Settings: L, K, M and H are `candidates`, `kept`, `rollouts` and `lookahead`.
+class ScalablePower(Lookahead):
+    """Settings: L is `candidates`; the others as in `Lookahead`.
 
     proposal_temperature: of the candidates; None means 1/alpha.
-    rollout_temperature: of the rollouts; other than 1, they are weighed by p^alpha / q, so that zeta stays.
     weights: `published`, p^alpha * zeta for each candidate, copies too; `distinct`, the same for the set of
         the candidates, equal ones once; `importance`, p^alpha * zeta / q for each, consistent for kept = L.
-    jackknife: remove the O(1/M) bias of the normalised weights (`jackknifed`).
     """
 
-    alpha: float = 4.0
     blocks: int = 16
     candidates: int = 32
-    kept: int = 8
-    rollouts: int = 8
-    lookahead: int = 192
     proposal_temperature: float | None = 1.0
-    rollout_temperature: float | None = 1.0
     top_k: int | None = None
     weights: str = "published"
-    jackknife: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_alpha(self.alpha)
-        for name in ("blocks", "candidates", "rollouts", "lookahead"):
+        for name in ("blocks", "candidates"):
             require_integer(f"sampler.{name}", getattr(self, name), 1)
         require_integer("sampler.kept", self.kept, 1, self.candidates)
         require(
@@ -81,7 +64,6 @@ class ScalablePower(Sampler):
             f"sampler.blocks={self.blocks} must divide max_tokens={self.max_tokens} (paper: B = 192)",
         )
         require_temperature("proposal_temperature", self.proposal_temperature)
-        require_temperature("rollout_temperature", self.rollout_temperature)
         require_top_k(self.top_k)
         if self.weights not in WEIGHTS:
             raise unknown("sampler.weights", self.weights, WEIGHTS)
@@ -91,25 +73,21 @@ class ScalablePower(Sampler):
         """The candidates' temperature."""
         return self.proposal_temperature or 1 / self.alpha
 
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Block by block, from the start or from a saved state."""
-        x = Response.of_state(state["response"]) if state else Response()
-        rounds = recorded(state["rounds"]) if state else []
-        block = self.max_tokens // self.blocks
-        for k in range(len(rounds), self.blocks):
-            x, chosen = yield from self._block(x, k, (k + 1) * block, context)
-            rounds.append(chosen)
-            if x.finished:
-                break
-            yield Save({"response": x.state(), "rounds": [list(each) for each in rounds]})
-        return x.outcome(rounds=rounds)
+    @property
+    def size(self) -> int:
+        return self.max_tokens // self.blocks
 
-    def _block(
-        self, x: Response, k: int, horizon: int, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Round]]:
-        """Block k: x up to the horizon, and how it was chosen."""
+    def offered(self, x: Response, k: int, context: Context) -> Generator[Request, Any, Candidates]:
+        """The K likeliest of L blocks that are drawn after x."""
         asked = (
-            x.extend(len(x), horizon, ("candidate", k, i), context, tau=self.tau, top_k=self.top_k)
+            x.extend(
+                len(x),
+                len(x) + self.size,
+                ("candidate", k, i),
+                context,
+                tau=self.tau,
+                top_k=self.top_k,
+            )
             for i in range(self.candidates)
         )
         drawn = [x.then(draw) for draw in (yield Together(tuple(asked)))]
@@ -117,19 +95,7 @@ class ScalablePower(Sampler):
             drawn = list({y.tokens: y for y in drawn}.values())
         ys = sorted(drawn, key=lambda y: -y.total)[: self.kept]
         start = len(x)
-        blocks = [self.alpha * sum(y.logp[start:]) for y in ys]
+        log_weights = [self.alpha * sum(y.logp[start:]) for y in ys]
         if self.weights == "importance":
-            blocks = [w - sum(y.logq[start:]) for w, y in zip(blocks, ys, strict=True)]
-        until = min(horizon + self.lookahead, self.max_tokens)
-        after = yield from futures(
-            ys,
-            ("rollout", k),
-            until,
-            context,
-            count=self.rollouts,
-            alpha=self.alpha,
-            tau=self.rollout_temperature or 1 / self.alpha,
-        )
-        chances = (jackknifed if self.jackknife else plain)(blocks, after)
-        chosen = yield Choose(("block", k), chances)
-        return ys[chosen], record(k, start, ys, chances, (chosen,))
+            log_weights = [w - sum(y.logq[start:]) for w, y in zip(log_weights, ys, strict=True)]
+        return Candidates(ys, log_weights)

@@ -13,79 +13,40 @@ Cost, tokens decoded per response token: 1 + K * M * H, that is 12289 with the d
 A greedy draw of one token reports the K likeliest ones; the token drawn is not used.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from powerbench.errors import require_integer
-from powerbench.samplers.common import (
-    Response,
-    Sampler,
-    extended,
-    require_alpha,
-    require_temperature,
-)
-from powerbench.samplers.jackknife import jackknifed, plain
-from powerbench.samplers.population import record, recorded
-from powerbench.samplers.rollouts import futures
-from powerbench.types import LOG_ZERO, Chain, Choose, Context, Request, Round, Save
+from powerbench.samplers.common import Response, extended
+from powerbench.samplers.lookahead import Candidates, Lookahead
+from powerbench.types import LOG_ZERO, Context, Request
 
 SAVED_EVERY = 16
 """Tokens between two saved states."""
 
 
 @dataclass(frozen=True)
-class ScalablePowerTokens(Sampler):
-    """Settings: K, M and H are `kept`, `rollouts` and `lookahead`; the others as in `scalable_power`."""
+class ScalablePowerTokens(Lookahead):
+    """Settings as in `Lookahead`."""
 
-    alpha: float = 4.0
-    kept: int = 8
-    rollouts: int = 8
-    lookahead: int = 192
-    rollout_temperature: float | None = 1.0
-    jackknife: bool = True
+    unit: ClassVar[str] = "token"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_alpha(self.alpha)
-        for name in ("kept", "rollouts", "lookahead"):
-            require_integer(f"sampler.{name}", getattr(self, name), 1)
-        require_temperature("rollout_temperature", self.rollout_temperature)
+    @property
+    def size(self) -> int:
+        return 1
 
-    def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
-        """Token by token, from the start or from a saved state."""
-        x = Response.of_state(state["response"]) if state else Response()
-        rounds = recorded(state["rounds"]) if state else []
-        while len(x) < self.max_tokens and not x.finished:
-            x, chosen = yield from self._token(x, context)
-            rounds.append(chosen)
-            if len(x) % SAVED_EVERY == 0:
-                yield Save({"response": x.state(), "rounds": [list(each) for each in rounds]})
-        return x.outcome(rounds=rounds)
+    @property
+    def saved_every(self) -> int:
+        return SAVED_EVERY
 
-    def _token(
-        self, x: Response, context: Context
-    ) -> Generator[Request, Any, tuple[Response, Round]]:
-        """x and one more token, and how it was chosen."""
+    def offered(self, x: Response, k: int, context: Context) -> Generator[Request, Any, Candidates]:
+        """x and each of the K likeliest next tokens."""
         at = len(x)
-        draw = yield x.extend(
-            at, at + 1, ("candidates", at), context, tau=0.0, top_logprobs=self.kept
-        )
+        key = ("candidates", at)
+        draw = yield x.extend(at, at + 1, key, context, tau=0.0, top_logprobs=self.kept)
         ys = [
             extended(x, token, logp, draw, context)
             for token, logp in zip(*draw.top_logprobs[0], strict=True)
             if logp > LOG_ZERO
         ]
-        after = yield from futures(
-            ys,
-            ("rollout", at),
-            min(at + 1 + self.lookahead, self.max_tokens),
-            context,
-            count=self.rollouts,
-            alpha=self.alpha,
-            tau=self.rollout_temperature or 1 / self.alpha,
-        )
-        tokens = [self.alpha * y.logp[at] for y in ys]
-        chances = (jackknifed if self.jackknife else plain)(tokens, after)
-        chosen = yield Choose(("token", at), chances)
-        return ys[chosen], record(at, at, ys, chances, (chosen,))
+        return Candidates(ys, [self.alpha * y.logp[at] for y in ys])

@@ -112,7 +112,7 @@ def test_it_goes_on_from_every_saved_state(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(scalable_power_tokens, "SAVED_EVERY", 3)
     sampler = ScalablePowerTokens(12, 2.0, kept=3, rollouts=2, lookahead=4)
     whole, again = resumed(sampler, TabularModel(vocabulary=5))
-    assert len(again) == 4
+    assert len(again) == 3  # none where nothing is left to do
     assert all(each == whole for each in again)
     assert [(r.block, r.start, len(r.logp)) for r in whole.rounds] == [(t, t, 3) for t in range(12)]
 
