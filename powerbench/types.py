@@ -311,12 +311,24 @@ class Outcome:
     rounds: tuple[Round, ...] = ()
     reply: Reply | None = None
     """The response, where an endpoint gave it as text: then there are no tokens."""
+    members: tuple[Tokens | str, ...] = ()
+    """The population that the response was chosen from, itself among them, in the order of the last round or of
+    the replicas: the tokens of each, or its text. Empty of a sampler that holds one response at a time."""
 
 
 Request = LogUniform | Choose | Save | Extend | Together
 Answer = float | int | Draw | tuple[Draw, ...] | None
 Chain = Generator[Request, Any, Outcome]
 """A sampler at work on one response: yields requests, is sent answers, returns an Outcome."""
+
+
+class Members(NamedTuple):
+    """What the members of the population that a response was chosen from answer."""
+
+    verifier: str
+    """The name of the one that has read their answers: another might read others."""
+    answers: tuple[str | None, ...]
+    """As they are written, in the members' order; None of a member that gives none."""
 
 
 class Span(NamedTuple):
@@ -428,6 +440,9 @@ class Sample(Keyed):
     rounds: tuple[Round, ...] = ()
     reported: Reported | None = None
     """What an endpoint says of it, where it gave it as text."""
+    members: Members | None = None
+    """None where it was not chosen from several, where no answer can be read without a run of the response, and
+    in lines written before they were kept."""
 
     @property
     def length(self) -> int:
@@ -448,6 +463,9 @@ class Score:
     """Why this score, in a few words."""
     by: str = ""
     """What decided: the grader and its version, the sandbox's mode, or the judging model."""
+    members: tuple[bool | None, ...] = ()
+    """Whether each member of the population that the response was chosen from is right, graded by its answer;
+    None if undecided. Empty where that is not known."""
 
     @property
     def value(self) -> float | None:

@@ -115,7 +115,8 @@ def check_saved_states(sampler: Sampler) -> None:
 
 
 def check_outcomes(sampler: Sampler) -> None:
-    """An outcome is a response of at most max_tokens, with its own log-likelihood, entropy and end."""
+    """An outcome is a response of at most max_tokens, with its own log-likelihood, entropy and end; where it
+    names the members that it was chosen from, it is one of them."""
     for key, (outcome, decoded) in _results(sampler, 7).items():
         tokens, where = outcome.tokens, f"{_name(sampler)}: the outcome of chain {key.problem}"
         assert len(tokens) <= sampler.max_tokens, (
@@ -134,6 +135,9 @@ def check_outcomes(sampler: Sampler) -> None:
         entropy = sum(held(MODEL, tokens, 1.0).entropy) if tokens else 0.0
         assert math.isclose(outcome.entropy, entropy, rel_tol=1e-6, abs_tol=1e-9), (
             f"{where} has entropy={outcome.entropy}, but the model's along its tokens is {entropy}"
+        )
+        assert tokens in (outcome.members or (tokens,)), (
+            f"{where} is {tokens}, which is none of its members: {outcome.members}"
         )
         assert decoded >= len(tokens), (
             f"{where} has {len(tokens)} tokens, of which {decoded} decoded"

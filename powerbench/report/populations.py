@@ -1,14 +1,15 @@
-"""The population that each response of a run was chosen from: what its last recorded round tells of it."""
+"""The population that each response of a run was chosen from: its last round, and how many of it are right."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import fsum
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import msgspec
 
-from powerbench.stats.intervals import Estimate, student
-from powerbench.types import SampleKey
+from powerbench.stats.intervals import Estimate, clustered, student
+from powerbench.types import SampleKey, Score
 
 SIZES = ("particles", "n")
 """Settings of samplers that end with several whole responses, of which one is returned."""
@@ -35,6 +36,18 @@ class Populations(NamedTuple):
     distinct: Estimate
     effective: Estimate | None
     earlier: Estimate
+
+
+class Coverage(NamedTuple):
+    """What choosing one member of each population costs, over the responses whose members are all graded."""
+
+    members: float
+    """Mean."""
+    coverage: Estimate
+    """Oracle coverage: how often some member is right, mean over problems, with its 95% interval."""
+    lost: Estimate
+    """How often some member is right and the one returned is not: coverage less the accuracy of the same
+    responses. Likewise."""
 
 
 def has_populations(sampler: Mapping[str, Any]) -> bool:
@@ -71,3 +84,24 @@ def populations(found: Mapping[SampleKey, LastRound]) -> Populations | None:
     members, distinct, effective, earlier = (student(values) if values else None for values in of)
     assert members is not None and distinct is not None and earlier is not None
     return Populations(members, distinct, effective, earlier)
+
+
+def is_covered(score: Score) -> bool | None:
+    """Whether some member of the population is right; None where that is not known, or depends on members that
+    the verifier could not decide."""
+    if any(score.members):
+        return True
+    return None if not score.members or None in score.members else False
+
+
+def coverage(scores: Mapping[SampleKey, Score]) -> Coverage | None:
+    """Of a run whose verifier graded the members' answers; None if of no response."""
+    members = list[float]()
+    covered, lost = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for key, score in scores.items():
+        found = is_covered(score)
+        if found is not None and score.correct is not None:
+            members.append(len(score.members))
+            covered[key.problem].append(float(found))
+            lost[key.problem].append(float(found and not score.correct))
+    return Coverage(fmean(members), clustered(covered), clustered(lost)) if members else None

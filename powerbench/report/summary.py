@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from powerbench.models.flops import Size, flops
 from powerbench.report.chains import Chains, StepCounts
-from powerbench.report.populations import LastRound
+from powerbench.report.populations import Coverage, LastRound, coverage
 from powerbench.report.samples import (
     SampleStats,
     confidence,
@@ -114,6 +114,9 @@ class Summary:
     """How many problems have K decided responses: the curve is theirs."""
     majority: Estimate | None
     """Accuracy of the vote among these K responses (maj@K); None where there are no answers to vote with."""
+    coverage: Coverage | None
+    """How often some member of the population that a response was chosen from is right; None where the sampler
+    has none, or its members' answers were not kept."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ class Results:
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
             majority=majority_at_n(self.verifier, self.scores),
+            coverage=coverage(self.scores),
         )
 
     def part(self, shard: Shard) -> "Results":

@@ -64,6 +64,7 @@ def _sample(plan: Plan, done: Completed) -> Sample:
         steps=outcome.steps,
         rounds=outcome.rounds,
         reported=reply.reported if reply else None,
+        members=plan.members_of(outcome),
     )
 
 

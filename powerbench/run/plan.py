@@ -28,7 +28,7 @@ from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import create, reserve
 from powerbench.tasks.column_set import ColumnSet
 from powerbench.tasks.common import Task
-from powerbench.types import Checkpoint, Context, Outcome, Problem, SampleKey, Tokens
+from powerbench.types import Checkpoint, Context, Members, Outcome, Problem, SampleKey, Tokens
 from powerbench.verifiers.common import Answering, Verifier, require_judges
 
 
@@ -206,9 +206,18 @@ class Plan:
 
     def text_of(self, outcome: Outcome) -> str:
         """A response's text."""
-        if outcome.reply is not None:
-            return outcome.reply.text
-        return self._tokenizer.decode(outcome.tokens)
+        return self._text(outcome.tokens if outcome.reply is None else outcome.reply.text)
+
+    def members_of(self, outcome: Outcome) -> Members | None:
+        """What the population that a response was chosen from answers; None where that cannot be known."""
+        verifier = self.verifier
+        if not (outcome.members and isinstance(verifier, Answering)):
+            return None
+        read = {said: verifier.read(self._text(said)) for said in {*outcome.members}}
+        return Members(verifier.name, tuple(read[said] for said in outcome.members))
+
+    def _text(self, said: Tokens | str) -> str:
+        return said if isinstance(said, str) else self._tokenizer.decode(said)
 
     def _stream(self, key: SampleKey) -> Stream:
         return Stream(self.seed, self.task.name, key.problem, key.replicate)
@@ -220,8 +229,7 @@ class Plan:
             return None
 
         def read(said: Tokens | str) -> str | None:
-            text = said if isinstance(said, str) else self._tokenizer.decode(said)
-            return verifier.answer(problem, text)
+            return verifier.answer(problem, self._text(said))
 
         return read
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -14,8 +15,8 @@ from powerbench.store.owner import LEASE_TIMEOUT
 from powerbench.store.records import retry_while_full
 from powerbench.store.shard import WHOLE, Shard
 from powerbench.store.writing import score_writer
-from powerbench.types import Sample, SampleKey, Score
-from powerbench.verifiers.common import TIMED_OUT, CannotScore, Verifier
+from powerbench.types import Members, Problem, Sample, SampleKey, Score
+from powerbench.verifiers.common import TIMED_OUT, Answering, CannotScore, Verifier
 
 
 class ToScore(NamedTuple):
@@ -23,10 +24,11 @@ class ToScore(NamedTuple):
 
     key: SampleKey
     text: str
+    members: Members | None = None
 
     @classmethod
     def of(cls, sample: Sample) -> "ToScore":
-        return cls(sample.key, sample.text)
+        return cls(sample.key, sample.text, sample.members)
 
 
 class Scored(NamedTuple):
@@ -122,15 +124,29 @@ class Scoring:
         key, score, quiet = response.key, None, self._quiet
         try:
             if self._stopped is None:
-                score = self.verifier.score(self._problems[key.problem], response.text)
-                if score.reason == TIMED_OUT and not quiet:
+                problem = self._problems[key.problem]
+                score = self.verifier.score(problem, response.text)
+                grades = self._grades(problem, response.members)
+                if TIMED_OUT in {each.reason for each in (score, *grades)} and not quiet:
                     self._put_off(response)
                     return
+                score = replace(score, members=tuple(each.correct for each in grades))
                 self._store(key, score)
         except BaseException as error:  # `results` raises it
             with self._lock:
                 self._stopped = self._stopped or error
         self._done.put(Scored(key, score))
+
+    def _grades(self, problem: Problem, members: Members | None) -> list[Score]:
+        """Of each member, if this verifier has read their answers; equal ones are graded once."""
+        verifier = self.verifier
+        if members is None or members.verifier != verifier.name:
+            return []
+        assert isinstance(verifier, Answering)
+        wrong = Score(correct=False)  # as a response without an answer is
+        said = {answer for answer in members.answers if answer is not None}
+        grades = {answer: verifier.grade(problem, answer) for answer in sorted(said)}
+        return [wrong if answer is None else grades[answer] for answer in members.answers]
 
     def _put_off(self, response: ToScore) -> None:
         with self._lock:

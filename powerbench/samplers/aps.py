@@ -79,7 +79,8 @@ class APS(Blockwise):
         best = max((i for i, a in enumerate(given) if a == won), key=logp.__getitem__)
         voters = [float(a is not None) for a in given]
         rounds = (*now.rounds, record(len(now.rounds), 0, pool, voters, (best,)))
-        return replace(pool[best], steps=(), rounds=rounds)
+        members = tuple(x.tokens for x in pool)
+        return replace(pool[best], steps=(), rounds=rounds, members=members)
 
     def move(self, x: Response, m: int, horizon: int, k: int, n: int, context: Context) -> Moving:
         """As in `power`."""

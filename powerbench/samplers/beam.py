@@ -62,7 +62,7 @@ class Beam(Sampler):
             if (length + 1) % SAVED_EVERY == 0:
                 yield Save({"length": length + 1, "beams": [x.state() for x in beams]})
         scores = [self._score(x.total, len(x)) for x in beams]
-        return beams[0].outcome(rounds=[record(0, 0, beams, scores, [0])])
+        return beams[0].outcome(rounds=[record(0, 0, beams, scores, [0])], members=beams)
 
     def _best(
         self, beams: Sequence[Response], draws: Mapping[int, Draw], context: Context

@@ -55,7 +55,8 @@ class BestOfN(Sampler):
         responses = [Response().then(draw) for draw in draws]
         scores = [self._score(x) for x in responses]
         best = max(range(self.n), key=lambda i: (bool(responses[i].logp), scores[i]))
-        return responses[best].outcome(rounds=[record(0, 0, responses, scores, [best])])
+        last = record(0, 0, responses, scores, [best])
+        return responses[best].outcome(rounds=[last], members=responses)
 
     def _score(self, x: Response) -> float:
         if not x.logp:  # an endpoint refused it

@@ -54,18 +54,18 @@ class BlockBeam(Sampler):
     def chain(self, context: Context, state: Mapping[str, Any] | None = None) -> Chain:
         """Block by block, from the start or from a saved state."""
         beams = [Response.of_state(each) for each in state["beams"]] if state else [Response()]
-        rounds = recorded(state["rounds"]) if state else []
+        rounds, ys = recorded(state["rounds"]) if state else [], list[Response]()
         for start in range(len(rounds) * self.block, self.max_tokens, self.block):
             ys = yield from self._candidates(beams, start, context)
             scores = [y.total / len(y) for y in ys]
             kept = sorted(range(len(ys)), key=lambda i: -scores[i])[: self.beams]
             rounds.append(record(start // self.block, start, ys, scores, kept))
             beams = [ys[i] for i in kept]
-            if all(x.finished for x in beams):
+            if start + self.block >= self.max_tokens or all(x.finished for x in beams):
                 break
             saved = [x.state() for x in beams]
             yield Save({"beams": saved, "rounds": [list(each) for each in rounds]})
-        return beams[0].outcome(rounds=rounds)
+        return beams[0].outcome(rounds=rounds, members=ys)
 
     def _candidates(
         self, beams: Sequence[Response], start: int, context: Context

@@ -125,8 +125,13 @@ class Response:
         """Log-likelihood under the base model, nats; of an endpoint's, the sum of what it reports."""
         return sum(self.logp)
 
-    def outcome(self, steps: Sequence[Step] = (), rounds: Sequence[Round] = ()) -> Outcome:
-        """The response as a chain's result."""
+    def outcome(
+        self,
+        steps: Sequence[Step] = (),
+        rounds: Sequence[Round] = (),
+        members: Iterable["Response"] = (),
+    ) -> Outcome:
+        """The response as a chain's result. members: those that it was chosen from, itself among them."""
         known = self.reply is None
         return Outcome(
             self.tokens,
@@ -136,6 +141,7 @@ class Response:
             tuple(steps),
             tuple(rounds),
             self.reply,
+            tuple(x.said for x in members),
         )
 
     def state(self) -> dict[str, Any]:

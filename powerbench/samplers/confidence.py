@@ -97,5 +97,6 @@ def voted(
     best = max(range(len(traces)), key=lambda i: (given[i] == won, confidences[i]))
     total = sum(votes) or 1
     shares = [vote / total for vote in votes]
-    last = record(len(rounds), 0, [each.x for each in traces], shares, [best])
-    return traces[best].x.outcome(rounds=[*rounds, last])
+    xs = [each.x for each in traces]
+    last = record(len(rounds), 0, xs, shares, [best])
+    return xs[best].outcome(rounds=[*rounds, last], members=xs)

@@ -65,6 +65,7 @@ class Lookahead(Sampler):
         """Block by block, from the start or from a saved state."""
         x = Response.of_state(state["response"]) if state else Response()
         rounds = recorded(state["rounds"]) if state else []
+        ys: Sequence[Response] = ()
         while not self._complete(x):
             k, start = len(rounds), len(x)
             ys, log_weights = yield from self.offered(x, k, context)
@@ -83,7 +84,7 @@ class Lookahead(Sampler):
             rounds.append(record(k, start, ys, chances, (chosen,)))
             if len(x) % self.saved_every == 0 and not self._complete(x):
                 yield Save({"response": x.state(), "rounds": [list(each) for each in rounds]})
-        return x.outcome(rounds=rounds)
+        return x.outcome(rounds=rounds, members=ys)
 
     def _complete(self, x: Response) -> bool:
         return x.finished or len(x) == self.max_tokens

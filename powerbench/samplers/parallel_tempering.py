@@ -96,7 +96,7 @@ class ParallelTempering(Blocks):
             rungs = [(sequence, x.state()) for sequence, x in replicas]
             saved = {"replicas": rungs, "steps": [*steps], "exchanges": [*rounds]}
             yield Save({"block": k + 1, **saved})
-        return replicas[-1].x.outcome(steps, rounds)
+        return replicas[-1].x.outcome(steps, rounds, (each.x for each in replicas))
 
     def move(
         self, replicas: list[Replica], horizon: int, k: int, n: int, context: Context

@@ -92,7 +92,8 @@ class Particles(Sampler):
         weights = normalised(end.log_weights)
         chosen = yield from self.choice(end, weights, context)
         last = record(end.steps, end.resampled, end.particles, weights, (chosen,))
-        return end.particles[chosen].outcome(rounds=(*end.rounds, last))
+        rounds = (*end.rounds, last)
+        return end.particles[chosen].outcome(rounds=rounds, members=end.particles)
 
     def choice(
         self, end: Population, weights: Sequence[float], context: Context

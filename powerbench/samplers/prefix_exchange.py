@@ -61,7 +61,7 @@ class PrefixExchange(Blocks):
             steps += [*moved, *exchanged]
             saved = {"replicas": [x.state() for x in xs], "steps": [*steps]}
             yield Save({"step": n + 1, **saved})
-        return xs[-1].outcome(steps)
+        return xs[-1].outcome(steps, members=xs)
 
     def move(self, xs: list[Response], n: int, context: Context) -> Moved:
         """In step n, a suffix move of each replica on its own horizon."""

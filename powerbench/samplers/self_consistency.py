@@ -52,4 +52,4 @@ class SelfConsistency(Sampler):
         won = winner(tally(given, weights))
         best = max((i for i, a in enumerate(given) if a == won), key=lambda i: xs[i].total)
         share = [w / (sum(weights) or 1) for w in weights]
-        return xs[best].outcome(rounds=[record(0, 0, xs, share, [best])])
+        return xs[best].outcome(rounds=[record(0, 0, xs, share, [best])], members=xs)

@@ -42,6 +42,7 @@ SCORE = pa.struct(
         ("answer", pa.string()),
         ("reason", pa.string()),
         ("by", pa.string()),
+        ("members", pa.list_(pa.bool_())),
     ]
 )
 

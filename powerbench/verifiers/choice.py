@@ -41,29 +41,31 @@ class ChoiceVerifier:
 
     def score(self, problem: Problem, text: str) -> Score:
         meta_field(problem, "options", self.name)
-        if self.mode == "official":
-            free = last_free(text)
-            none = Score(correct=False, reason="no letter stands free", by="letter")
-            return none if free is None else self._compared(problem, free)
-        boxed = answer_box(text)
-        if boxed is None:
-            return Score(correct=False, reason="no boxed answer", by="letter")
-        letter = named(boxed, problem.meta["options"])
-        if letter is None:
-            return Score(correct=False, answer=boxed, reason="no letter boxed", by="letter")
-        return self._compared(problem, letter)
+        said = self.read(text)
+        if said is None:
+            none = "no letter stands free" if self.mode == "official" else "no boxed answer"
+            return Score(correct=False, reason=none, by="letter")
+        return self.grade(problem, said)
 
-    def _compared(self, problem: Problem, letter: str) -> Score:
+    def read(self, text: str) -> str | None:
+        """What is boxed, a letter or not; or the letter that stands free."""
+        return last_free(text) if self.mode == "official" else answer_box(text)
+
+    def grade(self, problem: Problem, answer: str) -> Score:
+        letter = self._letter(problem, answer)
+        if letter is None:
+            return Score(correct=False, answer=answer, reason="no letter boxed", by="letter")
         correct = letter == problem.gold
         reason = "the right letter" if correct else "another letter"
         return Score(correct=correct, answer=letter, reason=reason, by="letter")
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The letter, if it names one."""
-        if self.mode == "official":
-            return last_free(text)
-        boxed = answer_box(text)
-        return None if boxed is None else named(boxed, problem.meta.get("options", ()))
+        said = self.read(text)
+        return None if said is None else self._letter(problem, said)
+
+    def _letter(self, problem: Problem, said: str) -> str | None:
+        return said if self.mode == "official" else named(said, problem.meta.get("options", ()))
 
     def progress(self) -> str:
         return ""

@@ -23,7 +23,7 @@ class CannotScore(UserError):  # noqa: N818
 class Verifier(Protocol):
     """A judge of responses. Its fields are settings.
 
-    One that can read the answer of a response without judging it is `Answering` as well.
+    One that can tell the answer of a response without judging it is `Answering` as well.
     """
 
     @property
@@ -61,13 +61,25 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class Answering(Protocol):
-    """Optional for a verifier: the answers of responses, for samplers that vote."""
+    """Optional for a verifier whose score of a response is that of the answer in it, which can be read out: so
+    responses can vote, and those that were not returned be graded without their texts."""
+
+    def read(self, text: str) -> str | None:
+        """The answer in a response, as it is written; None if there is none, and then it is wrong.
+
+        Computed in this process, in a few hundredths of a second at most, whatever the response is; never
+        raises.
+        """
+        ...
+
+    def grade(self, problem: Problem, answer: str) -> Score:
+        """The score of a response in which `read` finds this answer; otherwise as `score`."""
+        ...
 
     def answer(self, problem: Problem, text: str) -> str | None:
-        """The answer that a response gives; None if it gives none.
+        """The answer that a response votes for; None if it gives none.
 
-        Answers that `score` takes for equal are equal strings as far as is cheap. Computed in this process,
-        in a few hundredths of a second at most, whatever the response is; never raises.
+        Answers that `score` takes for equal are equal strings as far as is cheap. Otherwise as `read`.
         """
         ...
 

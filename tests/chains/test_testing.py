@@ -121,6 +121,7 @@ def test_samplers_that_keep_the_laws_pass(sampler: Sampler) -> None:
         (Edited(12, None, {"tokens": (1, 0, 2)}), r"goes on after a stop token: \(1, 0, 2\)"),
         (Edited(12, None, {"tokens": (1, 2)}), "ends with finish_reason="),
         (Edited(12, None, {"tokens": (1,) * 13}), "has 13 tokens, more than max_tokens=12"),
+        (Edited(12, None, {"members": ((9,),)}), r"which is none of its members: \(\(9,\),\)"),
         (Quiet(12), "Quiet draws nothing: with the class attribute `deterministic = True`"),
         (Loud(12), "Loud says that it is deterministic, but asks for Extend"),
     ],

@@ -19,7 +19,7 @@ import pytest
 from powerbench.run.scoring import Scoring, ToScore
 from powerbench.store import Run, records
 from powerbench.store.writing import create
-from powerbench.types import Problem, Prompt, SampleKey, Score
+from powerbench.types import Members, Problem, Prompt, SampleKey, Score
 from powerbench.verifiers.common import TIMED_OUT, CannotScore
 
 DEADLINE = 30.0
@@ -58,6 +58,74 @@ class Fake:
 
     def close(self) -> None:
         self.closed.set()
+
+
+@dataclass
+class Reading(Fake):
+    """One that reads answers, of which "7" is right; it counts how often it grades."""
+
+    grades: Callable[[str], Score] = lambda answer: Score(correct=answer == "7", answer=answer)
+    graded: list[str] = field(default_factory=list)
+
+    def read(self, text: str) -> str | None:
+        return text
+
+    def grade(self, problem: Problem, answer: str) -> Score:
+        self.graded.append(answer)
+        return self.grades(answer)
+
+    def answer(self, problem: Problem, text: str) -> str | None:
+        return text
+
+
+def members(run: Run, verifier: Fake, found: Members) -> tuple[bool | None, ...]:
+    """Which of them are right, as stored with the score of a response that is wrong."""
+    with Scoring(run, verifier) as scoring:
+        scoring.submit(responses([0])[0]._replace(members=found))
+        (scored,) = scoring.results()
+    assert scored.score is not None and scored.score.correct is False
+    assert run.scores(verifier.name)[scored.key] == scored.score
+    return scored.score.members
+
+
+def wrong(id: str) -> Score:
+    return Score(correct=False)
+
+
+def test_members_are_graded_by_their_answers_equal_ones_once(tmp_path: Path) -> None:
+    verifier = Reading(wrong)
+    found = Members("fake", ("1", None, "7", "1"))
+    assert members(make_run(tmp_path, 1), verifier, found) == (False, False, True, False)
+    assert sorted(verifier.graded) == ["1", "7"]
+
+
+def test_members_are_not_graded_by_a_verifier_that_has_not_read_their_answers(
+    tmp_path: Path,
+) -> None:
+    run, found = make_run(tmp_path, 1), Members("other", ("7",))
+    assert members(run, Reading(wrong), found) == ()
+    assert members(run, Fake(wrong), found) == ()
+
+
+def test_a_member_that_missed_the_time_limit_is_graded_again_when_other_work_is_done(
+    tmp_path: Path,
+) -> None:
+    asked = threading.Event()
+
+    def grades(answer: str) -> Score:
+        if answer == "7" or not asked.is_set():
+            asked.set()
+            return Score(reason=TIMED_OUT)
+        return Score(correct=True)
+
+    verifier, run = Reading(wrong, workers=1, grades=grades), make_run(tmp_path, 1)
+    with Scoring(run, verifier) as scoring:
+        scoring.submit(responses([0])[0]._replace(members=Members("fake", ("2", "7"))))
+        assert asked.wait(DEADLINE)
+        assert not run.scores("fake")
+        (scored,) = scoring.results()
+    assert scored.score is not None and scored.score.members == (True, None)
+    assert verifier.graded == ["2", "7", "2", "7"]
 
 
 def test_every_sample_has_its_verdict_stored(tmp_path: Path) -> None:

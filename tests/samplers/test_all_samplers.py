@@ -4,12 +4,15 @@ Run: pytest tests/samplers/test_all_samplers.py
 """
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_chains import completed
 
 from powerbench.chains import testing
+from powerbench.chains.law import context_of, loglikelihood
 from powerbench.config import compose, conf_dir, options
 from powerbench.samplers import beam, scalable_power_tokens
 
@@ -67,6 +70,27 @@ def test_a_chain_goes_on_from_each_saved_state_as_if_never_stopped(
     for module in (beam, scalable_power_tokens):
         monkeypatch.setattr(module, "SAVED_EVERY", 4)
     testing.check_saved_states(small(name))
+
+
+POPULATIONS = {
+    *("best_of_n", "self_consistency", "deepconf", "deepconf_online", "aps"),
+    *("power_smc", "ccps", "apps", "scalable_power", "scalable_power_tokens"),
+    *("beam", "block_beam", "parallel_tempering", "prefix_exchange"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_population_has_its_members_in_the_order_of_the_last_round(name: str) -> None:
+    sampler = small(name)
+    context = replace(context_of(testing.MODEL), answer=lambda tokens: str(tokens[0]))
+    for done in completed(sampler, testing.MODEL, count=6, context=context).values():
+        members, rounds = done.outcome.members, done.outcome.rounds
+        assert bool(members) == (name in POPULATIONS)
+        if name == "parallel_tempering":
+            assert len(members) == len(sampler.ladder) and members[-1] == done.outcome.tokens
+        elif rounds and members:
+            logp = [loglikelihood(testing.MODEL, tokens) for tokens in members]
+            assert rounds[-1].logp == pytest.approx(logp, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

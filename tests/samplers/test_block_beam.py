@@ -76,7 +76,7 @@ def test_one_candidate_is_a_draw_from_the_model() -> None:
 
 def test_it_goes_on_from_every_saved_state() -> None:
     whole, again = resumed(SMALL, TOY)
-    assert len(again) == 4
+    assert len(again) == 3  # none where nothing is left to do
     assert all(each == whole for each in again)
     assert [(r.block, r.start) for r in whole.rounds] == [(0, 0), (1, 3), (2, 6), (3, 9)]
 

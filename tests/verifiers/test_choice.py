@@ -217,3 +217,13 @@ def test_the_answer_is_the_letter_that_is_judged(text: str, answer: str | None) 
         ChoiceVerifier().answer(Problem("1", Prompt(""), "A", {"options": OPTIONS}), text) == answer
     )
     assert ChoiceVerifier().answer(Problem("7", Prompt(""), "2"), text) is None
+
+
+@pytest.mark.parametrize("mode", ["default", "official"])
+def test_an_answer_that_was_read_is_graded_as_its_response_is(mode: str) -> None:
+    verifier = ChoiceVerifier(mode)
+    problem = Problem("1", Prompt(""), "A", {"options": OPTIONS})
+    for text in (r"\boxed{A}", r"\boxed{B) C. elegans}, not A", r"\boxed{5.2 eV}", "it is a", "?"):
+        said, score = verifier.read(text), verifier.score(problem, text)
+        assert (said is None) == (score.correct is False and score.answer is None)
+        assert said is None or verifier.grade(problem, said) == score

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from powerbench.report.populations import populations
 from powerbench.report.summary import Results, labels
-from powerbench.report.tables.table import Column, Table
+from powerbench.report.tables.table import Cell, Column, Table
 
 COLUMNS = (
     Column("task"),
     Column("model"),
     Column("sampler"),
-    Column("members", "whole responses of which one is returned, mean", ".1f"),
+    Column("members", "responses of which one is returned, mean", ".1f"),
     Column(
         "distinct [95%]",
         "members with a log p of their own, to three decimals: at most so many different responses",
@@ -18,32 +18,48 @@ COLUMNS = (
     ),
     Column("effective [95%]", "number of members by their weights, 1/Σw²", ".1f"),
     Column("resampled", "times before, mean", ".1f"),
-    Column("value [95%]", "of the responses returned: some member is right at least as often"),
+    Column("value [95%]", "of the responses returned"),
+    Column(
+        "coverage [95%]",
+        "oracle coverage: how often some member is right, its answer graded as the returned response's is",
+    ),
+    Column(
+        "lost [95%]",
+        "by choosing: how often some member is right and the one returned is not; coverage less the value of "
+        "the same responses",
+    ),
 )
 
 NOTE = (
-    "Rounds hold the members' log p and weights, not their texts: how often a member that was not returned is "
-    "right is not known. Where members are independent draws (best_of_n, self_consistency, deepconf) it is "
-    "pass@n of a plain run at their temperature."
+    "Members are the replicas, or those of the last round, finished or not: of scalable_power and block_beam, "
+    "the candidates for the last block. Of members that were not returned their answers are kept, not their "
+    "texts: coverage is not known where no answer can be read, as in programs, each of which would have to be "
+    "run, nor of samples from before answers were kept. Where members are independent draws (best_of_n, "
+    "self_consistency, deepconf) it is pass@n of a plain run at their temperature."
 )
 
 
 def table(results: Sequence[Results]) -> Table:
-    """Every run that chose its responses from several whole ones."""
-    rows = []
-    for r, name in zip(results, labels([r.summary for r in results]), strict=True):
-        found = populations(r.last_rounds)
-        if found is not None:
-            rows.append(
-                (
-                    r.summary.task,
-                    r.summary.model,
-                    name,
-                    found.members.mean,
-                    found.distinct,
-                    found.effective,
-                    found.earlier.mean,
-                    r.summary.value,
-                )
-            )
+    """Every run that chose its responses from several."""
+    named = zip(results, labels([r.summary for r in results]), strict=True)
+    rows = [row for r, name in named if (row := _row(r, name)) is not None]
     return Table("populations", "Populations", COLUMNS, rows, by=2, note=NOTE)
+
+
+def _row(results: Results, name: str) -> tuple[Cell, ...] | None:
+    s, found = results.summary, populations(results.last_rounds)
+    graded = s.coverage
+    if found is None and graded is None:
+        return None
+    return (
+        s.task,
+        s.model,
+        name,
+        found.members.mean if found else graded and graded.members,
+        found and found.distinct,
+        found and found.effective,
+        found and found.earlier.mean,
+        s.value,
+        graded and graded.coverage,
+        graded and graded.lost,
+    )

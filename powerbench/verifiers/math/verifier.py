@@ -66,14 +66,21 @@ class MathVerifier:
 
     def score(self, problem: Problem, text: str) -> Score:
         meta_field(problem, "subject", self.name)
-        boxed = READINGS[self.mode](text)
+        boxed = self.read(text)
         if boxed is None:
             return Score(correct=False, reason="no boxed answer", by=graders.TEXT)
+        return self.grade(problem, boxed)
+
+    def read(self, text: str) -> str | None:
+        """What is boxed."""
+        return READINGS[self.mode](text)
+
+    def grade(self, problem: Problem, answer: str) -> Score:
         try:
-            score: Score = self._pool.call(problem.gold, boxed, timeout=self.timeout)
+            score: Score = self._pool.call(problem.gold, answer, timeout=self.timeout)
         except WorkerError as failure:
-            return Score(answer=boxed, reason=str(failure), by="worker process")
-        return replace(score, answer=boxed)
+            return Score(answer=answer, reason=str(failure), by="worker process")
+        return replace(score, answer=answer)
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """What is boxed, as `canonical` spells it, whichever the mode."""

@@ -45,6 +45,14 @@ def judge(verifier: MathVerifier, gold: str, answer: str) -> Score:
     return verifier.score(Problem("1", Prompt(""), gold, {"subject": "Algebra"}), text)
 
 
+def test_an_answer_that_was_read_is_graded_as_its_response_is(verifier: MathVerifier) -> None:
+    problem = Problem("1", Prompt(""), r"\frac12", {"subject": "Algebra"})
+    for text in (r"\boxed{0.50}", r"\boxed{1}, so \boxed{2}", r"$x = \boxed{1/2}$", "0.5"):
+        said, score = verifier.read(text), verifier.score(problem, text)
+        assert said == score.answer
+        assert said is None or verifier.grade(problem, said) == score
+
+
 # -- the box --------------------------------------------------------------------------------------
 
 
