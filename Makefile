@@ -103,7 +103,7 @@ test: $(VENV)/.cluster  ## run the tests, without network and on the CPU; the CU
 test-cuda: $(VENV)/.cluster  ## run the tests of the CUDA paths, on the first GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cuda tests/engines $(ARGS)
 
-test-faults: $(VENV)/.cluster  ## the long tests: a hundred kills, killed jobs of every launcher, full disks, 100,000 samples
+test-faults: $(VENV)/.cluster  ## the long tests: a hundred kills, killed jobs of every launcher, full disks, 100,000 samples, long histories
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.ready  ## run the tests of engine=vllm on the CPU, in an environment of their own

@@ -84,6 +84,7 @@ def test_an_interrupt_keeps_what_was_measured(
     assert kept["qwen"]["rows"] == [{"steps": 3}]
 
 
+@pytest.mark.faults
 def test_its_own_parts_run_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "hour.json"
     words = ["--tiny", "--device", "cpu", "--work", str(tmp_path), "--out", str(out)]

@@ -35,6 +35,7 @@ def test_the_settings_are_what_a_user_would_set() -> None:
     assert {env.get("OMP_WAIT_POLICY") for env in SETTINGS.values()} == {None, "PASSIVE"}
 
 
+@pytest.mark.faults
 def test_a_tiny_model_runs_beside_each_number_of_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -306,7 +306,14 @@ def test_what_was_drawn_ahead_is_not_computed_again() -> None:
     assert costs[1].speculated > 0
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, "phi3-longrope"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        "phi3-longrope",
+        *(pytest.param(name, marks=pytest.mark.faults) for name in ARCHITECTURES[1:]),
+    ],
+)
 def test_deterministic_mode_is_the_same_bit_for_bit_in_any_batch_and_order(name: str) -> None:
     order = list(range(18))
     wide = power_chains(name, 32, order, deterministic=True)
