@@ -69,15 +69,18 @@ def test_256_chains_of_math500_fit_80_gb_with_room_for_longer_ones() -> None:
 
 
 def test_drafts_save_passes_where_reading_is_what_takes_long() -> None:
-    """Of a chain with steps alone; in a full batch the arithmetic of more rows eats some of it."""
+    """Of a chain with steps alone; in a full batch what more rows cost eats it up."""
     power, low_temp = (
         compose(["model=qwen2.5-7b", "task=math500", f"sampler={name}"])
         for name in ("power", "low_temp")
     )
     drafts = Drafts(per_pass=4.0, rows=1.3)
-    plain, drafted = estimate(power, H100), estimate(power, H100, drafts)
+    few = compose(["model=qwen2.5-7b", "task=math500", "sampler=power", "limit=16"])
+    plain, drafted = estimate(few, H100), estimate(few, H100, drafts)
     assert drafted.tokens == plain.tokens
-    assert 1.5 < drafted.rate / plain.rate < 4
+    assert 2 < drafted.rate / plain.rate < 4
+    plain, drafted = estimate(power, H100), estimate(power, H100, drafts)
+    assert 0.8 < drafted.rate / plain.rate < 1.2
     assert 3.5 < plain.longest / drafted.longest <= 4
     assert estimate(low_temp, H100, drafts) == estimate(low_temp, H100)
     for wrong in (Drafts(per_pass=0.5), Drafts(rows=0.9)):
@@ -156,7 +159,7 @@ def test_every_job_of_the_paper_runs_on_80_gb() -> None:
     print_any(everything)
     print(everything.note)
     *jobs, total = everything.rows
-    names = {each.name for each in (conf_dir() / "experiment").iterdir() if each.is_dir()}
+    names = {each.parent.name for each in (conf_dir() / "experiment").glob("*/paper.yaml")}
     assert {str(row[0]).partition("/")[0] for row in jobs} == names
     assert len(jobs) > 100
     for _, _, _, _, at_once, fit, cache, tokens, rate, hours in jobs:

@@ -109,7 +109,7 @@ def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
     assert text(row[7]).startswith("+0.500 [")
     (row,) = table([other, chain(tmp_path / "more", 90)]).rows
     assert text(row[5]) == "best of 9.0 low_temp (there are 4)"
-    assert row[6:] == (None, None, None)
+    assert row[6:] == (None, None, None, None)
 
 
 def test_a_chain_is_set_beside_what_its_passes_buy_where_these_are_others(tmp_path: Path) -> None:

@@ -69,12 +69,13 @@ def test_each_problem_has_its_own_budget(tmp_path: Path) -> None:
     assert text(row[4]) == "best of 3.0 base"
     assert text(row[5]).startswith("0.750 [")
     assert text(row[6]).startswith("+0.250 [")
-    assert text(row[7]) == "2"
+    assert text(row[7]) == "1.000"  # of two problems nothing can be said
+    assert text(row[8]) == "2"
 
 
 def test_problems_with_too_few_responses_are_counted_and_left_out(tmp_path: Path) -> None:
     (row,) = table([plain(tmp_path), chain(tmp_path, 40, 50)]).rows
-    assert text(row[4]) == "best of 4.0 base" and text(row[7]) == "1 (+1)"
+    assert text(row[4]) == "best of 4.0 base" and text(row[8]) == "1 (+1)"
     assert not table([chain(tmp_path / "b", 50, 50), plain(tmp_path / "b")]).rows
 
 
