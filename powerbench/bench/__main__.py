@@ -151,11 +151,14 @@ def _drafts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     for each in timed:
         _print_drafting(console, each)
     long = drafting.long_chains(model, options.long_tokens)
-    console.print(
-        f"8 chains of up to {options.long_tokens} tokens: {long.passes_per_token:.2f} passes per token of the "
-        f"responses, {long.decoded_per_token:.2f} tokens decoded"
-    )
-    return {"drafts": [asdict(each) for each in timed], "long": asdict(long)}
+    for draft, of in long.items():
+        console.print(
+            f"8 chains of up to {options.long_tokens} tokens, engine.draft={draft}: {of.passes_per_token:.2f} "
+            f"passes per token of the responses, {of.decoded_per_token:.2f} tokens decoded, "
+            f"{of.rows_per_decoded:.2f} rows computed for each"
+        )
+    long_record = {draft: asdict(of) for draft, of in long.items()}
+    return {"drafts": [asdict(each) for each in timed], "long": long_record}
 
 
 PARTS = {

@@ -98,10 +98,14 @@ def time_drafting(model: HubModel, chains: int, max_tokens: int, repeats: int) -
     return Drafting(chains, max_tokens, rounds)
 
 
-def long_chains(model: HubModel, max_tokens: int) -> Decoded:
+LONG = {"auto": Way("auto", 8), "16": Way(16, 8)}
+"""By engine.draft: as many tokens as make the chains fast, or as many as make their passes few."""
+
+
+def long_chains(model: HubModel, max_tokens: int) -> dict[str, Decoded]:
     """Eight chains of this length with drafts: what they cost in passes."""
     keys = [SampleKey(str(i), 0) for i in range(len(QUESTIONS))]
-    return _decoded(model, WAYS["drafts, proposals ahead"], keys, max_tokens)
+    return {draft: _decoded(model, way, keys, max_tokens) for draft, way in LONG.items()}
 
 
 def _decoded(model: HubModel, way: Way, keys: Sequence[SampleKey], max_tokens: int) -> Decoded:
