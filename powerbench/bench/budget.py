@@ -10,7 +10,7 @@ from unittest.mock import patch
 from torch import nn
 
 from powerbench.bench.decoding import PROMPT, TAU
-from powerbench.engines.hf import HFEngine, attention_batches, model_runner, slots
+from powerbench.engines.hf import HFEngine, decode_cpu, model_runner, slots
 from powerbench.engines.hf.projections import PackedLinear
 from powerbench.models import HubModel
 from powerbench.rng import Stream
@@ -34,7 +34,7 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
             (nn.Linear, "forward", "projections"),
-            (attention_batches.DecodeCPU, "attend", "attention"),
+            (decode_cpu.DecodeCPU, "attend", "attention"),
             (model_runner, "draw", "sampling"),
             (slots.Slots, "advance", "sampling"),
             (model_runner.ModelRunner, "_run", "model"),

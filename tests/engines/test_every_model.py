@@ -20,7 +20,7 @@ from transformers import (
     __version__,
 )
 
-from powerbench.engines.hf import HFEngine, attention_batches
+from powerbench.engines.hf import HFEngine, decode_cpu
 from powerbench.engines.hf.architecture import require_drivable
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.errors import UserError
@@ -150,12 +150,12 @@ def test_attention_that_leaves_something_out_is_found(
     what: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = {"scaling": lambda x: 1.0, "window": lambda x: None}.get(what, lambda x: x.flip(0))
-    good = attention_batches.DecodeCPU.attend
+    good = decode_cpu.DecodeCPU.attend
 
     def attend(self: Any, inputs: Any) -> torch.Tensor:
         return good(self, inputs._replace(**{what: wrong(getattr(inputs, what))}))
 
-    monkeypatch.setattr(attention_batches.DecodeCPU, "attend", attend)
+    monkeypatch.setattr(decode_cpu.DecodeCPU, "attend", attend)
     with pytest.raises(UserError, match=r"'phi3-window', .* log p is off by"):
         HFEngine(TinyModel("phi3-window", dtype), 20, 20, 2)
 

@@ -5,7 +5,6 @@ Run: pytest tests/engines/test_self_check.py
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from tiny import TinyModel
 from torch.nn.attention import varlen
 
 from powerbench.engines.hf import HFEngine, remembered_check, self_check
-from powerbench.engines.hf.attention_batches import AttentionInputs, DecodeCPU
+from powerbench.engines.hf.attention_batches import AttentionInputs
+from powerbench.engines.hf.decode_cpu import DecodeCPU
 from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.slots import Fed, Slots
 from powerbench.engines.sampling import Drawn
@@ -71,13 +71,13 @@ def one_short(good: Attend, batch: DecodeCPU, inputs: AttentionInputs) -> torch.
     keys, values = batch.cache.layer(inputs.layer)
     before = (batch.positions - 1).clamp(min=0)
     key, value = (table[batch.rows, :, before].transpose(0, 1) for table in (keys, values))
-    shorter = replace(batch, positions=before, longest=1 + int(before.max()), masks={})
+    shorter = DecodeCPU(batch.cache, batch.rows, before, batch.offsets)
     return good(shorter, inputs._replace(key=key, value=value))
 
 
 def neighbours_keys(good: Attend, batch: DecodeCPU, inputs: AttentionInputs) -> torch.Tensor:
     good(batch, inputs)
-    return good(replace(batch, rows=batch.rows + 1, end_row=batch.end_row + 1, masks={}), inputs)
+    return good(DecodeCPU(batch.cache, batch.rows + 1, batch.positions, batch.offsets), inputs)
 
 
 def heads_grouped_wrongly(good: Attend, batch: DecodeCPU, inputs: AttentionInputs) -> torch.Tensor:

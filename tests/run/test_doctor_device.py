@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from powerbench.cli import main
-from powerbench.engines.hf.attention_batches import AttentionInputs, DecodeCPU
+from powerbench.engines.hf.attention_batches import AttentionInputs
+from powerbench.engines.hf.decode_cpu import DecodeCPU
 
 
 def test_the_cpu_passes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,8 @@ from powerbench.engines.hf.attention_batches import (
     Chunk,
     DecodeCUDA,
     Prefill,
-    decode_cpu,
 )
+from powerbench.engines.hf.decode_cpu import DecodeCPU
 from powerbench.engines.hf.kv_cache import ContiguousCache, KVCache
 from powerbench.engines.hf.plain_pass import plain_logp
 from powerbench.errors import UserError
@@ -158,7 +158,7 @@ def _decode(cache: ContiguousCache, step: Sequence[tuple[int, int]]) -> Batch:
     rows, positions = torch.tensor(step, device=cache.device).T
     if cache.device.type == "cuda":
         return DecodeCUDA(cache, rows, positions[:, None], leading=False)
-    return decode_cpu(cache, rows, positions, torch.zeros_like(rows))
+    return DecodeCPU(cache, rows, positions, torch.zeros_like(rows))
 
 
 def _tokens(config: Any) -> torch.Tensor:

@@ -18,9 +18,6 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from powerbench.engines.hf.kv_cache import KVCache, round_up
 
-MAX_BATCHED_PRODUCT = 256
-"""Up to this length two batched products beat the CPU's fused kernel, for one query per row."""
-
 
 class AttentionInputs(NamedTuple):
     """What a layer hands to attention, for the N tokens of a forward pass."""
@@ -83,118 +80,6 @@ class Prefill:
                 )[0]
             at = after
         return output
-
-
-@dataclass(frozen=True)
-class DecodeCPU:
-    """The next tokens of each of R rows, on the CPU: one, or a draft's after it. N tokens in all."""
-
-    cache: KVCache
-    rows: torch.Tensor
-    """int64 [N]: whose token each is; rows ascend, and a row's tokens follow each other."""
-    positions: torch.Tensor
-    """int64 [N]"""
-    firsts: torch.Tensor
-    """int64 [R]: where the tokens of each row begin."""
-    offsets: torch.Tensor
-    """int64 [N]: the how manieth of its row's tokens each is."""
-    end_row: int
-    """1 + the last of `rows`."""
-    longest: int
-    """1 + the largest of `positions`."""
-    most: int
-    """The largest number of tokens of a row."""
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
-
-    def attend(self, inputs: AttentionInputs) -> torch.Tensor:
-        keys, values = _write(self.cache, self.rows, self.positions, inputs)
-        query, window, scaling = inputs.query, inputs.window, inputs.scaling
-        grouped = group_heads(query[:, : len(self.rows)], keys.shape[1])
-        if 2 * len(self.firsts) > self.end_row:
-            result = self._together(grouped, keys, values, window, scaling)
-        else:
-            result = self._row_by_row(grouped, keys, values, window, scaling)
-        return ungroup_heads(result, query)
-
-    def _row_by_row(
-        self,
-        grouped: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        result = torch.empty_like(grouped)
-        firsts = self.firsts.tolist()
-        for at, after in zip(firsts, [*firsts[1:], len(grouped)], strict=True):
-            row, first, last = int(self.rows[at]), *self.positions[[at, after - 1]].tolist()
-            seen = slice(0 if window is None else max(0, first + 1 - window), last + 1)
-            pair = keys[row : row + 1, :, seen], values[row : row + 1, :, seen]
-            mask = None
-            if after > at + 1:
-                ends = self.positions[at:after] - seen.start
-                length, group = last + 1 - seen.start, grouped.shape[2]
-                mask = mask_of_several(ends[None], length, window, group, grouped.dtype)
-            queries = join_tokens(grouped[at:after][None])
-            out = sdpa(queries, *pair, attn_mask=mask, scale=scaling)
-            result[at:after] = split_tokens(out, after - at)[0]
-        return result
-
-    def _together(
-        self,
-        grouped: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        window: int | None,
-        scaling: float,
-    ) -> torch.Tensor:
-        """All rows up to the last in one call, as many tokens of each; idle ones attend to the first token."""
-        shape = self.end_row, self.most
-        if spread := len(grouped) < self.end_row * self.most:
-            tokens = grouped.new_zeros(*shape, *grouped.shape[1:])
-            tokens[self.rows, self.offsets] = grouped
-        else:
-            tokens = grouped.view(*shape, *grouped.shape[1:])
-        queries = join_tokens(tokens)
-        keys, values = (t[: self.end_row, :, : self.longest] for t in (keys, values))
-        mask = self._mask(window, grouped.shape[2], queries.dtype)
-        if self.longest > MAX_BATCHED_PRODUCT:
-            result = sdpa(queries, keys, values, attn_mask=mask, scale=scaling)
-        else:
-            heads = keys.shape[1]
-            scores = torch.baddbmm(
-                mask.expand(-1, heads, -1, -1).flatten(0, 1),
-                queries.flatten(0, 1),
-                keys.flatten(0, 1).transpose(1, 2),
-                alpha=scaling,
-            )
-            result = (scores.softmax(-1) @ values.flatten(0, 1)).view(queries.shape)
-        result = split_tokens(result, self.most)
-        return result[self.rows, self.offsets] if spread else result.flatten(0, 1)
-
-    def _mask(self, window: int | None, group: int, dtype: torch.dtype) -> torch.Tensor:
-        """Additive, [end_row, 1, queries or 1, longest]: the same in all layers with this window."""
-        if window not in self.masks:
-            ends = self.positions.new_zeros(self.end_row, self.most)
-            ends[self.rows, self.offsets] = self.positions
-            self.masks[window] = mask_of_several(ends, self.longest, window, group, dtype)
-        return self.masks[window]
-
-
-def decode_cpu(
-    cache: KVCache, rows: torch.Tensor, positions: torch.Tensor, offsets: torch.Tensor
-) -> DecodeCPU:
-    """The batch of these tokens: whose, where, and the how manieth of its row's: int64 [N] each."""
-    return DecodeCPU(
-        cache,
-        rows,
-        positions,
-        firsts=(offsets == 0).nonzero()[:, 0],
-        offsets=offsets,
-        end_row=1 + int(rows[-1]),
-        longest=1 + int(positions.max()),
-        most=1 + int(offsets.max()),
-    )
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,22 @@ class ContiguousCache:
         """Keys and values of one layer: [rows, heads, capacity, dim] each, a view."""
         return self.table[0, index], self.table[1, index]
 
+    def addresses(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Where these tokens' keys are in any layer, as `write` takes it: rows, positions int64 [N]."""
+        layer = self.table[0, 0]
+        of_row, of_head, of_position = (stride // layer.shape[-1] for stride in layer.stride()[:3])
+        heads = of_head * torch.arange(layer.shape[1], device=self.device)
+        return ((of_row * rows + of_position * positions)[:, None] + heads).flatten()
+
+    def write(
+        self, layer: int, addresses: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put keys and values, [N, heads, dim], at N tokens' addresses; returns the tables of the layer."""
+        for flat, new in zip(self.flat[:, layer], (key, value), strict=True):
+            every = new.expand(-1, self.shape[1], -1)  # a single head serves as each of them
+            flat.index_copy_(0, addresses, every.reshape(-1, flat.shape[1]))
+        return self.layer(layer)
+
     def spare(self) -> float:
         return math.inf
 
@@ -120,11 +136,13 @@ class ContiguousCache:
         if self.device.type == "cpu":
             shape = (2, layers, self.rows, heads, self.capacity, dim)
             lazy = np.zeros(math.prod(shape) * self.dtype.itemsize, dtype=np.uint8)
-            self.table = torch.from_numpy(lazy).view(self.dtype).view(shape)
+            table = torch.from_numpy(lazy).view(self.dtype).view(shape)
+            self.table = table
         else:
             shape = (2, layers, self.rows, self.capacity, heads, dim)
             table = torch.zeros(shape, dtype=self.dtype, device=self.device)
             self.table = table.transpose(3, 4)
+        self.flat = table.flatten(2, -2)
 
 
 def shape_of(config: PretrainedConfig) -> tuple[int, int, int]:

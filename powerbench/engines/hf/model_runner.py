@@ -19,10 +19,10 @@ from powerbench.engines.hf.attention_batches import (
     DecodeCUDA,
     DecodeFixedShape,
     Prefill,
-    decode_cpu,
 )
+from powerbench.engines.hf.decode_cpu import DecodeCPU
 from powerbench.engines.hf.graphs import GraphRecorder
-from powerbench.engines.hf.kv_cache import KVCache
+from powerbench.engines.hf.kv_cache import ContiguousCache, KVCache
 from powerbench.engines.hf.paged_batches import paged_decode, paged_prefill
 from powerbench.engines.hf.paged_cache import PagedCache
 from powerbench.engines.hf.request import EngineRequest
@@ -224,7 +224,8 @@ class ModelRunner:
 
     def _batch(self, fed: Fed, rows: torch.Tensor, width: int, leading: bool) -> Batch:
         if not self.fixed:
-            return decode_cpu(self.cache, fed.rows, fed.positions, fed.offsets)
+            assert isinstance(self.cache, ContiguousCache)
+            return DecodeCPU(self.cache, fed.rows, fed.positions, fed.offsets)
         positions = fed.positions.view(-1, width)
         if isinstance(self.cache, PagedCache):
             active = self.slots.active[rows]
