@@ -33,6 +33,8 @@ def budget(model: HubModel, width: int, tokens: int) -> dict[str, float]:
     with ExitStack() as stack:
         for owner, name, part in (
             (PackedLinear, "forward", "projections"),
+            (PackedLinear, "silu", "projections"),
+            (PackedLinear, "times", "projections"),
             (nn.Linear, "forward", "projections"),
             (decode_cpu.DecodeCPU, "attend", "attention"),
             (model_runner, "draw", "sampling"),

@@ -44,12 +44,17 @@ def attention(
     if attention_mask is not None or dropout:
         raise UserError("attention with a mask or a dropout of its own is not covered")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    window: int | None = options.get("sliding_window")
-    if window is not None and window >= batch.cache.capacity:  # it hides nothing, and costs a mask
-        window = None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = batch.attend(AttentionInputs(layer, query[0], key[0], value[0], window, scaling))
-    return output.transpose(0, 1)[None], None
+    window: int | None = options.get("sliding_window")
+    inputs = AttentionInputs(layer, query[0], key[0], value[0], window, scaling)
+    return attend(batch, inputs).transpose(0, 1)[None], None
+
+
+def attend(batch: Batch, inputs: AttentionInputs) -> torch.Tensor:
+    """[heads, N, dim], as the batch does; a window as long as the cache hides nothing, and costs a mask."""
+    if inputs.window is not None and inputs.window >= batch.cache.capacity:
+        inputs = inputs._replace(window=None)
+    return batch.attend(inputs)
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -20,6 +20,7 @@ from powerbench.engines.drafter import MOST, Drafter, Writing, pass_counts
 from powerbench.engines.hf.architecture import longrope_switch, require_drivable
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.cache_plan import make_cache
+from powerbench.engines.hf.fusing import fuse
 from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.pass_times import pass_times
 from powerbench.engines.hf.prefix_cache import PrefixCache
@@ -107,6 +108,7 @@ class HFEngine:
         require_drivable(self.lm, str(model.name))
         keep_float32(self.lm, self.device)
         if self.device.type == "cpu" and can_pack():
+            fuse(self.lm)
             pack(self.lm)
         self.switch = longrope_switch(config)
         self.vocabulary = config.vocab_size

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
+from powerbench.engines.hf.fusing import plain_modules
+
 
 @contextmanager
 def plain_attention(lm: PreTrainedModel, way: str = "eager") -> Iterator[None]:
-    """Within it, the model attends by the library's code, not by ours.
+    """Within it, the model computes and attends by the library's code, not by ours.
 
     way: "eager" is the one implementation that every architecture has, with all that it adds to a score.
     """
@@ -18,7 +20,8 @@ def plain_attention(lm: PreTrainedModel, way: str = "eager") -> Iterator[None]:
     try:
         for config, _ in ours:
             config._attn_implementation = way
-        yield
+        with plain_modules(lm):
+            yield
     finally:
         for config, implementation in ours:
             config._attn_implementation = implementation
