@@ -111,11 +111,13 @@ def _calls(lm: PreTrainedModel) -> Mapping[nn.Module, Sequence[Call]]:
             module.register_forward_hook(after, with_kwargs=True),
         )
     ]
-    last = lm.config.get_text_config().vocab_size - 1
-    tokens = torch.linspace(1, last, TOKENS, device=lm.device).long()[None]
+    vocabulary = lm.config.get_text_config().vocab_size  # special tokens are at its ends
+    span = torch.linspace(0.25 * vocabulary, 0.75 * vocabulary, TOKENS, device=lm.device)
     positions = torch.arange(TOKENS, device=lm.device)[None]
     try:
-        lm.base_model(input_ids=tokens, position_ids=positions, use_cache=False, batch=trial)
+        lm.base_model(
+            input_ids=span.long()[None], position_ids=positions, use_cache=False, batch=trial
+        )
     finally:
         for hook in hooks:
             hook.remove()
