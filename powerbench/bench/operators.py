@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from powerbench.bench.gpu import RandomModel
 from powerbench.engines.hf.attention import ATTENTION
-from powerbench.engines.hf.model_runner import DecodeSettings, ModelRunner
+from powerbench.engines.hf.model_runner import ModelRunner
 from powerbench.engines.hf.paged_cache import PagedCache
+from powerbench.engines.hf.request import DecodeSettings
 from powerbench.engines.hf.slots import Slots
 
 ASKING = {

@@ -33,6 +33,20 @@ class Drawn(NamedTuple):
     log_normalisers: torch.Tensor
     """float32 [R, E], nats: log sum_v p(v)^a over q's support, for each of the row's E exponents."""
 
+    def by_row(self, rows: int, width: int, computed: torch.Tensor | None) -> "Drawn":
+        """What was drawn after each of N tokens, as [rows, width] and [rows, width, K].
+
+        computed: int64 [N], which of the rows * width tokens they are; None for all. Others are zeros.
+        """
+        if computed is None:
+            return Drawn(*(column.view(rows, width, *column.shape[1:]) for column in self))
+        every = (column.new_zeros(rows * width, *column.shape[1:]) for column in self)
+        spread = (
+            table.index_copy_(0, computed.to(table.device), column)
+            for table, column in zip(every, self, strict=True)
+        )
+        return Drawn(*(table.view(rows, width, *table.shape[1:]) for table in spread))
+
 
 def draw(
     logits: torch.Tensor,

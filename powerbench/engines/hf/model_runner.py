@@ -8,7 +8,7 @@ them at work side by side; a device that cannot record), the same code runs step
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -25,7 +25,7 @@ from powerbench.engines.hf.graphs import GraphRecorder
 from powerbench.engines.hf.kv_cache import ContiguousCache, KVCache
 from powerbench.engines.hf.paged_batches import paged_decode, paged_prefill
 from powerbench.engines.hf.paged_cache import PagedCache
-from powerbench.engines.hf.request import EngineRequest
+from powerbench.engines.hf.request import DecodeSettings, EngineRequest
 from powerbench.engines.hf.slots import Fed, Slots
 from powerbench.engines.sampling import Drawn, draw
 from powerbench.errors import UserError, first_line
@@ -33,29 +33,6 @@ from powerbench.types import Tokens
 
 TILE = 32
 """In deterministic mode every forward pass has this many tokens, some of them padding."""
-
-
-class DecodeSettings(NamedTuple):
-    """What is known of the requests of a step without asking the device."""
-
-    largest_k: int
-    greedy: bool
-    top: int
-    """The largest number of most likely tokens that any of them asks for."""
-    supports: Mapping[int, Tokens | None]
-    """By slot."""
-    exponents: int = 0
-    """The largest number of exponents whose log-normalisers any of them asks for."""
-
-    @classmethod
-    def of(cls, requests: Sequence[EngineRequest]) -> "DecodeSettings":
-        return cls(
-            largest_k=max(request.top_k for request in requests),
-            greedy=any(request.extend.tau == 0 for request in requests),
-            top=max(request.top_logprobs for request in requests),
-            supports={request.slot: request.extend.support for request in requests},
-            exponents=max(len(request.extend.exponents) for request in requests),
-        )
 
 
 class ModelRunner:
@@ -192,7 +169,7 @@ class ModelRunner:
             if self.fixed:
                 fed = fed._replace(positions=self._within(fed, width, leading))
             drawn = self._draw(fed, batch, long, settings)
-        self.slots.advance(rows, _by_row(drawn, len(rows), width, computed))
+        self.slots.advance(rows, drawn.by_row(len(rows), width, computed))
 
     def _draw(self, fed: Fed, batch: Batch, long: bool, settings: DecodeSettings) -> Drawn:
         logits = self._run(fed.tokens, fed.positions, batch, long, logits=True)
@@ -318,16 +295,3 @@ class ModelRunner:
 def _tiles(fed: Fed) -> list[Fed]:
     """The same tokens, up to TILE at a time, so that those of a row stay in their order."""
     return [Fed(*part) for part in zip(*(torch.split(column, TILE) for column in fed), strict=True)]
-
-
-def _by_row(drawn: Drawn, rows: int, width: int, computed: torch.Tensor | None) -> Drawn:
-    """What was drawn after each token, [N] or [N, K], as [rows, width] and [rows, width, K]: zeros where no
-    token was computed."""
-    if computed is None:
-        return Drawn(*(column.view(rows, width, *column.shape[1:]) for column in drawn))
-    every = (column.new_zeros(rows * width, *column.shape[1:]) for column in drawn)
-    spread = (
-        table.index_copy_(0, computed.to(table.device), column)
-        for table, column in zip(every, drawn, strict=True)
-    )
-    return Drawn(*(table.view(rows, width, *table.shape[1:]) for table in spread))

@@ -1,8 +1,10 @@
-"""A request as the hf engine keeps it, from its submission until it is withdrawn."""
+"""A request as the hf engine keeps it, from its submission until it is withdrawn; and a step's, together."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,3 +77,26 @@ class EngineRequest:
     def is_named(self, chain: int, key: Key | None) -> bool:
         """Whether this is the chain's request of that key, or, without a key, any of the chain's."""
         return self.chain == chain and key in (None, self.key)
+
+
+class DecodeSettings(NamedTuple):
+    """What is known of the requests of a step without asking the device."""
+
+    largest_k: int
+    greedy: bool
+    top: int
+    """The largest number of most likely tokens that any of them asks for."""
+    supports: Mapping[int, Tokens | None]
+    """By slot."""
+    exponents: int = 0
+    """The largest number of exponents whose log-normalisers any of them asks for."""
+
+    @classmethod
+    def of(cls, requests: Sequence[EngineRequest]) -> "DecodeSettings":
+        return cls(
+            largest_k=max(request.top_k for request in requests),
+            greedy=any(request.extend.tau == 0 for request in requests),
+            top=max(request.top_logprobs for request in requests),
+            supports={request.slot: request.extend.support for request in requests},
+            exponents=max(len(request.extend.exponents) for request in requests),
+        )
