@@ -121,6 +121,29 @@ def test_a_replacement_that_gives_something_else_is_not_taken(
     assert sorted(kinds(lm)) == ["FusedAttention", "FusedNorm"]
 
 
+@pytest.mark.parametrize("architecture", ["gemma3_text", "llama"])
+def test_weights_of_norms_are_read_rightly_however_large(architecture: str) -> None:
+    """In bfloat16 1 + w is within rounding of w for w = 100, and wrong by 1% in each layer."""
+    lm = tiny(architecture, torch.bfloat16)
+    for name, parameter in lm.named_parameters():
+        if "norm" in name:
+            parameter.data.fill_(100.0)
+    fuse(lm)
+    norms = [m for m in lm.modules() if isinstance(m, FusedNorm)]
+    assert norms
+    expected = 101.0 if architecture == "gemma3_text" else 100.0
+    assert all(torch.equal(m.weight, torch.full_like(m.weight, expected)) for m in norms)
+
+
+def test_an_activation_that_is_like_silu_near_nothing_is_not_taken_for_it() -> None:
+    lm = tiny("llama", torch.bfloat16)
+    for layer in lm.model.layers:
+        layer.mlp.act_fn = torch.nn.GELU()
+        layer.mlp.gate_proj.weight.data.mul_(1e-3)
+    fuse(lm)
+    assert sorted(kinds(lm)) == ["FusedAttention", "FusedNorm"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 32, 64, 500])
 def test_a_norm_is_the_librarys_for_few_tokens_and_for_many(

@@ -65,7 +65,7 @@ def fuse(lm: PreTrainedModel) -> None:
     for parent in list(lm.modules()):
         for name, child in list(parent.named_children()):
             for way in _ways(child, calls.get(child, ())):
-                if all(_agrees(way, call) for call in calls[child]):
+                if all(_agrees(way, call) for call in _tried(child, calls[child])):
                     way.adopt()
                     setattr(parent, name, way)
                     break
@@ -137,6 +137,22 @@ def _ways(module: Any, calls: Sequence[Call]) -> Iterator[Replacement]:
         yield FusedMLP(module)
     if len(call.asked) == 1 and _rotates(module, call):
         yield FusedAttention(module, call.asked[0])
+
+
+LARGER = 64.0, 4096.0
+"""Times as large as in the pass are inputs on which gated MLPs are tried too: near 0 activations are alike."""
+
+
+def _tried(module: nn.Module, calls: Sequence[Call]) -> Iterator[Call]:
+    """The calls of a pass, and such as tell apart modules that rounding or small numbers make alike there: in
+    bfloat16 a norm whose weights are w is within its rounding of one whose are 1 + w, if w is large."""
+    for call in calls:
+        yield call
+        if len(call.arguments) == 1 and not call.options:
+            (x,) = call.arguments
+            others = [x.float()] if _eps(module) else [scale * x for scale in LARGER]
+            for other in others:
+                yield Call((other,), {}, module(other), ())
 
 
 def _eps(module: Any) -> float | None:
