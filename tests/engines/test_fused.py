@@ -13,7 +13,7 @@ from tiny import TinyModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from powerbench.engines.hf import HFEngine
+from powerbench.engines.hf import HFEngine, fusing
 from powerbench.engines.hf.attention import ATTENTION
 from powerbench.engines.hf.fused import FusedNorm, Replacement, rotate
 from powerbench.engines.hf.fusing import Trial, fuse
@@ -167,6 +167,14 @@ def test_positions_rotate_as_the_librarys_do(tokens: int) -> None:
     theirs, _ = apply_rotary_pos_emb(heads, heads, cos, sin)
     rotate(states, cos, sin)
     torch.testing.assert_close(states, theirs[0].transpose(0, 1))
+
+
+def test_an_engine_whose_modules_compute_something_else_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fusing, "_agrees", lambda way, call: True)
+    with pytest.raises(UserError, match=r"off by .* from the library's own"):
+        HFEngine(OneModel("gemma3_text", tiny("gemma3_text")), 20, 20, 2, device="cpu", draft=0)
 
 
 def test_deterministic_mode_uses_them_too() -> None:

@@ -108,7 +108,8 @@ class HFEngine:
         require_drivable(self.lm, str(model.name))
         keep_float32(self.lm, self.device)
         if self.device.type == "cpu" and can_pack():
-            fuse(self.lm)
+            if fuse(self.lm):
+                require_drivable(self.lm, str(model.name))
             pack(self.lm)
         self.switch = longrope_switch(config)
         self.vocabulary = config.vocab_size

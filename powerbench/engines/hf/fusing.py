@@ -57,18 +57,21 @@ class Trial:
 
 
 @torch.inference_mode()
-def fuse(lm: PreTrainedModel) -> None:
-    """Replace modules of a model on the CPU, in place; what was replaced before stays as it is."""
+def fuse(lm: PreTrainedModel) -> bool:
+    """Replace modules of a model on the CPU, in place; what was replaced before stays as it is. Returns whether
+    any was."""
     if lm.dtype not in LIMITS:
-        return
-    calls = _calls(lm)
+        return False
+    calls, replaced = _calls(lm), False
     for parent in list(lm.modules()):
         for name, child in list(parent.named_children()):
             for way in _ways(child, calls.get(child, ())):
                 if all(_agrees(way, call) for call in _tried(child, calls[child])):
                     way.adopt()
                     setattr(parent, name, way)
+                    replaced = True
                     break
+    return replaced
 
 
 @contextmanager
