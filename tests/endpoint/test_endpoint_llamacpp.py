@@ -15,6 +15,7 @@ from local_server import llamacpp
 
 from powerbench.cli import main
 from powerbench.config import compose
+from powerbench.run.in_text import stops
 from powerbench.store import Run, find_runs
 from powerbench.types import FinishReason
 
@@ -56,7 +57,7 @@ def test_greedy_responses_are_what_the_server_says(url: str, tmp_path: Path) -> 
     for chat in ("always", "never"):
         made = run(url, tmp_path / chat, "sampler=greedy", f"task.chat={chat}")
         task = compose([*TASK, f"task.chat={chat}"]).build("task")
-        stop = list(task.stop_tokens)
+        stop = list(stops(task))
         for problem in task.problems("instruct")[:1]:
             text = problem.prompt.text
             turn = {"messages": [{"role": "user", "content": text}]}

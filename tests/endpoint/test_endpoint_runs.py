@@ -112,7 +112,7 @@ def test_task_stops_and_options_are_sent(asking: Asking) -> None:
         "model": "vendor/thinker",
         "messages": asking.fake.requests[0]["messages"],
         "max_completion_tokens": 64,
-        "stop": ["END"],
+        "stop": ["END", "\n"],
         "reasoning_effort": "high",
     }
 

@@ -121,8 +121,8 @@ def test_exact_in_hardly_any_memory(
     assert preempted
 
 
-@pytest.mark.parametrize("requests", [2_000, pytest.param(10_000, marks=pytest.mark.faults)])
-def test_pages_in_use_follow_the_tokens_and_none_is_lost(requests: int) -> None:
+@pytest.mark.parametrize("total", [2_000, pytest.param(10_000, marks=pytest.mark.faults)])
+def test_pages_in_use_follow_the_tokens_and_none_is_lost(total: int) -> None:
     """Without a model: 32 chains of the paper's mean length, every request a proposal from a random place."""
     choose, pages = np.random.default_rng(0), 400
     config, width = models("llama")[0].config, 32
@@ -141,7 +141,7 @@ def test_pages_in_use_follow_the_tokens_and_none_is_lost(requests: int) -> None:
 
     for chain in range(width):
         submit(chain)
-    while answered < requests:
+    while answered < total:
         subject.schedule()
         for _ in subject.prefill_batches():
             pass

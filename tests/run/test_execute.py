@@ -16,7 +16,7 @@ from powerbench.engines.toy import ToyEngine
 from powerbench.models.toy import ToyTokenizer
 from powerbench.run import plan
 from powerbench.tasks.alpaca_eval import AlpacaEval
-from powerbench.tasks.math500 import Math500
+from powerbench.tasks.math_set import MathSet
 
 TOY = ["model=toy", "engine=toy", "max_tokens=8", "blocks=2", "tracker=none", "limit=3"]
 
@@ -35,7 +35,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(where, name, counted)
 
-    count(Math500, "problems", "data sets read")
+    count(MathSet, "problems", "data sets read")
     count(AlpacaEval, "problems", "data sets read")
     count(ToyTokenizer, "encode", "texts tokenised")
     count(plan, "make_verifier", "verifiers built")
@@ -47,7 +47,7 @@ def test_a_single_run_is_prepared_once(tmp_path: Path, counts: Counter[str]) -> 
     main(["run", *TOY, "task=math_mini", f"runs={tmp_path}"])
     assert counts == {
         "data sets read": 1,
-        "texts tokenised": 3 + 1,  # the prompts, and what ends a response
+        "texts tokenised": 3 + 1,  # the prompts, and what ends a line
         "verifiers built": 1,
         "engines loaded": 1,
     }
