@@ -153,6 +153,7 @@ def test_every_sampler_has_its_work() -> None:
     assert {*WORK} == {*options("sampler")}
 
 
+@pytest.mark.faults  # 136 configurations are composed
 def test_every_job_of_the_paper_runs_on_80_gb() -> None:
     """Printed for whoever runs this file with -s."""
     everything = table("h100", [])

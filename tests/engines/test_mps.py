@@ -84,8 +84,18 @@ def both(
     return run(there, requests), expected
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", ["qwen2", "phi3-window", "phi3-longrope"])
+@pytest.mark.parametrize(
+    ("name", "deterministic"),
+    [
+        ("phi3-window", False),
+        ("phi3-longrope", True),
+        *(pytest.param(name, True, marks=pytest.mark.faults) for name in ("qwen2", "phi3-window")),
+        *(
+            pytest.param(name, False, marks=pytest.mark.faults)
+            for name in ("qwen2", "phi3-longrope")
+        ),
+    ],
+)
 def test_an_engine_draws_the_same_tokens(name: str, deterministic: bool) -> None:
     numbers = np.random.default_rng(5)
     requests = {

@@ -218,7 +218,11 @@ def law_of_blocks(sampler: Official, model: TabularModel) -> tuple[Law, dict[str
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("top_k", [50, 2])
-@pytest.mark.parametrize("model", MANY, ids=lambda m: f"model{m.seed}")
+@pytest.mark.parametrize(
+    "model",
+    [MANY[0], *(pytest.param(model, marks=pytest.mark.faults) for model in MANY[1:])],
+    ids=lambda m: f"model{m.seed}",
+)
 def test_the_law_is_the_originals(
     sampler: Callable[..., Official], top_k: int, model: TabularModel
 ) -> None:
