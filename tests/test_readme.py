@@ -29,6 +29,7 @@ OWN_FOLDERS = (
     "runs/",
     "runs/bench/",
     "runs/example/",
+    "runs/answer/",
 )
 """Where this repository's READMEs are; a dataset card that a run exported is not one of them."""
 READMES = sorted({file for folder in OWN_FOLDERS for file in ROOT.glob(f"{folder}README.md")})
