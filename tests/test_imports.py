@@ -83,3 +83,12 @@ def test_a_report_loads_neither_torch_nor_transformers() -> None:
         "print(*{'torch', 'transformers'} & {*sys.modules})"
     )
     assert subprocess.check_output([sys.executable, "-c", ask], text=True).strip() == ""
+
+
+def test_a_run_loads_transformers_only_for_a_model_of_the_library(tmp_path: Path) -> None:
+    ask = (
+        "import sys; from powerbench.cli import main;"
+        f"main('run model=toy engine=toy task=math_mini limit=1 tracker=none runs={tmp_path}'.split());"
+        "sys.exit('transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", ask], check=True)

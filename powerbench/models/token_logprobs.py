@@ -1,12 +1,16 @@
 """A given response under a model: log-probability and entropy of every token, by plain forward passes."""
 
+from __future__ import annotations  # transformers takes seconds to import, and is not needed here
+
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from powerbench.types import LOG_ZERO, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHUNK = 256
 """Positions whose logits are held at once: a vocabulary of 150,000 makes 0.15 GiB of them."""

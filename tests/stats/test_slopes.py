@@ -5,6 +5,7 @@ Run: pytest tests/stats/test_slopes.py
 
 import math
 import random
+from functools import cache
 
 import pytest
 
@@ -15,6 +16,7 @@ from powerbench.stats.slopes import Response, Slope, slope, slopes
 ALPHA, HORIZON, SMALL = 1.3, 3, 1e-5
 
 
+@cache
 def law(alpha: float) -> dict[tuple[int, ...], float]:
     return power_law(TabularModel(seed=3), alpha, HORIZON)
 

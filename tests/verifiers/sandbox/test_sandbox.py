@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,10 +156,10 @@ def test_a_sandbox_that_is_stopped_from_inside_is_ended(
     assert world.run(source).passed is False
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_signals_of_a_scheduler_end_no_program(world: World) -> None:
-    """Slurm sends them to every process of a job that it preempts, or warns of its end."""
-    before, over, sent = set(psutil.Process().children(recursive=True)), threading.Event(), []
+@contextmanager
+def signalled() -> Iterator[set[int]]:
+    """Signals of a scheduler go to every process that is started meanwhile: those that they have reached."""
+    before, over, reached = set(psutil.Process().children(recursive=True)), threading.Event(), set()
 
     def signal_all() -> None:
         while not over.wait(0.02):
@@ -167,17 +167,34 @@ def test_the_signals_of_a_scheduler_end_no_program(world: World) -> None:
                 for number in (signal.SIGUSR2, signal.SIGTERM):
                     with suppress(psutil.NoSuchProcess):
                         process.send_signal(number)
-                        sent.append(process.pid)
+                        reached.add(process.pid)
 
     thread = threading.Thread(target=signal_all)
     thread.start()
     try:
-        execution = world.run("import time\ndef f(x):\n    time.sleep(0.5)\n    return x + 1")
+        yield reached
     finally:
         over.set()
         thread.join()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_signals_of_a_scheduler_end_no_program(world: World) -> None:
+    """Slurm sends them to every process of a job that it preempts, or warns of its end."""
+    with signalled() as reached:
+        execution = world.run("import time\ndef f(x):\n    time.sleep(0.5)\n    return x + 1")
     assert execution.passed, execution
-    assert len(set(sent)) >= 2
+    assert len(reached) >= 2
+
+
+@pytest.mark.parametrize("mode", ["kernel", "limits"])
+def test_the_signals_of_a_scheduler_leave_no_folder_behind(world: World) -> None:
+    with signalled() as reached, modes.STARTS[world.mode](1) as start:
+        folder = Path(start.folder)
+        for number in range(20_000):  # long enough to be reached
+            (folder / str(number)).touch()
+    assert reached
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("mode", THREADED)
