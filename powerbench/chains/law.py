@@ -8,7 +8,7 @@ running sum while a proposal is decoded, is enumerated exactly as it runs.
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from powerbench.types import (
     Save,
     Together,
     Tokens,
+    TopLogprobs,
 )
 
 Result = TypeVar("Result")
@@ -85,25 +86,65 @@ def law(program: Program[Result], model: TabularModel) -> dict[Result, float]:
     """
     result: dict[Result, float] = {}
     pending: list[list[int]] = [[]]
+    positions = _Positions(model)
     while pending:
         branch = _Branch(pending.pop())
-        outcome = _run(program(), model, branch)
+        outcome = _run(program(), positions, branch)
         result[outcome] = result.get(outcome, 0.0) + branch.probability
         pending += branch.siblings()
     return result
 
 
-def _run(chain: Generator[Request, Any, Result], model: TabularModel, branch: "_Branch") -> Result:
+class _Position(NamedTuple):
+    """What a request finds after a prefix: its distribution q, and by token what it reports."""
+
+    q: tuple[float, ...]
+    logp: tuple[float, ...]
+    logq: tuple[float, ...]
+    entropy: float
+    top: TopLogprobs | None
+    log_normalisers: tuple[float, ...]
+
+
+@dataclass
+class _Positions:
+    """Each is computed once: paths share their beginnings."""
+
+    model: TabularModel
+    known: dict[Any, _Position] = field(default_factory=dict)
+
+    def after(self, x: Tokens, request: Extend) -> _Position:
+        count, exponents = request.top_logprobs, request.exponents
+        key = x, request.tau, request.top_k, request.support, count, exponents
+        if key not in self.known:
+            p = self.model.p(x)
+            q = proposal(p, request)
+            with np.errstate(divide="ignore"):
+                logp, logq = np.log(p), np.log(q)
+            self.known[key] = _Position(
+                tuple(q.tolist()),
+                tuple(logp.tolist()),
+                tuple(logq.tolist()),
+                float(-(p[p > 0] * logp[p > 0]).sum()),
+                top_logprobs(p, count) if count else None,
+                log_normalisers(p, request) if exponents else (),
+            )
+        return self.known[key]
+
+
+def _run(
+    chain: Generator[Request, Any, Result], positions: _Positions, branch: "_Branch"
+) -> Result:
     answer = None
     while True:
         try:
             request = chain.send(answer)
         except StopIteration as end:
             return end.value
-        answer = _answer(request, model, branch)
+        answer = _answer(request, positions, branch)
 
 
-def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
+def _answer(request: Request, positions: _Positions, branch: "_Branch") -> Any:
     match request:
         case LogUniform():
             return _LogUniform(branch)
@@ -112,27 +153,26 @@ def _answer(request: Request, model: TabularModel, branch: "_Branch") -> Any:
         case Save():
             return None
         case Extend():
-            return _extend(request, model, branch)
+            return _extend(request, positions, branch)
         case Together():
-            return tuple(_extend(each, model, branch) for each in request.requests)
+            return tuple(_extend(each, positions, branch) for each in request.requests)
 
 
-def _extend(request: Extend, model: TabularModel, branch: "_Branch") -> Draw:
+def _extend(request: Extend, positions: _Positions, branch: "_Branch") -> Draw:
     x, logp, logq, entropy, weight = request.prefix, [], [], [], 0.0
     top, norms = [], []
     finish_reason = FinishReason.LENGTH
     while len(x) < request.until and finish_reason is FinishReason.LENGTH:
-        p = model.p(x)
-        q = proposal(p, request)
-        token = branch.take(q)
+        position = positions.after(x, request)
+        token = branch.take(position.q)
         x = (*x, token)
-        logp.append(math.log(p[token]))
-        logq.append(math.log(q[token]))
-        entropy.append(float(-(p[p > 0] * np.log(p[p > 0])).sum()))
-        if request.top_logprobs:
-            top.append(top_logprobs(p, request.top_logprobs))
+        logp.append(position.logp[token])
+        logq.append(position.logq[token])
+        entropy.append(position.entropy)
+        if position.top:
+            top.append(position.top)
         if request.exponents:
-            norms.append(log_normalisers(p, request))
+            norms.append(position.log_normalisers)
         weight += request.alpha * logp[-1] - logq[-1]
         if request.floor > weight:
             finish_reason = FinishReason.FLOOR
