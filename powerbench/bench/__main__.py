@@ -21,6 +21,7 @@ from powerbench.bench import agreement, checkpointing, decoding, drafting, opera
 from powerbench.bench.budget import STEP_PARTS, budget
 from powerbench.config import compose
 from powerbench.errors import UserError
+from powerbench.models import HubModel
 from powerbench.store.provenance import provenance
 
 SPECULATE = 8
@@ -29,6 +30,7 @@ SPECULATE = 8
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m powerbench.bench", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="a name in conf/model")
+    parser.add_argument("--id", help="a folder or .gguf that stands for that of the hub")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 8, 32, 64])
@@ -66,6 +68,11 @@ def _run_parts(options: argparse.Namespace, console: Console) -> Mapping[str, An
     return record
 
 
+def _model(options: argparse.Namespace, dtype: str) -> HubModel:
+    given = [f"model.id={options.id}"] if options.id else []
+    return compose([f"model={options.model}", f"model.dtype={dtype}", *given]).build("model")
+
+
 def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     """Rates, the budget of a step, and whether samples depend on the batch."""
     vllm = options.vllm if options.vllm.exists() else None
@@ -73,7 +80,7 @@ def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any
         console.print(f"vLLM: none at {options.vllm} (`make test-vllm` makes one)")
     record = {}
     for dtype in options.dtypes:
-        model = compose([f"model={options.model}", f"model.dtype={dtype}"]).build("model")
+        model = _model(options, dtype)
         timed = decoding.time_decoding(model, options.widths, options.tokens, options.repeats, vllm)
         _print_rates(console, options, timed)
         parts = {width: budget(model, width, options.tokens) for width in options.widths}
@@ -97,7 +104,7 @@ def _decoding(options: argparse.Namespace, console: Console) -> Mapping[str, Any
 
 def _savings(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     """What early rejection and speculation save."""
-    model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
+    model = _model(options, "float32")
     saved = savings.time_savings(model, SPECULATE, options.alone)
     _print_savings(console, saved)
     return {"savings": asdict(saved)}
@@ -143,7 +150,7 @@ def _operators(options: argparse.Namespace, console: Console) -> Mapping[str, An
 
 def _drafts(options: argparse.Namespace, console: Console) -> Mapping[str, Any]:
     """What drafts save of power sampling, with few chains and with many."""
-    model = compose([f"model={options.model}", "model.dtype=float32"]).build("model")
+    model = _model(options, "float32")
     timed = [
         drafting.time_drafting(model, chains, options.draft_tokens, options.repeats)
         for chains in options.draft_chains
