@@ -174,7 +174,9 @@ def test_the_papers_figures_have_the_papers_models_and_samplers() -> None:
 def test_the_frontier_has_every_sampler(edition: str) -> None:
     names = [name for name in options("experiment") if name.startswith(f"frontier/{edition}")]
     jobs = [job for name in names for job in expand([f"experiment={name}"], multirun=False).runs]
-    assert {dict(o.split("=", 1) for o in job)["sampler"] for job in jobs} == set(options("sampler"))
+    assert {dict(o.split("=", 1) for o in job)["sampler"] for job in jobs} == set(
+        options("sampler")
+    )
 
 
 def test_a_sweep_may_set_what_only_its_values_have() -> None:

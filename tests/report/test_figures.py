@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 from fabricate import STEPS, grid, verdicts, write_report, write_run
+from matplotlib.figure import Figure
 
 from powerbench.report.figures import curves, responses
+from powerbench.report.figures.dots import Dots
+from powerbench.report.figures.style import Style, panels
 from powerbench.report.figures.style import curves as curves_of
-from powerbench.report.figures.style import panels
 from powerbench.report.series import series
 from powerbench.report.summary import Results, main_runs
+from powerbench.stats.intervals import Estimate
 from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score
 
@@ -116,6 +119,16 @@ def test_costs_show_best_of_n_and_the_steps_of_a_chain(
     assert base.x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
     assert chain.x == pytest.approx([getattr(results[1].summary, name) / 6] * 4)
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
+
+
+@pytest.mark.parametrize("x", [[243.0], [99.0, 101.0], [1.2e10], [3.0, 50.0]])
+def test_a_cost_stands_between_numbers(x: list[float]) -> None:
+    axes = Figure().subplots()
+    style = Style("black", "-", "o")
+    curves._against_cost(axes, [Dots("base", style, x, [Estimate(0.5, (0.4, 0.6), 9)] * len(x))])
+    numbers = [float(label.get_text()) for label in axes.get_xticklabels()]
+    low, high = axes.get_xlim()
+    assert len([n for n in numbers if low <= n <= high]) >= 2
 
 
 def test_figure_1_has_a_model_and_its_trained_checkpoint(tmp_path: Path) -> None:

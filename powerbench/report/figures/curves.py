@@ -83,10 +83,14 @@ def _with_grpo(shown: Sequence[Curve]) -> list[Panel[Curve]]:
     return found
 
 
+WIDEST = 0.25
+"""Of a bar, where the tasks are 1 apart."""
+
+
 def _bars(axes: Axes, shown: Sequence[Curve]) -> str:
     tasks = list(dict.fromkeys(c.summary.task for c in shown))
     samplers = list(dict.fromkeys(c.label for c in shown))
-    width = 0.8 / len(samplers)
+    width = min(0.8 / len(samplers), WIDEST)
     for c in shown:
         s, value = c.summary, _value(c.summary)
         assert value is not None
@@ -234,10 +238,14 @@ def _against_cost(axes: Axes, shown: Sequence[Dots]) -> None:
         whiskers(axes, x, dots.y, dots.style)
     axes.set_xscale("log")
     places = [x for dots in shown for x in dots.x]
-    if max(places) < 30 * min(places):  # too short for a power of ten or two
-        ticks = _round(min(places), max(places), (1, 2, 5))
+    left, right = min(places), max(places)
+    if right < 2 * left:  # a point or two: room for numbers on both sides
+        left, right = left / 2, right * 2
+        axes.set_xlim(left, right)
+    if right < 30 * left:  # too short for a power of ten or two
+        ticks = _round(left, right, (1, 2, 5))
         if len(ticks) < 3:
-            ticks = _round(min(places), max(places), (1, 1.5, 2, 3, 4, 5, 7))
+            ticks = _round(left, right, (1, 1.5, 2, 3, 4, 5, 7))
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.set_xticklabels([_short(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
