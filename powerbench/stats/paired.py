@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 
 from powerbench.stats.intervals import z_of
 
 RESAMPLES = 10_000
+FEW = 20
+"""With fewer problems that differ, resamples are no guide to others."""
+MCNEMAR, FLIPS, BOOTSTRAP = "McNemar", "sign flips", "paired bootstrap"
 
 
 class Difference(NamedTuple):
@@ -24,7 +27,7 @@ class Difference(NamedTuple):
     n: int
     """Problems."""
     test: str
-    """McNemar's, or the paired bootstrap."""
+    """MCNEMAR, FLIPS or BOOTSTRAP."""
 
     @property
     def detectable(self) -> float:
@@ -44,7 +47,7 @@ def paired_difference(
 
     first, second: by problem, one value in [0, 1] for each replicate. Right or wrong with one replicate
     each: McNemar's exact test, and Agresti and Min's interval. Otherwise: a bootstrap over problems of
-    the difference of their mean values.
+    the difference of their mean values; sign flips where few problems differ.
     """
     common = [problem for problem in first if second.get(problem) and first[problem]]
     if not common:
@@ -73,21 +76,21 @@ def mcnemar(n: int, only_first: int, only_second: int, level: float = 0.95) -> D
         raise ValueError(f"of n={n} problems {only_first} and {only_second} cannot be discordant")
     discordant = only_first + only_second
     p = float(binomtest(only_second, discordant).pvalue) if discordant else 1.0
-    b, c, total = only_first + 0.5, only_second + 0.5, n + 2
-    centre = (c - b) / total
-    margin = z_of(level) * math.sqrt(b + c - (c - b) ** 2 / total) / total
-    low, high = max(-1.0, centre - margin), min(1.0, centre + margin)
-    return Difference((only_second - only_first) / n, low, high, p, n, "McNemar")
+    alike = n - discordant
+    low, high = _of_few(np.repeat([-1.0, 1.0, 0.0], [only_first, only_second, alike]), level)
+    return Difference((only_second - only_first) / n, low, high, p, n, MCNEMAR)
 
 
 def bootstrap(
     differences: Sequence[float], level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:
-    """The mean of the problems' differences: bootstrap-t interval and p-value over problems.
+    """The mean of the problems' differences, each in [-1, 1]: bootstrap-t interval and p-value over problems.
 
     Each resample's mean is measured in its own standard errors, which makes the interval second-order
-    accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). One problem, or
-    problems that all differ alike, tell nothing of others: the interval is then [-1, 1], and p is 1.
+    accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). Resamples of problems of
+    which fewer than FEW differ bound nothing, or too little: these have what McNemar's test and its interval
+    are of differences of -1, 0 and 1, sign flips (Fisher 1935; exact up to 13 of them) and Agresti and
+    Min's interval. One problem tells nothing of others: its interval is [-1, 1].
 
     Raises ValueError if there is no difference.
     """
@@ -95,10 +98,12 @@ def bootstrap(
     n = len(values)
     if n == 0:
         raise ValueError("differences must hold at least one problem")
-    mean, test = float(values.mean()), "paired bootstrap"
-    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    if error < 1e-12:
-        return Difference(mean, -1.0, 1.0, 1.0, n, test)
+    mean = float(values.mean())
+    if n == 1:
+        return Difference(mean, -1.0, 1.0, 1.0, n, FLIPS)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    if np.count_nonzero(values) < FEW or error < 1e-12:
+        return Difference(mean, *_of_few(values, level), _flipped(values, seed), n, FLIPS)
     drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,7 +114,32 @@ def bootstrap(
     low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
     tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
     p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))
-    return Difference(mean, low, high, p, n, test)
+    return Difference(mean, low, high, p, n, BOOTSTRAP)
+
+
+def _flipped(values: np.ndarray, seed: int) -> float:
+    """The two-sided p-value of the sum, if each difference had either sign with the same chance."""
+    differing = values[values != 0]
+    if len(differing) < 2:  # either sign is as far from 0
+        return 1.0
+    found = permutation_test(
+        (differing,),
+        np.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def _of_few(values: np.ndarray, level: float) -> tuple[float, float]:
+    """Wald's interval after two problems are added, of which half a one differs by 1 and half a one by -1."""
+    total = len(values) + 2
+    centre = float(values.sum()) / total
+    variance = (float(values @ values) + 1) / total - centre**2
+    margin = z_of(level) * math.sqrt(variance / total)
+    return max(-1.0, centre - margin), min(1.0, centre + margin)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -74,15 +74,41 @@ def test_the_bootstrap_covers_the_difference(problems: int) -> None:
         covered += found.low <= truth <= found.high
         none = bootstrap(list(rng.binomial(4, difficulty) / 4 - first), resamples=1500)
         rejected += none.p < 0.05
-    assert 0.92 <= covered / trials <= 0.98
+    assert 0.92 <= covered / trials <= 0.995
     assert rejected / trials <= 0.08
 
 
-@pytest.mark.parametrize("differences", [[0.3], [0.25] * 9, [0.0] * 30])
-def test_problems_that_all_differ_alike_tell_nothing_of_others(differences: list[float]) -> None:
-    found = bootstrap(differences)
-    assert (found.low, found.high, found.p) == (-1.0, 1.0, 1.0)
-    assert found.mean == pytest.approx(differences[0])
+def test_one_problem_tells_nothing_of_others() -> None:
+    assert bootstrap([0.3])[:4] == (0.3, -1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("each", "n"), [(0.0, 30), (0.0, 2), (1.0, 9), (-1.0, 7)])
+def test_problems_that_all_differ_alike_have_mcnemars_interval(each: float, n: int) -> None:
+    found = bootstrap([each] * n)
+    expected = mcnemar(n, n * (each < 0), n * (each > 0))
+    assert found[:4] == pytest.approx(expected[:4])
+
+
+@pytest.mark.parametrize("only", [[1.0], [-1.0, 1.0, 1.0], [1.0] * 8 + [-1.0] * 3])
+def test_sign_flips_of_right_and_wrong_are_mcnemars_test(only: list[float]) -> None:
+    found = bootstrap([*only, *[0.0] * 20])
+    expected = mcnemar(len(only) + 20, only.count(-1.0), only.count(1.0))
+    assert found[:5] == pytest.approx(expected[:5])
+    assert found.test == "sign flips"
+
+
+@pytest.mark.parametrize("problems", [20, 60, 164])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1])
+def test_the_interval_of_problems_of_which_few_differ_covers(problems: int, share: float) -> None:
+    rng, trials, covered, widths = np.random.default_rng(7), 400, 0, []
+    sizes, chances = np.array([-0.5, 0.0, 0.25, 1.0]), [share / 4, 1 - share, share / 2, share / 4]
+    truth = float(sizes @ chances)
+    for _ in range(trials):
+        found = bootstrap(list(rng.choice(sizes, problems, p=chances)), resamples=1000)
+        covered += found.low <= truth <= found.high
+        widths.append(found.high - found.low)
+    assert covered / trials >= 0.93
+    assert max(widths) < 1
 
 
 def test_holm_agrees_with_statsmodels() -> None:
@@ -101,7 +127,12 @@ def test_one_answer_a_problem_is_mcnemars_more_are_bootstrapped() -> None:
     assert (found.mean, found.n) == (pytest.approx(2 / 3), 3)
     for changed in ({"a": [1.0, 0.0]}, {"a": [0.5]}):
         found = paired_difference(first | changed, second)
-        assert found is not None and found.test == "paired bootstrap"
+        assert found is not None and found.test == "sign flips"
+    many = [
+        {f"{name}{i}": [float(i % k == 0)] * 2 for i in range(60)} for name, k in (("", 2), ("", 3))
+    ]
+    found = paired_difference(*many)
+    assert found is not None and found.test == "paired bootstrap"
     assert paired_difference(first, {"x": [1.0], "a": []}) is None
 
 
@@ -115,11 +146,11 @@ def test_exchanging_the_two_turns_the_sign() -> None:
     )
 
 
-def test_resamples_that_are_all_alike_are_infinitely_far() -> None:
-    """One problem of eight differs: a third of the resamples lack it, and tell nothing of the upper end."""
+def test_where_one_problem_differs_the_interval_is_bounded_on_both_sides() -> None:
+    """A third of the resamples lack it, and tell nothing of the upper end."""
     found = bootstrap([0.75, *[0.0] * 7])
-    assert found.low < 0 < found.mean == pytest.approx(0.09375)
-    assert found.high == 1.0
+    assert -0.3 < found.low < 0 < found.mean == pytest.approx(0.09375)
+    assert found.mean < found.high < 0.5
     assert found.p > 0.1
 
 

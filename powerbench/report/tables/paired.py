@@ -30,8 +30,8 @@ COLUMNS = (
     DETECTABLE,
     Column(
         "p",
-        "of no difference: McNemar's exact test (one right or wrong answer a problem), or a bootstrap over "
-        "problems",
+        "of no difference: McNemar's exact test (one right or wrong answer a problem), sign flips (fewer than "
+        "20 problems differ), or a bootstrap over problems",
     ),
     Column("p, corrected", "by Holm's method, for all comparisons of a task and model"),
     Column("problems"),
