@@ -1,4 +1,4 @@
-"""The page of runs/answer says what its tables say, and these are what the runs there give.
+"""The page of runs/answer, and the README, show what the runs there give, and say what their tables say.
 
 Run: pytest tests/test_answer.py
 """
@@ -13,7 +13,7 @@ from powerbench.report.tables.table import markdown
 from powerbench.store import find_runs
 
 ROOT = Path(__file__).parents[1]
-ANSWER = ROOT / "runs" / "answer"
+ANSWER, EXAMPLE = ROOT / "runs" / "answer", ROOT / "runs" / "example"
 PAGE = (ANSWER / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"(?<![\w.-])[+−]?\d+\.\d+(?!\w)")
 HEADING = re.compile(r"^### (.+)$", re.M)
@@ -36,9 +36,9 @@ def tables(text: str) -> list[tuple[str, list[Row]]]:
 
 
 @cache
-def reported() -> list[tuple[str, Row]]:
+def reported(folder: Path) -> list[tuple[str, Row]]:
     """Every row of the report of these runs as the code makes it now, under its task and model."""
-    report = Report([Results.read(run) for run in find_runs([ANSWER])])
+    report = Report([Results.read(run) for run in find_runs([folder])])
     text = "\n".join(markdown(table) for table in report.tables)
     return [(heading, row) for heading, rows in tables(text) for row in rows]
 
@@ -48,7 +48,7 @@ def test_every_row_of_the_page_is_a_row_of_the_report() -> None:
     shown = tables(PAGE)
     assert len(shown) >= 3
     for heading, rows in shown:
-        where = [row for found, row in reported() if found.startswith(heading)]
+        where = [row for found, row in reported(ANSWER) if found.startswith(heading)]
         for row in rows:
             assert any(set(row) <= set(each) for each in where), (heading, row)
 
@@ -60,3 +60,12 @@ def test_every_number_of_the_page_stands_in_one_of_its_tables() -> None:
     shown = {number for row in rows for cell in row for number in NUMBER.findall(cell)}
     there = shown | {n.lstrip("+−") for n in shown}  # "ahead by 0.030" is a difference of −0.030
     assert told <= there, sorted(told - there)
+
+
+def test_the_readme_shows_rows_of_these_reports() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [rows for _, rows in tables(text) if rows[0][0] == "base"]
+    assert len(shown) == 2
+    for folder, rows in zip((ANSWER, EXAMPLE), shown, strict=True):
+        for row in rows:
+            assert any(set(row) <= set(each) for _, each in reported(folder)), (folder, row)
