@@ -63,6 +63,8 @@ def _run_parts(options: argparse.Namespace, console: Console) -> Mapping[str, An
         "threads": torch.get_num_threads(),
         "provenance": provenance(shlex.join(["python", "-m", "powerbench.bench", *sys.argv[1:]])),
     }
+    if options.id and not {*options.parts} <= OF_ID:
+        raise UserError(f"--id is for --parts {' '.join(sorted(OF_ID))}: name those of them to run")
     for part in options.parts:
         record |= PARTS[part](options, console)
     return record
@@ -176,6 +178,8 @@ PARTS = {
     "memory": _memory,
     "operators": _operators,
 }
+OF_ID = {"decoding", "savings", "drafts"}
+"""Parts that can take another file for the model's."""
 
 
 def _print_rates(

@@ -11,7 +11,9 @@ from powerbench.stats.intervals import z_of
 
 RESAMPLES = 10_000
 FEW = 20
-"""With fewer problems that differ, resamples are no guide to others."""
+"""With fewer problems that differ among many that do not, resamples are no guide to others."""
+ROUNDING = 1e-12
+"""A smaller difference of two means is none."""
 MCNEMAR, FLIPS, BOOTSTRAP = "McNemar", "sign flips", "paired bootstrap"
 
 
@@ -87,23 +89,27 @@ def bootstrap(
     """The mean of the problems' differences, each in [-1, 1]: bootstrap-t interval and p-value over problems.
 
     Each resample's mean is measured in its own standard errors, which makes the interval second-order
-    accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). Resamples of problems of
-    which fewer than FEW differ bound nothing, or too little: these have what McNemar's test and its interval
-    are of differences of -1, 0 and 1, sign flips (Fisher 1935; exact up to 13 of them) and Agresti and
-    Min's interval. One problem tells nothing of others: its interval is [-1, 1].
+    accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). Where fewer than FEW
+    problems differ, and most do not, resamples are no guide to others: such problems have what McNemar's test
+    and its interval are of differences of -1, 0 and 1, sign flips (Fisher 1935; exact up to 13 of them) and
+    Agresti and Min's interval, which is wide, and may hold 0 whatever p is, if the differences are small.
+    One problem tells nothing of others: its interval is [-1, 1].
 
     Raises ValueError if there is no difference.
     """
     values = np.asarray(differences, float)
+    values = np.where(np.abs(values) < ROUNDING, 0.0, values)
     n = len(values)
     if n == 0:
         raise ValueError("differences must hold at least one problem")
     mean = float(values.mean())
     if n == 1:
         return Difference(mean, -1.0, 1.0, 1.0, n, FLIPS)
+    few = Difference(mean, *_of_few(values, level), _flipped(values, seed), n, FLIPS)
     error = float(values.std(ddof=1)) / math.sqrt(n)
-    if np.count_nonzero(values) < FEW or error < 1e-12:
-        return Difference(mean, *_of_few(values, level), _flipped(values, seed), n, FLIPS)
+    differing = np.count_nonzero(values)
+    if (differing < FEW and 2 * differing <= n) or error < ROUNDING:
+        return few
     drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -111,6 +117,8 @@ def bootstrap(
     t = t[~np.isnan(t)]  # alike resamples: infinitely many of their errors away
     ends = ((1 - level) / 2, (1 + level) / 2)
     below, above = np.quantile(t, ends, method="inverted_cdf")
+    if not np.isfinite([below, above]).all():
+        return few
     low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
     tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
     p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))

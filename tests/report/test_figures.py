@@ -121,7 +121,7 @@ def test_costs_show_best_of_n_and_the_steps_of_a_chain(
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
 
 
-@pytest.mark.parametrize("x", [[243.0], [99.0, 101.0], [1.2e10], [3.0, 50.0]])
+@pytest.mark.parametrize("x", [[243.0], [99.0, 101.0], [71.0, 149.0], [1.2e10], [3.0, 50.0]])
 def test_a_cost_stands_between_numbers(x: list[float]) -> None:
     axes = Figure().subplots()
     style = Style("black", "-", "o")

@@ -239,7 +239,7 @@ def _against_cost(axes: Axes, shown: Sequence[Dots]) -> None:
     axes.set_xscale("log")
     places = [x for dots in shown for x in dots.x]
     left, right = min(places), max(places)
-    if right < 2 * left:  # a point or two: room for numbers on both sides
+    if right < 3 * left:  # a point or two: room for numbers on both sides
         left, right = left / 2, right * 2
         axes.set_xlim(left, right)
     if right < 30 * left:  # too short for a power of ten or two

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from powerbench.report.summary import Results, labels, main_runs, sort_key
 from powerbench.report.tables.table import Column, Table, TextCell
-from powerbench.stats.paired import Difference, holm, paired_difference
+from powerbench.stats.paired import FEW, Difference, holm, paired_difference
 
 MAX_PAIRWISE = 8
 """Runs of a task and model up to which each is compared with each; of more, each with low temperature."""
@@ -30,8 +30,8 @@ COLUMNS = (
     DETECTABLE,
     Column(
         "p",
-        "of no difference: McNemar's exact test (one right or wrong answer a problem), sign flips (fewer than "
-        "20 problems differ), or a bootstrap over problems",
+        "of no difference: McNemar's exact test (one right or wrong answer a problem), a bootstrap over "
+        f"problems, or sign flips (fewer than {FEW} problems differ, and most do not)",
     ),
     Column("p, corrected", "by Holm's method, for all comparisons of a task and model"),
     Column("problems"),

@@ -159,12 +159,12 @@ def _folder() -> Iterator[Path]:
     try:
         yield Path(folder)
     finally:  # elsewhere: folders may be forbidden, or thousands of levels deep
-        if not _succeeds("rm", "-rf", folder):
-            _succeeds("chmod", "-R", "u+rwx", folder)
-            _succeeds("rm", "-rf", folder)
+        with shielded():
+            if not _succeeds("rm", "-rf", folder):
+                _succeeds("chmod", "-R", "u+rwx", folder)
+                _succeeds("rm", "-rf", folder)
 
 
 def _succeeds(*command: str) -> bool:
     """Runs it without a shell, for some shells unblock the signals that they were shielded from."""
-    with shielded():
-        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
