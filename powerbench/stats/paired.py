@@ -105,11 +105,10 @@ def bootstrap(
     mean = float(values.mean())
     if n == 1:
         return Difference(mean, -1.0, 1.0, 1.0, n, FLIPS)
-    few = Difference(mean, *_of_few(values, level), _flipped(values, seed), n, FLIPS)
     error = float(values.std(ddof=1)) / math.sqrt(n)
     differing = np.count_nonzero(values)
     if (differing < FEW and 2 * differing <= n) or error < ROUNDING:
-        return few
+        return _flips(values, level, seed)
     drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -118,11 +117,17 @@ def bootstrap(
     ends = ((1 - level) / 2, (1 + level) / 2)
     below, above = np.quantile(t, ends, method="inverted_cdf")
     if not np.isfinite([below, above]).all():
-        return few
+        return _flips(values, level, seed)
     low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
     tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
     p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))
     return Difference(mean, low, high, p, n, BOOTSTRAP)
+
+
+def _flips(values: np.ndarray, level: float, seed: int) -> Difference:
+    low, high = _of_few(values, level)
+    p = _flipped(values, seed)
+    return Difference(float(values.mean()), low, high, p, len(values), FLIPS)
 
 
 def _flipped(values: np.ndarray, seed: int) -> float:
