@@ -1,10 +1,7 @@
 """pass@k and confidence intervals over problems: pure functions."""
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -130,46 +127,6 @@ def student(values: Mapping[str, Sequence[float]], level: float = 0.95) -> Estim
     return Estimate(mean, Interval(mean - margin, mean + margin), n)
 
 
-def best_of(n: int, ranked: Sequence[tuple[float, float]]) -> float:
-    """The expected value of the response with the highest score among n of these, drawn without replacement.
-
-    ranked: (score, value) of every response. Exact: the response of rank i, from the lowest, is the
-    best of n with chance C(i, n-1)/C(R, n); of equal scores each is as likely to be taken as the others.
-
-    Raises ValueError unless 1 <= n <= the number of responses.
-    """
-    if not 1 <= n <= len(ranked):
-        raise ValueError(f"n must be between 1 and {len(ranked)}, got {n}")
-    chances, expected = _chances(len(ranked), n), 0.0
-    places = zip(chances, sorted(ranked), strict=True)
-    for _, tied in groupby(places, key=lambda each: each[1][0]):
-        chance, total, count = 0.0, 0.0, 0
-        for own, (_, value) in tied:
-            chance, total, count = chance + own, total + value, count + 1
-        expected += chance * total / count
-    values = [value for _, value in ranked]
-    return min(max(expected, min(values)), max(values))  # rounding
-
-
-def majority(votes: Sequence[tuple[str | None, float]]) -> float:
-    """The value of the answer that most responses give (maj@n): the mean over these, and over tied answers.
-
-    votes: (answer, value in [0, 1]) of every response. One without an answer has no vote; with none at all the
-    value is 0 (self-consistency: Wang et al. 2022, arXiv 2203.11171).
-
-    Raises ValueError if there is no response.
-    """
-    if not votes:
-        raise ValueError("votes must hold at least one response")
-    values = defaultdict(list)
-    for answer, value in votes:
-        if answer is not None:
-            values[answer].append(value)
-    most = max(map(len, values.values()), default=0)
-    tied = [float(np.mean(each)) for each in values.values() if len(each) == most]
-    return float(np.mean(tied)) if tied else 0.0
-
-
 def distinct(counts: Sequence[int], n: int) -> float:
     """The expected number of kinds among n things drawn without replacement. counts: of each kind.
 
@@ -178,12 +135,6 @@ def distinct(counts: Sequence[int], n: int) -> float:
     Raises ValueError unless 1 <= n <= the number of things.
     """
     return sum(pass_at_k(sum(counts), count, n) for count in counts)
-
-
-@lru_cache(maxsize=1024)
-def _chances(size: int, n: int) -> list[float]:
-    """Of each rank, from the lowest: to be the highest among n of `size`."""
-    return [math.comb(i, n - 1) / math.comb(size, n) for i in range(size)]
 
 
 def normal(mean: float, standard_error: float, n: int, level: float = 0.95) -> Estimate:

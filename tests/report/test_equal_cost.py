@@ -1,45 +1,20 @@
-"""Best-of-n is exact over all subsets, and is set beside a chain at equal tokens.
+"""Best-of-n and maj@n are set beside a chain at equal tokens.
 
 Run: pytest tests/report/test_equal_cost.py
 """
 
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 from fabricate import STEPS, sample, write_run
 
 from powerbench.report.summary import Results
 from powerbench.report.tables import paired
-from powerbench.report.tables.equal_cost import Best, table, table_of_passes
+from powerbench.report.tables.choices import commonest, likeliest
+from powerbench.report.tables.equal_cost import at_equal_budgets, table, table_of_passes
 from powerbench.report.tables.table import text
-from powerbench.stats.intervals import best_of
 from powerbench.types import PER_TOKEN, Cost, Sample, Score
-
-RANKED = [
-    [(-3.0, 1.0), (-1.0, 0.0), (-2.0, 1.0), (-5.0, 0.0)],
-    [(-1.0, 1.0), (-1.0, 0.0), (-1.0, 0.0), (-2.0, 1.0), (-0.5, 0.25)],
-    [(0.0, 1.0)],
-    [(-i / 7, 1.0) for i in range(9)],
-]
-
-
-@pytest.mark.parametrize(("ranked", "n"), [(r, n) for r in RANKED for n in range(1, len(r) + 1)])
-def test_best_of_n_is_the_mean_over_every_subset(ranked: list[tuple[float, float]], n: int) -> None:
-    """Of equal scores each is as likely to be taken: by enumeration."""
-    found = []
-    for subset in combinations(ranked, n):
-        best = max(score for score, _ in subset)
-        found.append(fmean(value for score, value in subset if score == best))
-    assert best_of(n, ranked) == pytest.approx(fmean(found), abs=1e-12)
-    assert 0 <= best_of(n, ranked) <= 1
-
-
-@pytest.mark.parametrize("n", [0, 3])
-def test_best_of_more_than_there_are_is_refused(n: int) -> None:
-    with pytest.raises(ValueError, match="n must be between 1 and 2"):
-        best_of(n, RANKED[0][:2])
 
 
 def plain(tmp_path: Path) -> Results:
@@ -62,7 +37,7 @@ def chain(tmp_path: Path, decoded: int, passes: int = PER_TOKEN) -> Results:
 
 
 def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -> None:
-    found = Best(plain(tmp_path)).curve()
+    found = likeliest(plain(tmp_path)).curve()
     assert [b.n for b in found] == [1, 2, 3, 4]
     assert [b.tokens for b in found] == [10, 20, 30, 40]
     assert found[0].problems == {"p0": [0.25], "p1": [0.75]}
@@ -71,7 +46,7 @@ def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -
 
 
 def test_equal_tokens_lie_between_two_whole_numbers(tmp_path: Path) -> None:
-    best = Best(plain(tmp_path))
+    best = likeliest(plain(tmp_path))
     between = best.of(2.5)
     assert between is not None and between.problems["p0"] == pytest.approx([(0.5 + 0.75) / 2])
     whole, fewer = best.of(4), best.of(0.3)
@@ -87,7 +62,7 @@ def test_problems_with_too_few_responses_are_left_out_only_where_they_have_too_f
 ) -> None:
     samples = [sample(f"p{i}", 0) for i in range(4)] + [sample("p0", 1)]
     scores = {(s.problem, s.replicate): Score(correct=s.problem == "p0") for s in samples}
-    best = Best(Results.read(write_run(tmp_path / "base-1", samples, scores)))
+    best = likeliest(Results.read(write_run(tmp_path / "base-1", samples, scores)))
     one, two = best.of(1), best.of(1.5)
     assert one is not None and (one.value.mean, one.value.n) == (0.25, 4)
     assert two is not None and (two.value.mean, two.value.n) == (1.0, 1)
@@ -98,7 +73,7 @@ def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "greedy-1", samples, {("p0", r): Score(correct=True) for r in range(3)}
     )
-    assert not Best(Results.read(run)).means_something
+    assert not likeliest(Results.read(run)).means_something
 
 
 def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
@@ -122,3 +97,53 @@ def test_a_chain_is_set_beside_what_its_passes_buy_where_these_are_others(tmp_pa
     assert table_of_passes([other, chain(tmp_path, 40)]).rows == []
     (pair,) = paired.pairs([other, drafted])
     assert (pair.tokens, pair.passes) == (4, 2)
+
+
+def voting(tmp_path: Path) -> Results:
+    """Two problems, six times 10 tokens: four say 4 on p0, which is right, two on p1, where three say 5."""
+    said = {"p0": ["4", "4", "4", "4", "5", "6"], "p1": ["4", "4", "5", "5", "5", None]}
+    samples = [sample(p, r, length=10, logp=-5.0 + r) for p in said for r in range(6)]
+    scores = {
+        (p, r): Score(correct=answer == "4", answer=answer)
+        for p, answers in said.items()
+        for r, answer in enumerate(answers)
+    }
+    return Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+
+
+def test_a_majority_is_voted_for_the_same_tokens(tmp_path: Path) -> None:
+    best, majority = table([voting(tmp_path), chain(tmp_path, 60)]).rows
+    assert (text(best[5]), text(majority[5])) == (
+        "best of 6.0 low_temp",
+        "majority of 6.0 low_temp",
+    )
+    assert text(best[6]).startswith("0.000 [")
+    assert text(majority[6]).startswith("0.500 [")
+    assert text(majority[7]).startswith("+0.500 [")
+
+
+def test_between_two_whole_numbers_of_votes_the_mean_is_right(tmp_path: Path) -> None:
+    votes = commonest(voting(tmp_path))
+    three, four, between = votes.of(3), votes.of(4), votes.of(3.5)
+    assert three is not None and four is not None and between is not None
+    assert between.value.mean == pytest.approx((three.value.mean + four.value.mean) / 2)
+
+
+def test_a_majority_of_two_or_of_one_opinion_is_not_shown(tmp_path: Path) -> None:
+    """Nor one of programs, which have no answers to compare."""
+    (row,) = table([voting(tmp_path), chain(tmp_path, 20)]).rows
+    assert text(row[5]).startswith("best")
+    samples = [sample("p0", r, logp=float(-r)) for r in range(4)]
+    agreed = {("p0", r): Score(correct=True, answer="4") for r in range(4)}
+    silent = {("p0", r): Score(correct=True) for r in range(4)}
+    for name, scores in {"agreed": agreed, "silent": silent}.items():
+        run = Results.read(write_run(tmp_path / name / "base-1", samples, scores))
+        assert not commonest(run).means_something, name
+
+
+def test_at_a_budget_both_choices_stand_side_by_side(tmp_path: Path) -> None:
+    tokens, _, _ = at_equal_budgets([voting(tmp_path)], 60, 60, 60)
+    named = [column.heading for column in tokens.columns]
+    (row,) = tokens.rows
+    assert text(row[named.index("value [95%]")]).startswith("0.000 [")
+    assert text(row[named.index("majority [95%]")]).startswith("0.500 [")

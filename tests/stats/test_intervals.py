@@ -16,7 +16,6 @@ from powerbench.stats.intervals import (
     Interval,
     clustered,
     clustered_counts,
-    majority,
     pass_at_k,
     pass_at_k_curve,
     student,
@@ -185,26 +184,3 @@ def test_counts_of_answers_say_the_same_as_the_answers(values: dict[str, list[fl
 def test_counts_without_answers_are_refused(counts: dict[str, Count]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         clustered_counts(counts)
-
-
-@pytest.mark.parametrize(
-    ("votes", "value"),
-    [
-        ([("4", 1.0)], 1.0),
-        ([("4", 1.0), ("5", 0.0), ("4", 1.0)], 1.0),
-        ([("4", 1.0), ("5", 0.0), ("5", 0.0)], 0.0),
-        ([("4", 1.0), ("5", 0.0)], 0.5),
-        ([("4", 1.0), ("5", 0.0), ("6", 0.0), (None, 0.0)], 1 / 3),
-        ([(None, 0.0), (None, 0.0), ("4", 1.0)], 1.0),
-        ([(None, 0.0)], 0.0),
-    ],
-)
-def test_a_majority_is_the_answer_given_most_often(
-    votes: list[tuple[str | None, float]], value: float
-) -> None:
-    assert majority(votes) == pytest.approx(value)
-
-
-def test_a_majority_needs_a_vote() -> None:
-    with pytest.raises(ValueError, match="at least one response"):
-        majority([])

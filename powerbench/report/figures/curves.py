@@ -22,7 +22,7 @@ from powerbench.report.figures.style import (
 )
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary, main_runs
-from powerbench.report.tables.equal_cost import Best, is_plain
+from powerbench.report.tables.choices import is_plain, likeliest
 from powerbench.report.tables.published import judge, published
 from powerbench.stats.intervals import Estimate
 
@@ -182,7 +182,7 @@ def _draw(
 def _values(c: Curve, by_steps: Sequence[Series], currency: Currency) -> Dots:
     """A run and what follows from it: best-of-n of a plain sampler, a chain at several numbers of steps."""
     runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, currency)]
-    best = Best(c.results)
+    best = likeliest(c.results)
     if len(runs) == 1 and is_plain(c.results) and best.means_something:
         each, found = _cost(c.summary, currency), best.curve()
         style = c.style._replace(marker=SMALL)
