@@ -86,6 +86,11 @@ class SampleStats(NamedTuple):
     place: Place
     """Where it is stored: `Run.at` reads it."""
 
+    @property
+    def logp_per_token(self) -> float | None:
+        """Log-likelihood over its length, nats; None of an empty response, and where it is not known."""
+        return self.logp / self.tokens if self.tokens and self.logp is not None else None
+
     @classmethod
     def of(cls, place: Place, sample: _Record) -> "SampleStats":
         cost, steps = sample.cost, sample.steps
@@ -136,7 +141,7 @@ def read_samples(run: Run) -> RunSamples:
 def logp_per_token(samples: Iterable[SampleStats]) -> list[float]:
     """Each response's log-likelihood over its length, nats per token; empty responses left out, and
     those of which it is not known."""
-    return [s.logp / s.tokens for s in samples if s.tokens and s.logp is not None]
+    return [each for s in samples if (each := s.logp_per_token) is not None]
 
 
 def confidence(samples: Iterable[SampleStats]) -> list[float]:

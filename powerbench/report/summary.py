@@ -192,11 +192,7 @@ class Results:
             length=_over_problems({k: s.tokens for k, s in self.samples.items()}),
             logp=_mean(logp_per_token(samples)),
             logp_interval=_over_problems(
-                {
-                    k: s.logp / s.tokens
-                    for k, s in self.samples.items()
-                    if s.tokens and s.logp is not None
-                }
+                {k: each for k, s in self.samples.items() if (each := s.logp_per_token) is not None}
             ),
             confidence=_mean(confidence(samples)),
             decoded=sum(s.decoded for s in samples),

@@ -30,19 +30,25 @@ class Difference(NamedTuple):
     """Problems."""
     test: str
     """MCNEMAR, FLIPS or BOOTSTRAP."""
+    error: float
+    """The standard error, as the interval's width tells it before it is cut off at -1 and 1."""
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that four of five such comparisons would show at the 5% level:
-        z(.975) + z(.8) standard errors, as the 95% interval's width tells them; at most 1."""
-        error = (self.high - self.low) / (2 * z_of(0.95))
-        return min(1.0, (z_of(0.95) + z_of(0.6)) * error)
+        """The smallest true difference that four of five such comparisons would show at the 5% level, for one
+        comparison: z(.975) + z(.8) standard errors; at most 1."""
+        return min(1.0, (z_of(0.95) + z_of(0.6)) * self.error)
+
+
+def _difference(mean: float, ends: tuple[float, float], p: float, n: int, test: str) -> Difference:
+    low, high = ends
+    error = (high - low) / (2 * z_of(0.95))
+    return Difference(mean, max(-1.0, low), min(1.0, high), p, n, test, error)
 
 
 def paired_difference(
     first: Mapping[str, Sequence[float]],
     second: Mapping[str, Sequence[float]],
-    level: float = 0.95,
     seed: int = 0,
 ) -> Difference | None:
     """The mean over problems of second minus first; None if they have no problem in common.
@@ -61,12 +67,11 @@ def paired_difference(
             n=len(pairs),
             only_first=sum(a[0] > b[0] for a, b in pairs),
             only_second=sum(b[0] > a[0] for a, b in pairs),
-            level=level,
         )
-    return bootstrap([float(np.mean(b) - np.mean(a)) for a, b in pairs], level, seed)
+    return bootstrap([float(np.mean(b) - np.mean(a)) for a, b in pairs], seed)
 
 
-def mcnemar(n: int, only_first: int, only_second: int, level: float = 0.95) -> Difference:
+def mcnemar(n: int, only_first: int, only_second: int) -> Difference:
     """Of n problems, those that only one of the two has solved decide.
 
     Exact binomial test (McNemar 1947, Psychometrika 12:153). Interval: Wald's after half an answer is
@@ -79,12 +84,12 @@ def mcnemar(n: int, only_first: int, only_second: int, level: float = 0.95) -> D
     discordant = only_first + only_second
     p = float(binomtest(only_second, discordant).pvalue) if discordant else 1.0
     alike = n - discordant
-    low, high = _of_few(np.repeat([-1.0, 1.0, 0.0], [only_first, only_second, alike]), level)
-    return Difference((only_second - only_first) / n, low, high, p, n, MCNEMAR)
+    ends = _of_few(np.repeat([-1.0, 1.0, 0.0], [only_first, only_second, alike]))
+    return _difference((only_second - only_first) / n, ends, p, n, MCNEMAR)
 
 
 def bootstrap(
-    differences: Sequence[float], level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+    differences: Sequence[float], seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:
     """The mean of the problems' differences, each in [-1, 1]: bootstrap-t interval and p-value over problems.
 
@@ -104,30 +109,29 @@ def bootstrap(
         raise ValueError("differences must hold at least one problem")
     mean = float(values.mean())
     if n == 1:
-        return Difference(mean, -1.0, 1.0, 1.0, n, FLIPS)
+        return _difference(mean, (-1.0, 1.0), 1.0, n, FLIPS)
     error = float(values.std(ddof=1)) / math.sqrt(n)
     differing = np.count_nonzero(values)
     if (differing < FEW and 2 * differing <= n) or error < ROUNDING:
-        return _flips(values, level, seed)
+        return _flips(values, seed)
     drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
+    errors[errors < ROUNDING] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (drawn.mean(axis=1) - mean) / errors
     t = t[~np.isnan(t)]  # alike resamples: infinitely many of their errors away
-    ends = ((1 - level) / 2, (1 + level) / 2)
-    below, above = np.quantile(t, ends, method="inverted_cdf")
+    below, above = np.quantile(t, (0.025, 0.975), method="inverted_cdf")
     if not np.isfinite([below, above]).all():
-        return _flips(values, level, seed)
-    low, high = max(-1.0, mean - above * error), min(1.0, mean - below * error)
+        return _flips(values, seed)
+    ends = (mean - float(above) * error, mean - float(below) * error)
     tail = min(np.mean(t >= mean / error), np.mean(t <= mean / error))
     p = min(1.0, 2 * float(max(tail, 1 / (len(t) + 1))))
-    return Difference(mean, low, high, p, n, BOOTSTRAP)
+    return _difference(mean, ends, p, n, BOOTSTRAP)
 
 
-def _flips(values: np.ndarray, level: float, seed: int) -> Difference:
-    low, high = _of_few(values, level)
+def _flips(values: np.ndarray, seed: int) -> Difference:
     p = _flipped(values, seed)
-    return Difference(float(values.mean()), low, high, p, len(values), FLIPS)
+    return _difference(float(values.mean()), _of_few(values), p, len(values), FLIPS)
 
 
 def _flipped(values: np.ndarray, seed: int) -> float:
@@ -146,13 +150,13 @@ def _flipped(values: np.ndarray, seed: int) -> float:
     return float(found.pvalue)
 
 
-def _of_few(values: np.ndarray, level: float) -> tuple[float, float]:
+def _of_few(values: np.ndarray) -> tuple[float, float]:
     """Wald's interval after two problems are added, of which half a one differs by 1 and half a one by -1."""
     total = len(values) + 2
     centre = float(values.sum()) / total
     variance = (float(values @ values) + 1) / total - centre**2
-    margin = z_of(level) * math.sqrt(variance / total)
-    return max(-1.0, centre - margin), min(1.0, centre + margin)
+    margin = z_of(0.95) * math.sqrt(variance / total)
+    return centre - margin, centre + margin
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from fabricate import STEPS, sample, write_run
 
 from powerbench.report.summary import Results
 from powerbench.report.tables import paired
-from powerbench.report.tables.choices import commonest, likeliest
+from powerbench.report.tables.choices import commonest, likeliest, likeliest_per_token
 from powerbench.report.tables.equal_cost import at_equal_budgets, table, table_of_passes
 from powerbench.report.tables.table import text
 from powerbench.types import PER_TOKEN, Cost, Sample, Score
@@ -78,20 +78,21 @@ def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
 
 def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
     other = plain(tmp_path)
-    (row,) = table([other, chain(tmp_path, 20)]).rows
+    row, per_token = table([other, chain(tmp_path, 20)]).rows
     assert text(row[5]) == "best of 2.0 low_temp"
+    assert text(per_token[5]) == "best per token of 2.0 low_temp"
     assert text(row[6]).startswith("0.500 [")
     assert text(row[7]).startswith("+0.500 [")
-    (row,) = table([other, chain(tmp_path / "more", 90)]).rows
+    row, _ = table([other, chain(tmp_path / "more", 90)]).rows
     assert text(row[5]) == "best of 9.0 low_temp (there are 4)"
-    assert row[6:] == (None, None, None, None)
+    assert row[6:] == (None,) * 5
 
 
 def test_a_chain_is_set_beside_what_its_passes_buy_where_these_are_others(tmp_path: Path) -> None:
     other, drafted = plain(tmp_path), chain(tmp_path / "drafted", 40, passes=20)
-    (row,) = table([other, drafted]).rows
+    row, _ = table([other, drafted]).rows
     assert (row[3], text(row[5])) == (40, "best of 4.0 low_temp")
-    (row,) = table_of_passes([other, drafted]).rows
+    row, _ = table_of_passes([other, drafted]).rows
     assert (row[3], text(row[5])) == (20, "best of 2.0 low_temp")
     assert text(row[6]).startswith("0.500 [")
     assert table_of_passes([other, chain(tmp_path, 40)]).rows == []
@@ -112,7 +113,7 @@ def voting(tmp_path: Path) -> Results:
 
 
 def test_a_majority_is_voted_for_the_same_tokens(tmp_path: Path) -> None:
-    best, majority = table([voting(tmp_path), chain(tmp_path, 60)]).rows
+    best, _, majority = table([voting(tmp_path), chain(tmp_path, 60)]).rows
     assert (text(best[5]), text(majority[5])) == (
         "best of 6.0 low_temp",
         "majority of 6.0 low_temp",
@@ -131,8 +132,8 @@ def test_between_two_whole_numbers_of_votes_the_mean_is_right(tmp_path: Path) ->
 
 def test_a_majority_of_two_or_of_one_opinion_is_not_shown(tmp_path: Path) -> None:
     """Nor one of programs, which have no answers to compare."""
-    (row,) = table([voting(tmp_path), chain(tmp_path, 20)]).rows
-    assert text(row[5]).startswith("best")
+    for row in table([voting(tmp_path), chain(tmp_path, 20)]).rows:
+        assert text(row[5]).startswith("best")
     samples = [sample("p0", r, logp=float(-r)) for r in range(4)]
     agreed = {("p0", r): Score(correct=True, answer="4") for r in range(4)}
     silent = {("p0", r): Score(correct=True) for r in range(4)}
@@ -147,3 +148,50 @@ def test_at_a_budget_both_choices_stand_side_by_side(tmp_path: Path) -> None:
     (row,) = tokens.rows
     assert text(row[named.index("value [95%]")]).startswith("0.000 [")
     assert text(row[named.index("majority [95%]")]).startswith("0.500 [")
+
+
+def test_a_long_response_is_best_per_token_where_a_short_one_is_as_a_whole(tmp_path: Path) -> None:
+    """And an empty one, whose log p is 0, is never better than one with tokens."""
+    samples = [
+        sample("p0", 0, length=2, logp=-2.0),
+        sample("p0", 1, length=10, logp=-5.0),
+        sample("p0", 2, length=0, logp=0.0),
+    ]
+    scores = {("p0", r): Score(correct=r == 1) for r in range(3)}
+    run = Results.read(write_run(tmp_path / "base-1", samples, scores))
+    whole, mean = likeliest(run).of(3), likeliest_per_token(run).of(3)
+    assert whole is not None and whole.problems == {"p0": [0.0]}
+    assert mean is not None and mean.problems == {"p0": [1.0]}
+
+
+def test_a_chain_cheaper_than_one_response_is_not_set_beside_it(tmp_path: Path) -> None:
+    assert not table([plain(tmp_path), chain(tmp_path, 9)]).rows
+
+
+def test_a_few_problems_with_more_responses_do_not_stand_for_all(tmp_path: Path) -> None:
+    """As in a run that is not finished: three have two responses, one has a third already."""
+    samples = [sample(f"p{i}", r, logp=float(-r)) for i in range(4) for r in range(2)]
+    samples.append(sample("p0", 2, logp=-9.0))
+    scores = {(s.problem, s.replicate): Score(correct=True) for s in samples}
+    run = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+    tokens, _, _ = at_equal_budgets([run], 1000, 1000, 1000)
+    (row,) = tokens.rows
+    shown = dict(zip((column.heading for column in tokens.columns), row, strict=True))
+    assert text(shown["responses"]).startswith("2 of ")
+    assert shown["problems"] == 4
+
+
+def test_p_values_at_equal_cost_are_corrected_for_all_rows(tmp_path: Path) -> None:
+    """Nine problems that only the chain solves have p = 2 / 2^9; there are two rows."""
+    problems = [f"p{i}" for i in range(9)]
+    wrong = [sample(p, r, length=10, logp=float(-r)) for p in problems for r in range(2)]
+    scores = {(s.problem, s.replicate): Score(correct=False) for s in wrong}
+    other = Results.read(write_run(tmp_path / "low_temp-1", wrong, scores))
+    right = [
+        sample(p, length=10, steps=STEPS, cost=Cost(20, 7, 1.0, 9.0, 0.0, passes=PER_TOKEN))
+        for p in problems
+    ]
+    solved = {(p, 0): Score(correct=True) for p in problems}
+    found = table([other, Results.read(write_run(tmp_path / "power-1", right, solved))])
+    where = [column.heading for column in found.columns].index("p, corrected")
+    assert [text(row[where]) for row in found.rows] == ["0.008", "0.008"]

@@ -181,3 +181,19 @@ def test_a_difference_as_small_as_detectable_is_seen_four_times_in_five() -> Non
         bootstrap(list(rng.normal(exact, spread, n)), resamples=1000).p < 0.05 for _ in range(400)
     ]
     assert 0.74 < np.mean(seen) < 0.86
+
+
+@pytest.mark.parametrize("each", [0.1, 0.125])
+def test_alike_resamples_are_alike_whatever_their_rounding(each: float) -> None:
+    """40 problems differ by as much and one by more: 0.125 is a binary fraction, 0.1 is none."""
+    found = bootstrap([each] * 40 + [0.9])
+    assert found.test == "sign flips"
+    assert found.high < 0.5
+
+
+def test_what_is_detectable_does_not_shrink_where_an_interval_is_cut_off() -> None:
+    """All of 20 problems differ: the interval ends at 1, the standard error does not know that."""
+    cut, whole = mcnemar(20, 0, 20), mcnemar(20, 10, 10)
+    assert cut.high == 1.0
+    assert cut.detectable > 2.8 * (cut.high - cut.low) / 3.92
+    assert whole.detectable == pytest.approx(2.8016 * (whole.high - whole.low) / 3.9199, rel=1e-3)

@@ -4,14 +4,15 @@ Between two whole numbers of responses it is the one or the other by chance, so 
 expectations are exact over the subsets of a run's responses.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
-from math import ceil, floor
 from typing import Generic, NamedTuple, TypeVar
 
+from powerbench.report.samples import SampleStats
 from powerbench.report.summary import Results
 from powerbench.report.tables.paired import decoded
 from powerbench.report.votes import votes_of
@@ -44,7 +45,7 @@ def is_plain(results: Results) -> bool:
 
 def mixed(at: Callable[[int], float], n: float) -> float:
     """A quantity of a whole number of responses, for a number n >= 1 between two of them."""
-    low = max(1, floor(n + ROUNDING))
+    low = max(1, math.floor(n + ROUNDING))
     weight = n - low
     return at(low) if weight <= ROUNDING else (1 - weight) * at(low) + weight * at(low + 1)
 
@@ -76,6 +77,12 @@ class Choice(Generic[By]):
         return max(map(len, self.responses.values()), default=0)
 
     @property
+    def common(self) -> int:
+        """The most decided responses that at least half of the problems have."""
+        counts = sorted(map(len, self.responses.values()))
+        return counts[len(counts) // 2] if counts else 0
+
+    @property
     def means_something(self) -> bool:
         """Whether what is chosen among several can be another than a single one."""
         return self.known and self.varied
@@ -83,7 +90,7 @@ class Choice(Generic[By]):
     def values(self, n: float) -> Values:
         """The values of every response of the problems that have n or more."""
         having = self.responses.items()
-        enough = {p: found for p, found in having if len(found) >= ceil(n - ROUNDING)}
+        enough = {p: found for p, found in having if len(found) >= math.ceil(n - ROUNDING)}
         return {problem: [value for _, value in found] for problem, found in enough.items()}
 
     def of(self, n: float) -> Chosen | None:
@@ -94,7 +101,7 @@ class Choice(Generic[By]):
             return None
         found = {p: [mixed(partial(self._expected, p), n)] for p in there}
         estimate = clustered(there if n == 1 else found)
-        return Chosen(floor(n + ROUNDING), n * self.tokens, estimate, found)
+        return Chosen(math.floor(n + ROUNDING), n * self.tokens, estimate, found)
 
     def _expected(self, problem: str, n: int) -> float:
         return self.expected(n, self.responses[problem])
@@ -111,15 +118,30 @@ def likeliest(results: Results) -> Choice[float]:
 
     Greedy responses differ by rounding alone, and of an endpoint's nobody knows which is likeliest.
     """
+    return _ranked("best", results, lambda sample: sample.logp)
+
+
+def likeliest_per_token(results: Results) -> Choice[float]:
+    """Best-of-n by mean log p per token, which does not prefer the short; an empty response is the last."""
+
+    def score(sample: SampleStats) -> float | None:
+        return sample.logp_per_token if sample.tokens else -math.inf
+
+    return _ranked("best per token", results, score)
+
+
+def _ranked(
+    name: str, results: Results, score: Callable[[SampleStats], float | None]
+) -> Choice[float]:
     ranked: dict[str, list[tuple[float, float]]] = defaultdict(list)
     known = True
-    for key, score in results.scores.items():
-        if score.value is not None:
-            logp = results.samples[key].logp
-            known = known and logp is not None
-            ranked[key.problem].append((logp or 0.0, score.value))
-    varied = any(len({round(logp, 2) for logp, _ in each}) > 1 for each in ranked.values())
-    return Choice("best", 0, ranked, best_of, known, varied, decoded(results))
+    for key, verdict in results.scores.items():
+        if verdict.value is not None:
+            found = score(results.samples[key])
+            known = known and found is not None
+            ranked[key.problem].append((found or 0.0, verdict.value))
+    varied = any(len({round(each, 3) for each, _ in found}) > 1 for found in ranked.values())
+    return Choice(name, 1, ranked, best_of, known, varied, decoded(results))
 
 
 def commonest(results: Results) -> Choice[str | None]:

@@ -13,12 +13,13 @@ from powerbench.report.tables.choices import (
     commonest,
     is_plain,
     likeliest,
+    likeliest_per_token,
     mixed,
 )
-from powerbench.report.tables.paired import DETECTABLE, decoded, passes, signed, values
+from powerbench.report.tables.paired import DETECTABLE, decoded, p_cell, passes, signed, values
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.intervals import Estimate, clustered, pass_at_k
-from powerbench.stats.paired import paired_difference
+from powerbench.stats.paired import Difference, holm, paired_difference
 
 # -- budgets --------------------------------------------------------------------------------------
 
@@ -54,6 +55,16 @@ def table_of_passes(results: Sequence[Results]) -> Table:
     return _beside(results, PASSES, "matched_passes", unlike=TOKENS)
 
 
+class _Beside(NamedTuple):
+    """A costlier sampler, and what is chosen of as many responses of a plain one as its cost buys."""
+
+    chain: Results
+    sampler: str
+    instead: TextCell
+    value: Estimate | None
+    difference: Difference | None
+
+
 def _beside(
     results: Sequence[Results], budget: Budget, name: str, unlike: Budget | None = None
 ) -> Table:
@@ -64,34 +75,37 @@ def _beside(
         (choice, each, r)
         for r, each in named
         if is_plain(r)
-        for choice in (likeliest(r), commonest(r))
+        for choice in (likeliest(r), likeliest_per_token(r), commonest(r))
         if choice.means_something
     ]
-    rows = []
+    found = []
     for chain, sampler in ((r, each) for r, each in named if not is_plain(r)):
         for choice, other, r in plain:
-            s, share = r.summary, _share(chain, r, budget)
-            same = (chain.summary.task, chain.summary.model) == (s.task, s.model)
-            if not same or share is None or share < choice.fewest:
+            share = _share(chain, r, budget)
+            if _where(chain) != _where(r) or share is None or share < choice.fewest:
                 continue
             if unlike is not None and share == _share(chain, r, unlike):
                 continue
-            found = choice.of(share)
-            difference = paired_difference(found.problems, values(chain)) if found else None
-            rows.append(
-                (
-                    s.task,
-                    s.model,
-                    sampler,
-                    budget.each(chain),
-                    chain.summary.value,
-                    _instead(share, other, choice),
-                    found.value if found else None,
-                    signed(difference) if difference else None,
-                    difference.detectable if difference else None,
-                    difference.n if difference else None,
-                )
-            )
+            chosen = choice.of(share)
+            difference = paired_difference(chosen.problems, values(chain)) if chosen else None
+            instead = _instead(share, other, choice)
+            value = chosen.value if chosen else None
+            found.append(_Beside(chain, sampler, instead, value, difference))
+    rows = [
+        (
+            *_where(each.chain),
+            each.sampler,
+            budget.each(each.chain),
+            each.chain.summary.value,
+            each.instead,
+            each.value,
+            signed(each.difference) if each.difference else None,
+            each.difference.detectable if each.difference else None,
+            p_cell("p, corrected", p) if p is not None else None,
+            each.difference.n if each.difference else None,
+        )
+        for each, p in zip(found, _corrected(found), strict=True)
+    ]
     columns = (
         Column("task"),
         Column("model"),
@@ -100,29 +114,47 @@ def _beside(
         Column("value [95%]", "of the sampler"),
         Column(
             "instead",
-            "the likeliest as a whole (best) or the answer that most give (majority), of that many responses, "
-            f"for the same {budget.name}",
+            "of as many responses as its mean cost buys: best, the likeliest as a whole; best per token, the "
+            "one with the highest mean log p; majority, the answer that most give",
         ),
         Column("value instead [95%]", "exact over all subsets of the responses"),
         Column("difference [95%]", "the sampler's value less the other's, paired by problem"),
         DETECTABLE,
+        Column("p, corrected", "by Holm's method, for all rows of a task and model"),
         Column("problems", "that both have; of the other, those with that many decided responses"),
     )
     return Table(name, f"The same {budget.name}, spent otherwise", columns, rows, by=2)
 
 
+def _where(results: Results) -> tuple[str, str]:
+    return results.summary.task, results.summary.model
+
+
+def _corrected(found: Sequence[_Beside]) -> list[float | None]:
+    """The p-value of each, corrected for all of its task and model."""
+    groups: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for i, each in enumerate(found):
+        if each.difference is not None:
+            groups[_where(each.chain)][i] = each.difference.p
+    corrected: dict[int, float] = {}
+    for ps in groups.values():
+        corrected.update(zip(ps, holm([*ps.values()]), strict=True))
+    return [corrected.get(i) for i in range(len(found))]
+
+
 def _share(chain: Results, plain: Results, budget: Budget) -> float | None:
-    """How many responses of a plain run cost what one of a chain does; None if it is not known."""
+    """How many responses of a plain run cost what one of a chain does. None if it is not known, or if the chain
+    is the cheaper of the two.
+    """
     cost, each = budget.each(chain), budget.each(plain)
-    return cost / each if cost and each else None
+    share = cost / each if cost and each else 0.0
+    return max(1.0, share) if share > 1 - ROUNDING else None
 
 
 def _instead(share: float, sampler: str, choice: Choice[Any]) -> TextCell:
     short = f" (there are {choice.most})" if share > choice.most else ""
-    shown = f"{choice.name} of {max(1.0, share):.1f} {sampler}{short}"
-    return TextCell(
-        shown, {"sampler instead": sampler, "choice": choice.name, "n instead": max(1.0, share)}
-    )
+    shown = f"{choice.name} of {share:.1f} {sampler}{short}"
+    return TextCell(shown, {"sampler instead": sampler, "choice": choice.name, "n instead": share})
 
 
 # -- at one budget --------------------------------------------------------------------------------
@@ -224,9 +256,9 @@ class Bought(NamedTuple):
 
 def _bought(results: Results, n: float) -> Bought:
     best = likeliest(results)
-    if not best.most or n < 1 - ROUNDING:
+    if not best.common or n < 1 - ROUNDING:
         return Bought()
-    there, n = (best.most if n > best.most + ROUNDING else None), min(n, float(best.most))
+    there, n = (best.common if n > best.common + ROUNDING else None), min(n, float(best.common))
     found, voted = best.of(n), commonest(results).of(n)
     passed = {
         problem: [mixed(partial(pass_at_k, len(values), round(sum(values))), n)]

@@ -149,11 +149,7 @@ def _effects(
         yield (
             name,
             signed(value) if value is not None else None,
-            _change(
-                there,
-                left_out,
-                lambda m: m.logp / m.tokens if m.tokens and m.logp is not None else None,
-            ),
+            _change(there, left_out, lambda m: m.logp_per_token),
             _change(there, left_out, lambda m: float(m.tokens)),
         )
 

@@ -85,9 +85,8 @@ def candidates(results: Results) -> dict[str, list[Candidate]]:
     found = defaultdict(list)
     for key in sorted(results.scores):
         sample, value = results.samples[key], results.scores[key].value
-        if value is not None and sample.tokens and sample.logp is not None:
-            one = Candidate(sample.decoded, sample.logp / sample.tokens, value)
-            found[key.problem].append(one)
+        if value is not None and (score := sample.logp_per_token) is not None:
+            found[key.problem].append(Candidate(sample.decoded, score, value))
     return found
 
 

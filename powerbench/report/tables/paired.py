@@ -81,8 +81,8 @@ def table(results: Sequence[Results]) -> Table:
             f"{pair.second} over {pair.first}",
             signed(pair.difference),
             pair.difference.detectable,
-            _p("p", pair.difference.p),
-            _p("p, corrected", pair.corrected),
+            p_cell("p", pair.difference.p),
+            p_cell("p, corrected", pair.corrected),
             pair.difference.n,
             pair.difference.test,
             pair.tokens,
@@ -154,5 +154,6 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _p(name: str, p: float) -> TextCell:
+def p_cell(name: str, p: float) -> TextCell:
+    """A p-value, as it is shown."""
     return TextCell("< 0.001" if p < 0.001 else f"{p:.3f}", {name: p})
