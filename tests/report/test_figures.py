@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from powerbench.report.figures import curves, responses
 from powerbench.report.figures.dots import Dots
-from powerbench.report.figures.style import Style, panels
+from powerbench.report.figures.style import Panel, Style, panels
 from powerbench.report.figures.style import curves as curves_of
 from powerbench.report.series import series
 from powerbench.report.summary import Results, main_runs
-from powerbench.stats.intervals import Estimate
+from powerbench.stats.intervals import Estimate, Interval
 from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score
 
@@ -119,6 +119,19 @@ def test_costs_show_best_of_n_and_the_steps_of_a_chain(
     assert base.x == pytest.approx([n * cost / 24 for n in (1, 2, 3, 4)])
     assert chain.x == pytest.approx([getattr(results[1].summary, name) / 6] * 4)
     assert len(chain.x) == 4 and chain.y[0].mean == 1.0  # no steps: every response is right
+
+
+def test_a_single_point_has_no_panel_beside_others() -> None:
+    """Alone it has one."""
+    style, value = Style("black", "-", "o"), Estimate(0.5, Interval(0.4, 0.6), 9)
+
+    def panel(*counts: int) -> Panel[Dots]:
+        dots = [Dots(str(n), style, [1.0] * n, [value] * n) for n in counts]
+        return Panel(str(counts), dots)
+
+    one, curve, two = panel(1), panel(4), panel(1, 1)
+    assert curves._with_something_beside([one, curve, two]) == [curve, two]
+    assert curves._with_something_beside([one]) == [one]
 
 
 @pytest.mark.parametrize("x", [[243.0], [99.0, 101.0], [71.0, 149.0], [1.2e10], [3.0, 50.0]])

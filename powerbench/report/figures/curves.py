@@ -1,6 +1,6 @@
 """Accuracy against its cost, and by task (the paper's first figure)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,23 +160,29 @@ def _draw(
     drawings = []
     valued = [c for c in shown if c.summary.value is not None]
     if valued:
-        found = [
+        found = _with_something_beside(
             Panel(panel.title, [_values(c, by_steps, currency) for c in panel.curves])
             for panel in panels(valued)
-        ]
+        )
         figure, more = multiples(found, _compute, axis, "value"), " and prefills"
         caption = VALUES.format(unit=unit, more=more if currency is FLOPS else "")
         drawings.append(save(figure, folder, currency.figure, f"Value against {name}", caption))
     likely = [c for c in shown if c.summary.logp is not None]
     if likely:
-        found = [
+        found = _with_something_beside(
             Panel(panel.title, [_likelihoods(c, by_steps, currency) for c in panel.curves])
             for panel in panels(likely)
-        ]
+        )
         figure = multiples(found, _likelihood, axis, "log p (nats / token)")
         title, caption = f"Log-likelihood against {name}", LIKELIHOODS.format(unit=unit)
         drawings.append(save(figure, folder, f"{currency.figure}_likelihood", title, caption))
     return drawings
+
+
+def _with_something_beside(panels: Iterable[Panel[Dots]]) -> list[Panel[Dots]]:
+    """Those with more than a single point, which has nothing to be compared with; all, where there are none."""
+    found = list(panels)
+    return [p for p in found if sum(len(dots.x) for dots in p.curves) > 1] or found
 
 
 def _values(c: Curve, by_steps: Sequence[Series], currency: Currency) -> Dots:
