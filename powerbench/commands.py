@@ -147,6 +147,7 @@ def compare(
 
     found = comparison(read_all(find_runs(runs)), tokens, passes, seconds)
     for table in found:
+        print(f"{table.title}\n")
         print_any(table)
     if out is not None:
         write_tables(found, out)

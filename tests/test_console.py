@@ -1,4 +1,4 @@
-"""The package's log on the console: lines as they are, once each, also above a progress bar.
+"""The console: log lines as they are, once each, also above a progress bar; tables with whole names.
 
 Run: pytest tests/test_console.py
 """
@@ -11,6 +11,8 @@ import pytest
 from rich.progress import Progress
 
 from powerbench.console import console, show_log
+from powerbench.report.tables.table import Column, Table
+from powerbench.run.progress import print_any
 
 LOG = logging.getLogger("powerbench.somewhere")
 LINE = "[bold]a/b[/bold] :smile: 100% " + "x" * 300
@@ -53,3 +55,14 @@ def test_a_line_that_cannot_be_printed_stops_no_one(monkeypatch: pytest.MonkeyPa
     show_log()
     monkeypatch.setattr(console(), "print", full)
     LOG.warning("paused")
+
+
+def test_a_name_is_not_broken_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers with their intervals take two lines instead."""
+    monkeypatch.setattr(console(), "_width", 70)
+    numbers = [Column(f"value {i} [95%]") for i in range(5)]
+    rows = [["scalable_power_tokens", *["0.199 [0.097, 0.300]"] * 5]]
+    print_any(Table("t", "Values", [Column("sampler"), *numbers], rows))
+    assert "scalable_power_tokens" in capsys.readouterr().out

@@ -127,8 +127,12 @@ def print_any(found: TableOfValues, only: Collection[str] = ()) -> None:
         ]
         for i in shown:
             two_lines = heads[i].heading.replace(" (", "\n(")
+            words = [word for row in group.rows for word in row[i].split()]
             table.add_column(
-                two_lines, justify="left" if i < found.names else "right", overflow="fold"
+                two_lines,
+                justify="left" if i < found.names else "right",
+                overflow="fold",
+                min_width=max(map(len, words), default=1) if i < found.names else None,
             )
         for row in group.rows:
             table.add_row(*(row[i] for i in shown))

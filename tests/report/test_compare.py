@@ -96,6 +96,7 @@ def test_the_command_prints_and_writes(
     main(["compare", str(tmp_path), *budgets, "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "pass@n" in said and "distinct" in said
+    assert said.index("At equal tokens") < said.index("At equal passes")
     assert (tmp_path / "out/compare_tokens.csv").read_text().count("\n") == 3
     assert ",20.0,15.0," in (tmp_path / "out/compare_passes.csv").read_text()
     for budget in ("tokens", "passes", "seconds"):
