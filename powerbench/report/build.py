@@ -7,9 +7,10 @@ from pathlib import Path
 from powerbench.errors import require
 from powerbench.report.figures import draw
 from powerbench.report.figures.style import Drawing
+from powerbench.report.labels import main_runs, sort_key
 from powerbench.report.page.render import render
 from powerbench.report.selection import Selection, select
-from powerbench.report.summary import Results, main_runs, sort_key
+from powerbench.report.summary import Results
 from powerbench.report.tables import (
     chains,
     disagreement,

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from powerbench.report.summary import Results, sort_key
+from powerbench.report.labels import sort_key
+from powerbench.report.summary import Results
 
 MIN_POINTS = 3
 """Values of a setting from which on its runs are a curve."""

@@ -1,6 +1,5 @@
 """One run as numbers: each with its interval or its n, computed from the run folder alone."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,18 +8,17 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, TypeVar
 
-from powerbench.models.flops import Size, flops
 from powerbench.report.chains import Chains, StepCounts
+from powerbench.report.costs import dollars, flops_of, gpu_hours
 from powerbench.report.populations import Coverage, LastRound, coverage
 from powerbench.report.samples import (
     SampleStats,
     confidence,
-    device_seconds,
     logp_per_token,
     read_samples,
     wall_clock,
 )
-from powerbench.report.variants import changes, format_settings, sampler_order
+from powerbench.report.variants import changes
 from powerbench.report.votes import majority_at_n
 from powerbench.stats.intervals import (
     Count,
@@ -204,13 +202,13 @@ class Results:
             rows=_total(s.rows for s in samples),
             speculated=sum(s.speculated for s in samples),
             prefilled=sum(s.prefilled for s in samples),
-            flops=_flops(manifest, samples),
+            flops=flops_of(manifest, samples),
             acceptance=_ratio(sum(s.accepted for s in samples), sum(s.proposals for s in samples)),
             truncated=_mean(s.truncated for s in samples),
             refused=_mean(s.refused for s in samples) or None,
             seconds=wall_clock(samples),
-            dollars=_dollars(samples),
-            gpu_hours=_gpu_hours(config, manifest, samples),
+            dollars=dollars(samples),
+            gpu_hours=gpu_hours(config, manifest, samples),
             pass_at_k=tuple(_pass_at_k(full)),
             pass_at_k_problems=len(full),
             majority=majority_at_n(self.verifier, self.scores),
@@ -243,95 +241,10 @@ class Results:
         return normal(fitted.rate.value, fitted.standard_error, fitted.rate.n)
 
 
-def main_runs(results: Sequence[Results]) -> list[Results]:
-    """Of each task, model and sampler the runs that change nothing of its yaml; all, if none is like that."""
-
-    def of(r: Results) -> tuple[str, str, str]:
-        return (r.summary.task, r.summary.model, r.summary.sampler)
-
-    plain = {of(r) for r in results if not r.summary.changes}
-    return [r for r in results if not r.summary.changes or of(r) not in plain]
-
-
 def mean_value(scores: Mapping[SampleKey, Score]) -> Estimate | None:
     """The mean over problems of the decided scores, with its interval; None if there are none."""
     decided = {key: score.value for key, score in scores.items() if score.value is not None}
     return clustered(_by_problem(decided)) if decided else None
-
-
-def sampler_sort_key(sampler: str) -> tuple[int, str]:
-    """Sorts samplers in the order of their yamls; those without a yaml follow by name."""
-    order = sampler_order()
-    return (order.index(sampler) if sampler in order else len(order), sampler)
-
-
-def sort_key(summary: Summary) -> tuple[Any, ...]:
-    """Sorts runs: by task, model, sampler, then by what they change of the sampler's yaml, then by folder."""
-    changed = [(k, *_by_size(v)) for k, v in sorted(summary.changes.items())]
-    own = sampler_sort_key(summary.sampler)
-    return (summary.task, summary.model, own, len(changed), changed, summary.run)
-
-
-def _by_size(value: Any) -> tuple[float, str]:
-    """Numbers by their size, all else by its text."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return (float(value) if number else math.inf, str(value))
-
-
-def labels(summaries: Sequence[Summary]) -> list[str]:
-    """Each run's sampler and what it changes of its yaml; where that is ambiguous, also what else differs."""
-    names = [" ".join(filter(None, (s.sampler, format_settings(s.changes)))) for s in summaries]
-    where = [(s.task, s.model, name) for s, name in zip(summaries, names, strict=True)]
-    alike = defaultdict(list)
-    for s, each in zip(summaries, where, strict=True):
-        alike[each].append(s)
-    return [
-        name if len(alike[each]) == 1 else f"{name} {_apart(s, alike[each])}"
-        for s, name, each in zip(summaries, names, where, strict=True)
-    ]
-
-
-def _apart(summary: Summary, others: Sequence[Summary]) -> str:
-    """The sampler's settings in which runs differ; the hash of all settings where these are the same."""
-    differ = [
-        k for k in summary.settings if any(o.settings.get(k) != summary.settings[k] for o in others)
-    ]
-    own = {k: summary.settings[k] for k in differ}
-    alike = sum({k: o.settings.get(k) for k in differ} == own for o in others)
-    return (
-        format_settings(own)
-        if differ and alike == 1
-        else summary.run.removeprefix(f"{summary.sampler}-")
-    )
-
-
-def _flops(manifest: Mapping[str, Any], samples: Iterable[SampleStats]) -> float | None:
-    size = manifest.get("model", {}).get("size")
-    if size is None:
-        return None
-    tokens = attended = 0.0
-    for s in samples:
-        if s.rows is None or s.contexts is None:
-            return None
-        tokens += s.rows + s.prefilled
-        attended += s.contexts
-    return flops(Size(**size), tokens, attended)
-
-
-def _dollars(samples: Sequence[SampleStats]) -> float | None:
-    known = [s.dollars for s in samples if s.dollars is not None]
-    return math.fsum(known) if known and len(known) == len(samples) else None
-
-
-def _gpu_hours(
-    config: Mapping[str, Any], manifest: Mapping[str, Any], samples: Iterable[SampleStats]
-) -> float | None:
-    engine, seconds = config.get("engine", {}), device_seconds(samples)
-    there = bool(manifest.get("hardware", {}).get("accelerators"))
-    elsewhere = engine.get("device") == "cpu" or engine.get("name") == "endpoint"
-    if seconds is None or not there or elsewhere:
-        return None
-    return seconds * (engine.get("tensor_parallel_size") or 1) / 3600
 
 
 def _metric(scores: Iterable[Score]) -> str | None:

@@ -13,8 +13,9 @@ from powerbench.report.figures import curves, responses
 from powerbench.report.figures.dots import Dots
 from powerbench.report.figures.style import Panel, Style, panels
 from powerbench.report.figures.style import curves as curves_of
+from powerbench.report.labels import main_runs
 from powerbench.report.series import series
-from powerbench.report.summary import Results, main_runs
+from powerbench.report.summary import Results
 from powerbench.stats.intervals import Estimate, Interval
 from powerbench.store import Run, records
 from powerbench.types import Cost, Likelihood, Score

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from fabricate import STEPS, grid, sample, summarise, verdicts, write_run, write_scores
 
-from powerbench.report.summary import Summary, labels
+from powerbench.report.labels import labels
+from powerbench.report.summary import Summary
 from powerbench.report.tables.results import results as results_table
 from powerbench.report.tables.table import markdown
 from powerbench.stats.intervals import wilson

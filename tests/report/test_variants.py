@@ -11,8 +11,9 @@ import pytest
 from fabricate import grid, sample, summarise, verdicts, write_run
 
 from powerbench.config import compose, conf_dir
+from powerbench.report.labels import labels, main_runs, sampler_sort_key
 from powerbench.report.series import series
-from powerbench.report.summary import Results, labels, main_runs, sampler_sort_key
+from powerbench.report.summary import Results
 from powerbench.report.variants import changes, format_settings, sampler_order
 from powerbench.store import Run
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from powerbench.report.figures import chains, curves, responses, settings
 from powerbench.report.figures.style import Drawing
-from powerbench.report.summary import Results, main_runs
+from powerbench.report.labels import main_runs
+from powerbench.report.summary import Results
 
 
 def draw(results: Sequence[Results], folder: Path) -> list[Drawing]:

@@ -22,7 +22,8 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
-from powerbench.report.summary import Results, main_runs
+from powerbench.report.labels import main_runs
+from powerbench.report.summary import Results
 from powerbench.stats.intervals import Interval
 
 CAPTION = (

@@ -20,8 +20,9 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
+from powerbench.report.labels import main_runs
 from powerbench.report.series import Series, series
-from powerbench.report.summary import Results, Summary, main_runs
+from powerbench.report.summary import Results, Summary
 from powerbench.report.tables.choices import is_plain, likeliest
 from powerbench.report.tables.published import judge, published
 from powerbench.stats.intervals import Estimate

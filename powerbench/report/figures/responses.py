@@ -20,8 +20,9 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
+from powerbench.report.labels import labels
 from powerbench.report.samples import SampleStats, confidence, logp_per_token
-from powerbench.report.summary import Results, labels
+from powerbench.report.summary import Results
 
 SHARE = "share of responses"
 PASS_AT_K = (

@@ -19,9 +19,10 @@ from powerbench.report.figures.style import (
     save,
     span,
 )
+from powerbench.report.labels import main_runs
 from powerbench.report.series import Series, series
 from powerbench.report.slopes import by_problem
-from powerbench.report.summary import Results, Summary, main_runs
+from powerbench.report.summary import Results, Summary
 from powerbench.report.tables.paired import values
 from powerbench.stats.intervals import Estimate, Interval
 from powerbench.stats.paired import paired_difference

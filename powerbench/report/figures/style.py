@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from powerbench.report.summary import Results, Summary, labels, sampler_sort_key
+from powerbench.report.labels import labels, sampler_sort_key
+from powerbench.report.summary import Results, Summary
 from powerbench.report.variants import sampler_order
 
 STYLE_FILE = Path(__file__).with_name("style.mplstyle")

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from powerbench.report.labels import labels
 from powerbench.report.selection import Selection
-from powerbench.report.summary import Results, labels
+from powerbench.report.summary import Results
 from powerbench.report.tables.disagreement import disagree
 from powerbench.types import Sample, SampleKey, Score
 

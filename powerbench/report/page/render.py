@@ -9,10 +9,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from powerbench.report.figures.style import INK, Drawing
+from powerbench.report.labels import labels
 from powerbench.report.page.data import embed, page_data
 from powerbench.report.page.sides import side_by_side
 from powerbench.report.selection import Selection
-from powerbench.report.summary import Results, labels
+from powerbench.report.summary import Results
 from powerbench.report.tables import published
 from powerbench.report.tables.disagreement import verifier_agreement
 from powerbench.report.tables.sources import all_sources

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from powerbench.report.labels import labels, main_runs
 from powerbench.report.page.data import PER_CHUNK, PageData
-from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.summary import Results
 
 APART, ALIKE = 2, 1
 """Problems of a task that are shown: with unlike verdicts, and with all responses right."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from powerbench.report.chains import AGREE, Chains
-from powerbench.report.summary import Results, labels
+from powerbench.report.labels import labels
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.diagnostics import MIN_LAGGED_DRAWS
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from powerbench.report.labels import labels
 from powerbench.report.selection import Selection
-from powerbench.report.summary import Results, labels, mean_value
+from powerbench.report.summary import Results, mean_value
 from powerbench.report.tables.table import text
 from powerbench.stats.intervals import Estimate
 from powerbench.types import SampleKey, Score

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from powerbench.errors import require
-from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.labels import labels, main_runs
+from powerbench.report.summary import Results
 from powerbench.report.tables.choices import (
     ROUNDING,
     Choice,

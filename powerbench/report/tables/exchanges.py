@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from powerbench.report.exchanges import exchanges
+from powerbench.report.labels import labels
 from powerbench.report.literature import swap_acceptance
-from powerbench.report.summary import Results, labels
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Column, Table, TextCell
 
 COLUMNS = (

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from powerbench.config import conf_dir
+from powerbench.report.labels import labels
 from powerbench.report.samples import SampleStats
-from powerbench.report.summary import Results, Summary, labels
+from powerbench.report.summary import Results, Summary
 from powerbench.report.tables.paired import signed, values
 from powerbench.report.tables.table import Cell, Column, Table, line
 from powerbench.stats.intervals import Estimate, pass_at_k, student

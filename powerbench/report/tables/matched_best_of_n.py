@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.labels import labels, main_runs
+from powerbench.report.summary import Results
 from powerbench.report.tables.choices import is_plain, likeliest
 from powerbench.report.tables.paired import DETECTABLE, signed, values
 from powerbench.report.tables.table import Cell, Column, Table, TextCell

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from itertools import combinations, groupby
 from typing import Any, NamedTuple
 
-from powerbench.report.summary import Results, labels, main_runs, sort_key
+from powerbench.report.labels import labels, main_runs, sort_key
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.paired import FEW, Difference, holm, paired_difference
 

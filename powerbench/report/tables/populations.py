@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from powerbench.report.labels import labels
 from powerbench.report.populations import populations
-from powerbench.report.summary import Results, labels
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Cell, Column, Table
 
 COLUMNS = (

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from powerbench.report.labels import labels
 from powerbench.report.literature import (
     PublishedTask,
     Value,
@@ -13,7 +14,7 @@ from powerbench.report.literature import (
     published_values,
     values_for,
 )
-from powerbench.report.summary import Summary, labels
+from powerbench.report.summary import Summary
 from powerbench.report.tables.sources import all_sources, cell, cited, swaps
 from powerbench.report.tables.table import (
     Cell,

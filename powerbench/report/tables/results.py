@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from powerbench.report.summary import Summary, labels, sort_key
+from powerbench.report.labels import labels, sort_key
+from powerbench.report.summary import Summary
 from powerbench.report.tables.table import Cell, Column, Table, TextCell
 
 

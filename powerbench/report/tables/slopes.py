@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from powerbench.report.labels import labels, main_runs
 from powerbench.report.slopes import by_problem, power_of
-from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Cell, Column, Table, TextCell
 from powerbench.stats.intervals import Estimate
 from powerbench.stats.slopes import slopes

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from powerbench.report.summary import Summary, labels
+from powerbench.report.labels import labels
+from powerbench.report.summary import Summary
 from powerbench.report.tables.table import Cell, Column, Table
 
 PAPERS, USUAL = 8, 16

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from powerbench.report.summary import Results, labels, main_runs
+from powerbench.report.labels import labels, main_runs
+from powerbench.report.summary import Results
 from powerbench.report.tables.table import Cell, Column, Table
 from powerbench.stats.intervals import Estimate, clustered, distinct, student
 from powerbench.types import SampleKey
