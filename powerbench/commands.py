@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
         return
     from powerbench.cluster.sweep import check, sweep
     from powerbench.run.execute import execute
-    from powerbench.run.plan import prepare
+    from powerbench.run.prepare import prepare
 
     flags = [a for a in arguments if a.startswith("-")]
     for flag in flags:

@@ -13,7 +13,7 @@ import pytest
 from powerbench.cli import main
 from powerbench.config import compose, expand, options, quoted
 from powerbench.errors import UserError
-from powerbench.run.plan import prepare
+from powerbench.run.prepare import prepare
 from powerbench.samplers.common import MAX_LOGIT_SCALE
 from powerbench.store import find_runs
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from powerbench.config import compose
 from powerbench.run.generate import generate
-from powerbench.run.plan import prepare
+from powerbench.run.prepare import prepare
 from powerbench.samplers.blockwise import BlockState
 from powerbench.samplers.common import Response
 from powerbench.store.checkpoints import Checkpoints

@@ -10,7 +10,7 @@ from powerbench.chains.runner import ChainSpec, Completed, run_chains
 from powerbench.engines.base import Engine
 from powerbench.engines.hf import HFEngine
 from powerbench.models import HubModel
-from powerbench.models.hub import HFTokenizer
+from powerbench.models.hf_tokenizer import HFTokenizer
 from powerbench.rng import Stream
 from powerbench.samplers.power import Power
 from powerbench.types import Context, Progress, Prompt, SampleKey, Tokens

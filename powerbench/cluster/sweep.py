@@ -33,7 +33,8 @@ from powerbench.config import LAUNCHER, compose, conf_dir, quoted
 from powerbench.console import EXIT_SOME_FAILED
 from powerbench.errors import UserError, one_line, require
 from powerbench.machine.threads import count_left_to_launcher
-from powerbench.run.plan import Plan, PromptTooLongError, prepare
+from powerbench.run.plan import Plan
+from powerbench.run.prepare import PromptTooLongError, prepare
 from powerbench.store.shard import Shard
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from powerbench.config import LAUNCHER, RunConfig
 from powerbench.console import EXIT_SOME_FAILED, TIED, open_streams, show_log
 from powerbench.errors import UserError, one_line
 from powerbench.run.execute import execute
-from powerbench.run.plan import prepare
+from powerbench.run.prepare import prepare
 from powerbench.store.owner import LOG
 
 SHARED = ("joblib", "ray")

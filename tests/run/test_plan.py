@@ -15,7 +15,7 @@ from fake_endpoint import FakeEndpoint, served
 
 from powerbench.cli import main
 from powerbench.config import compose
-from powerbench.run.plan import prepare
+from powerbench.run.prepare import prepare
 from powerbench.store import Run, find_runs
 from powerbench.store.writing import score_writer
 from powerbench.types import Problem, Sample

@@ -11,7 +11,7 @@ import pytest
 
 from powerbench.config import compose
 from powerbench.errors import UserError
-from powerbench.run.plan import prepare
+from powerbench.run.prepare import prepare
 from powerbench.tasks.math_set import MathSet
 from powerbench.tasks.reading import read_file
 from powerbench.types import Prompt
