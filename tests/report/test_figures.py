@@ -145,6 +145,16 @@ def test_a_cost_stands_between_numbers(x: list[float]) -> None:
     assert len([n for n in numbers if low <= n <= high]) >= 2
 
 
+def test_a_few_very_unlikely_responses_do_not_squeeze_a_histogram() -> None:
+    """They are counted in the first bin: nothing is lost."""
+    axes, style = Figure().subplots(), Style("black", "-", "o")
+    values = [*(-1 + i / 1000 for i in range(999)), -50.0]
+    responses._histogram(axes, [responses.Spread("base", style, values)])
+    outline = axes.patches[-1].get_data()
+    assert outline.edges[0] > -1.0
+    assert sum(outline.values) == pytest.approx(1.0)
+
+
 def test_figure_1_has_a_model_and_its_trained_checkpoint(tmp_path: Path) -> None:
     samples = grid(6, 1)
 

@@ -32,16 +32,17 @@ PASS_AT_K = (
     "95% bootstrap bands over problems. Problems without a full set of decided responses are left "
     "out.",
 )
+MARKS = "Vertical lines: means. The lowest hundredth of a panel’s responses is counted in its first bin."
 LOG_LIKELIHOOD = (
     "log_likelihood",
     "Log-likelihood",
-    "Length-averaged log-likelihood of the responses under the base model. Vertical lines: means.",
+    "Length-averaged log-likelihood of the responses under the base model. " + MARKS,
 )
 CONFIDENCE = (
     "confidence",
     "Confidence",
     "Minus the entropy of the base model’s next-token distribution, averaged over each response’s "
-    "positions. Vertical lines: means.",
+    "positions. " + MARKS,
 )
 X_LIKELIHOOD, X_CONFIDENCE = "log p (nats / token)", "−entropy (nats / token)"
 
@@ -83,7 +84,7 @@ def draw_under_others(results: Sequence[Results], folder: Path) -> list[Drawing]
         figure = multiples([panel[which] for panel in found], _histogram, x, SHARE)
         caption = (
             "Responses of several models, all scored under the model that the panel names "
-            "(powerbench rescore-likelihood). Vertical lines: means."
+            "(powerbench rescore-likelihood). " + MARKS
         )
         drawings.append(save(figure, folder, name, what, caption))
     return drawings
@@ -162,7 +163,8 @@ def _histogram(axes: Axes, shown: Sequence[Spread]) -> str:
     bins = int(np.clip(2 * len(together) ** 0.5, 12, 60))
     edges = np.linspace(*_range(together), bins + 1)
     for each in shown:
-        style, shares = each.style, np.histogram(each.values, edges)[0] / len(each.values)
+        values = np.maximum(each.values, edges[0])
+        style, shares = each.style, np.histogram(values, edges)[0] / len(values)
         axes.stairs(shares, edges, fill=True, color=style.colour, alpha=0.16, linewidth=0)
         axes.stairs(shares, edges, color=style.colour, linestyle=style.line, linewidth=1.2)
         axes.axvline(float(np.mean(each.values)), color=style.colour, linestyle=style.line, lw=0.8)
@@ -171,6 +173,6 @@ def _histogram(axes: Axes, shown: Sequence[Spread]) -> str:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """From the least to the greatest value; wider where all are the same but for rounding."""
-    low, high = float(values.min()), float(values.max())
+    """From the lowest hundredth to the greatest value; wider where all are the same but for rounding."""
+    low, high = float(np.quantile(values, 0.01)), float(values.max())
     return (low, high) if high - low > 1e-9 * max(1.0, abs(high)) else (low - 0.5, high + 0.5)
