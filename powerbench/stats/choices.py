@@ -86,17 +86,22 @@ def _won_with(
     """
     # by responses taken and answers tied: the chance, and the expected sum of the tied answers' values
     chances, sums = np.zeros((2, n + 1, n // most + 2))
-    silent_taken = np.arange(min(silent, n) + 1)
-    chances[silent_taken, 0] = binom.pmf(silent_taken, silent, share)
+    chances[: silent + 1, 0] = _taken(silent, share)[: n + 1]
     for count, value in answers:
         before, before_sums = chances, sums
         chances, sums = np.zeros_like(before), np.zeros_like(before)
-        for taken, chance in enumerate(binom.pmf(np.arange(min(count, most) + 1), count, share)):
+        for taken, chance in enumerate(_taken(count, share)[: most + 1]):
             tied = int(taken == most)
             here, there = np.s_[taken:, tied:], np.s_[: n + 1 - taken, : before.shape[1] - tied]
             chances[here] += chance * before[there]
             sums[here] += chance * (before_sums[there] + tied * value * before[there])
     return float(np.sum(sums[n, 1:] / np.arange(1, sums.shape[1])))
+
+
+@lru_cache(maxsize=4096)
+def _taken(count: int, share: float) -> np.ndarray:
+    """The chance of each number of `count` responses to be taken, each with this chance."""
+    return np.asarray(binom.pmf(np.arange(count + 1), count, share))
 
 
 @lru_cache(maxsize=1024)

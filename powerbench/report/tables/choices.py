@@ -7,7 +7,7 @@ expectations are exact over the subsets of a run's responses.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, takewhile
 from typing import Generic, NamedTuple, TypeVar
@@ -70,6 +70,7 @@ class Choice(Generic[By]):
     """Whether responses to some problem differ in it."""
     tokens: float
     """Decoded a response, mean."""
+    _found: dict[tuple[str, int], float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def most(self) -> int:
@@ -104,7 +105,9 @@ class Choice(Generic[By]):
         return Chosen(math.floor(n + ROUNDING), n * self.tokens, estimate, found)
 
     def _expected(self, problem: str, n: int) -> float:
-        return self.expected(n, self.responses[problem])
+        if (problem, n) not in self._found:
+            self._found[problem, n] = self.expected(n, self.responses[problem])
+        return self._found[problem, n]
 
     def curve(self) -> list[Chosen]:
         """For every n up to 16, then for its powers of two, and for the largest."""
