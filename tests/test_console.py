@@ -61,8 +61,11 @@ def test_a_name_is_not_broken_in_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Numbers with their intervals take two lines instead."""
-    monkeypatch.setattr(console(), "_width", 70)
+    monkeypatch.setattr(console(), "_width", 80)
     numbers = [Column(f"value {i} [95%]") for i in range(5)]
     rows = [["scalable_power_tokens", *["0.199 [0.097, 0.300]"] * 5]]
     print_any(Table("t", "Values", [Column("sampler"), *numbers], rows))
-    assert "scalable_power_tokens" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "scalable_power_tokens" in said
+    for number in ("0.199", "0.097", "0.300"):
+        assert said.count(number) == 5

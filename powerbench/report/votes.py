@@ -19,9 +19,11 @@ SPELLING: Mapping[str, Callable[[str], str]] = {
 def votes_of(verifier: str | None, scores: Mapping[SampleKey, Score]) -> dict[str, list[Vote]]:
     """The votes of decided responses, by problem; none where responses have no answers, such as programs."""
     spelling = SPELLING.get(verifier or "")
-    votes: dict[str, list[Vote]] = defaultdict(list)
+    if spelling is None:
+        return {}
+    votes = defaultdict(list)
     for key, score in scores.items():
-        if spelling is not None and score.correct is not None:
+        if score.correct is not None:
             answer = None if score.answer is None else spelling(score.answer)
             votes[key.problem].append((answer, float(score.correct)))
     return votes

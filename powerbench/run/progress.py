@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 LINE_INTERVAL = 15.0
 """Seconds between plain lines."""
 
+LONGEST_WHOLE = 40
+"""Names up to this long are not broken: numbers take more lines instead."""
 TERMINAL_COLUMNS = (
     "value [95%]",
     "LC win rate [95%]",
@@ -127,12 +129,13 @@ def print_any(found: TableOfValues, only: Collection[str] = ()) -> None:
         ]
         for i in shown:
             two_lines = heads[i].heading.replace(" (", "\n(")
-            words = [word for row in group.rows for word in row[i].split()]
+            name = i < found.names
+            short = max((len(row[i]) for row in group.rows), default=0) <= LONGEST_WHOLE
             table.add_column(
                 two_lines,
-                justify="left" if i < found.names else "right",
+                justify="left" if name else "right",
                 overflow="fold",
-                min_width=max(map(len, words), default=1) if i < found.names else None,
+                no_wrap=name and short,
             )
         for row in group.rows:
             table.add_row(*(row[i] for i in shown))

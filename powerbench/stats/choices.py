@@ -44,12 +44,9 @@ def majority(votes: Sequence[Vote]) -> float:
     """
     if not votes:
         raise ValueError("votes must hold at least one response")
-    values = defaultdict(list)
-    for answer, value in votes:
-        if answer is not None:
-            values[answer].append(value)
-    most = max(map(len, values.values()), default=0)
-    tied = [float(np.mean(each)) for each in values.values() if len(each) == most]
+    answers = _by_answer(votes)
+    most = max((count for count, _ in answers), default=0)
+    tied = [value for count, value in answers if count == most]
     return float(np.mean(tied)) if tied else 0.0
 
 
@@ -64,16 +61,21 @@ def majority_of(n: int, votes: Sequence[Vote]) -> float:
     """
     if not 1 <= n <= len(votes):
         raise ValueError(f"n must be between 1 and {len(votes)}, got {n}")
-    values = defaultdict(list)
-    for answer, value in votes:
-        if answer is not None:
-            values[answer].append(value)
-    answers = [(len(each), float(np.mean(each))) for each in values.values()]
+    answers = _by_answer(votes)
     silent = len(votes) - sum(count for count, _ in answers)
     most = max((count for count, _ in answers), default=0)
     share = n / len(votes)
     won = sum(_won_with(each, n, share, answers, silent) for each in range(1, min(n, most) + 1))
     return min(1.0, won / float(binom.pmf(n, len(votes), share)))
+
+
+def _by_answer(votes: Sequence[Vote]) -> list[tuple[int, float]]:
+    """How many responses give each answer, and their mean value; without those that give none."""
+    values = defaultdict(list)
+    for answer, value in votes:
+        if answer is not None:
+            values[answer].append(value)
+    return [(len(each), float(np.mean(each))) for each in values.values()]
 
 
 def _won_with(

@@ -95,9 +95,10 @@ def bootstrap(
 
     Each resample's mean is measured in its own standard errors, which makes the interval second-order
     accurate where few problems are skewed (Efron and Tibshirani 1993, chapter 12.5). Where fewer than FEW
-    problems differ, and most do not, resamples are no guide to others: such problems have what McNemar's test
-    and its interval are of differences of -1, 0 and 1, sign flips (Fisher 1935; exact up to 13 of them) and
-    Agresti and Min's interval, which is wide, and may hold 0 whatever p is, if the differences are small.
+    problems differ, and most do not, or where too many resamples have no spread, resamples are no guide to
+    others: such problems have what McNemar's test and its interval are of differences of -1, 0 and 1, sign
+    flips (Fisher 1935; exact up to 13 of them) and Agresti and Min's interval, which is wide, and may hold 0
+    whatever p is, if the differences are small.
     One problem tells nothing of others: its interval is [-1, 1].
 
     Raises ValueError if there is no difference.
@@ -117,8 +118,10 @@ def bootstrap(
     drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
     errors[errors < ROUNDING] = 0.0
+    gaps = drawn.mean(axis=1) - mean
+    gaps[np.abs(gaps) < ROUNDING] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = (drawn.mean(axis=1) - mean) / errors
+        t = gaps / errors
     t = t[~np.isnan(t)]  # alike resamples: infinitely many of their errors away
     below, above = np.quantile(t, (0.025, 0.975), method="inverted_cdf")
     if not np.isfinite([below, above]).all():

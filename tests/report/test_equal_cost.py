@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fabricate import STEPS, sample, write_run
 
+from powerbench.report.chosen import best_of_n, best_per_token, majority_vote
 from powerbench.report.summary import Results
 from powerbench.report.tables import paired
-from powerbench.report.tables.choices import commonest, likeliest, likeliest_per_token
 from powerbench.report.tables.equal_cost import at_equal_budgets, table, table_of_passes
 from powerbench.report.tables.table import text
 from powerbench.types import PER_TOKEN, Cost, Sample, Score
@@ -37,7 +37,7 @@ def chain(tmp_path: Path, decoded: int, passes: int = PER_TOKEN) -> Results:
 
 
 def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -> None:
-    found = likeliest(plain(tmp_path)).curve()
+    found = best_of_n(plain(tmp_path)).curve()
     assert [b.n for b in found] == [1, 2, 3, 4]
     assert [b.tokens for b in found] == [10, 20, 30, 40]
     assert found[0].problems == {"p0": [0.25], "p1": [0.75]}
@@ -46,15 +46,15 @@ def test_a_curve_costs_n_responses_and_ends_with_the_likeliest(tmp_path: Path) -
 
 
 def test_equal_tokens_lie_between_two_whole_numbers(tmp_path: Path) -> None:
-    best = likeliest(plain(tmp_path))
-    between = best.of(2.5)
+    best = best_of_n(plain(tmp_path))
+    between = best.among(2.5)
     assert between is not None and between.problems["p0"] == pytest.approx([(0.5 + 0.75) / 2])
-    whole, fewer = best.of(4), best.of(0.3)
+    whole, fewer = best.among(4), best.among(0.3)
     assert whole is not None and whole.problems["p0"] == [1.0]
-    one = best.of(1)
+    one = best.among(1)
     assert fewer is not None and one is not None and fewer.problems == one.problems
-    assert best.of(4.1) is None
-    assert best.of(4 + 1e-12) is not None  # rounding
+    assert best.among(4.1) is None
+    assert best.among(4 + 1e-12) is not None  # rounding
 
 
 def test_problems_with_too_few_responses_are_left_out_only_where_they_have_too_few(
@@ -62,8 +62,8 @@ def test_problems_with_too_few_responses_are_left_out_only_where_they_have_too_f
 ) -> None:
     samples = [sample(f"p{i}", 0) for i in range(4)] + [sample("p0", 1)]
     scores = {(s.problem, s.replicate): Score(correct=s.problem == "p0") for s in samples}
-    best = likeliest(Results.read(write_run(tmp_path / "base-1", samples, scores)))
-    one, two = best.of(1), best.of(1.5)
+    best = best_of_n(Results.read(write_run(tmp_path / "base-1", samples, scores)))
+    one, two = best.among(1), best.among(1.5)
     assert one is not None and (one.value.mean, one.value.n) == (0.25, 4)
     assert two is not None and (two.value.mean, two.value.n) == (1.0, 1)
 
@@ -73,7 +73,7 @@ def test_equally_likely_responses_have_no_best(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "greedy-1", samples, {("p0", r): Score(correct=True) for r in range(3)}
     )
-    assert not likeliest(Results.read(run)).means_something
+    assert not best_of_n(Results.read(run)).means_something
 
 
 def test_a_chain_is_set_beside_what_its_tokens_buy(tmp_path: Path) -> None:
@@ -124,22 +124,21 @@ def test_a_majority_is_voted_for_the_same_tokens(tmp_path: Path) -> None:
 
 
 def test_between_two_whole_numbers_of_votes_the_mean_is_right(tmp_path: Path) -> None:
-    votes = commonest(voting(tmp_path))
-    three, four, between = votes.of(3), votes.of(4), votes.of(3.5)
+    votes = majority_vote(voting(tmp_path))
+    three, four, between = votes.among(3), votes.among(4), votes.among(3.5)
     assert three is not None and four is not None and between is not None
     assert between.value.mean == pytest.approx((three.value.mean + four.value.mean) / 2)
 
 
-def test_a_majority_of_two_or_of_one_opinion_is_not_shown(tmp_path: Path) -> None:
+def test_a_majority_of_one_opinion_is_not_shown(tmp_path: Path) -> None:
     """Nor one of programs, which have no answers to compare."""
-    for row in table([voting(tmp_path), chain(tmp_path, 20)]).rows:
-        assert text(row[5]).startswith("best")
     samples = [sample("p0", r, logp=float(-r)) for r in range(4)]
     agreed = {("p0", r): Score(correct=True, answer="4") for r in range(4)}
     silent = {("p0", r): Score(correct=True) for r in range(4)}
     for name, scores in {"agreed": agreed, "silent": silent}.items():
         run = Results.read(write_run(tmp_path / name / "base-1", samples, scores))
-        assert not commonest(run).means_something, name
+        rows = table([run, chain(tmp_path / name, 60)]).rows
+        assert rows and all(text(row[5]).startswith("best") for row in rows), name
 
 
 def test_at_a_budget_both_choices_stand_side_by_side(tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_a_long_response_is_best_per_token_where_a_short_one_is_as_a_whole(tmp_p
     ]
     scores = {("p0", r): Score(correct=r == 1) for r in range(3)}
     run = Results.read(write_run(tmp_path / "base-1", samples, scores))
-    whole, mean = likeliest(run).of(3), likeliest_per_token(run).of(3)
+    whole, mean = best_of_n(run).among(3), best_per_token(run).among(3)
     assert whole is not None and whole.problems == {"p0": [0.0]}
     assert mean is not None and mean.problems == {"p0": [1.0]}
 
@@ -195,3 +194,35 @@ def test_p_values_at_equal_cost_are_corrected_for_all_rows(tmp_path: Path) -> No
     found = table([other, Results.read(write_run(tmp_path / "power-1", right, solved))])
     where = [column.heading for column in found.columns].index("p, corrected")
     assert [text(row[where]) for row in found.rows] == ["0.008", "0.008"]
+
+
+def test_one_response_is_chosen_once(tmp_path: Path) -> None:
+    """Whatever it is chosen by."""
+    samples = [sample(f"p{i}", r, length=20, logp=float(-r)) for i in range(2) for r in range(4)]
+    answers = {(s.problem, s.replicate): str(s.replicate % 2) for s in samples}
+    scores = {key: Score(correct=answer == "0", answer=answer) for key, answer in answers.items()}
+    other = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+    (row,) = table([other, chain(tmp_path, 20)]).rows
+    assert text(row[5]) == "best of 1.0 low_temp"
+
+
+def test_a_majority_of_two_has_more_answers_than_one_response(tmp_path: Path) -> None:
+    """Of two responses one without an answer has no vote."""
+    samples = [sample("p0", r, logp=float(-r)) for r in range(4)]
+    scores = {
+        ("p0", r): Score(correct=r in (0, 3), answer="4" if r in (0, 3) else None) for r in range(4)
+    }
+    run = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+    one, two = majority_vote(run).among(1), majority_vote(run).among(2)
+    assert one is not None and one.problems["p0"] == pytest.approx([0.5])
+    assert two is not None and two.problems["p0"] == pytest.approx([5 / 6])
+
+
+def test_a_run_that_is_not_finished_has_what_most_of_its_problems_have(tmp_path: Path) -> None:
+    samples = [sample(f"p{i}", r, length=10, logp=float(-r)) for i in range(4) for r in range(2)]
+    samples.append(sample("p0", 2, length=10, logp=-9.0))
+    scores = {(s.problem, s.replicate): Score(correct=True) for s in samples}
+    run = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+    for row in table([run, chain(tmp_path, 30)]).rows:
+        assert text(row[5]).endswith("of 3.0 low_temp (there are 2)")
+        assert row[6:] == (None,) * 5

@@ -153,6 +153,9 @@ def test_a_few_very_unlikely_responses_do_not_squeeze_a_histogram() -> None:
     outline = axes.patches[-1].get_data()
     assert outline.edges[0] > -1.0
     assert sum(outline.values) == pytest.approx(1.0)
+    assert outline.values[0] > 1.3 * outline.values[1:].max()
+    few = responses.Spread("few", style, [-20.0] * 8)
+    assert responses._range([values, few.values])[0] == -20.0
 
 
 def test_figure_1_has_a_model_and_its_trained_checkpoint(tmp_path: Path) -> None:

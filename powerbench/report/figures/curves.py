@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from powerbench.report.chosen import best_of_n, is_plain
 from powerbench.report.figures.dots import SMALL, Dots, whiskers
 from powerbench.report.figures.style import (
     Curve,
@@ -23,7 +24,6 @@ from powerbench.report.figures.style import (
 from powerbench.report.labels import main_runs
 from powerbench.report.series import Series, series
 from powerbench.report.summary import Results, Summary
-from powerbench.report.tables.choices import is_plain, likeliest
 from powerbench.report.tables.published import judge, published
 from powerbench.stats.intervals import Estimate
 
@@ -189,7 +189,7 @@ def _with_something_beside(panels: Iterable[Panel[Dots]]) -> list[Panel[Dots]]:
 def _values(c: Curve, by_steps: Sequence[Series], currency: Currency) -> Dots:
     """A run and what follows from it: best-of-n of a plain sampler, a chain at several numbers of steps."""
     runs = [s for s in _at_several_steps(c, by_steps) if s.value and _cost(s, currency)]
-    best = likeliest(c.results)
+    best = best_of_n(c.results)
     if len(runs) == 1 and is_plain(c.results) and best.means_something:
         each, found = _cost(c.summary, currency), best.curve()
         style = c.style._replace(marker=SMALL)

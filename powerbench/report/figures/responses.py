@@ -32,7 +32,10 @@ PASS_AT_K = (
     "95% bootstrap bands over problems. Problems without a full set of decided responses are left "
     "out.",
 )
-MARKS = "Vertical lines: means. The lowest hundredth of a panel’s responses is counted in its first bin."
+MARKS = (
+    "Vertical lines: means. Responses below the lowest hundredth of every sampler’s are "
+    "counted in the first bin."
+)
 LOG_LIKELIHOOD = (
     "log_likelihood",
     "Log-likelihood",
@@ -161,7 +164,7 @@ def _pass_at_k(axes: Axes, shown: Sequence[Curve]) -> str:
 def _histogram(axes: Axes, shown: Sequence[Spread]) -> str:
     together = np.concatenate([each.values for each in shown])
     bins = int(np.clip(2 * len(together) ** 0.5, 12, 60))
-    edges = np.linspace(*_range(together), bins + 1)
+    edges = np.linspace(*_range([each.values for each in shown]), bins + 1)
     for each in shown:
         values = np.maximum(each.values, edges[0])
         style, shares = each.style, np.histogram(values, edges)[0] / len(values)
@@ -172,7 +175,8 @@ def _histogram(axes: Axes, shown: Sequence[Spread]) -> str:
     return f"n = {span(len(each.values) for each in shown)} responses per sampler"
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """From the lowest hundredth to the greatest value; wider where all are the same but for rounding."""
-    low, high = float(np.quantile(values, 0.01)), float(values.max())
+def _range(each: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """From the least of the samplers' lowest hundredths to the greatest value; wider where all are the same but
+    for rounding."""
+    low, high = min(float(np.quantile(v, 0.01)) for v in each), max(map(max, each))
     return (low, high) if high - low > 1e-9 * max(1.0, abs(high)) else (low - 0.5, high + 0.5)

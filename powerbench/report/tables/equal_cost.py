@@ -6,17 +6,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from powerbench.errors import require
-from powerbench.report.labels import labels, main_runs
-from powerbench.report.summary import Results
-from powerbench.report.tables.choices import (
+from powerbench.report.chosen import (
     ROUNDING,
     Choice,
-    commonest,
+    best_of_n,
+    best_per_token,
+    interpolated,
     is_plain,
-    likeliest,
-    likeliest_per_token,
-    mixed,
+    majority_vote,
 )
+from powerbench.report.labels import labels, main_runs
+from powerbench.report.summary import Results
 from powerbench.report.tables.paired import DETECTABLE, decoded, p_cell, passes, signed, values
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.intervals import Estimate, clustered, pass_at_k
@@ -76,18 +76,20 @@ def _beside(
         (choice, each, r)
         for r, each in named
         if is_plain(r)
-        for choice in (likeliest(r), likeliest_per_token(r), commonest(r))
+        for choice in (best_of_n(r), best_per_token(r), majority_vote(r))
         if choice.means_something
     ]
     found = []
     for chain, sampler in ((r, each) for r, each in named if not is_plain(r)):
         for choice, other, r in plain:
             share = _share(chain, r, budget)
-            if _where(chain) != _where(r) or share is None or share < choice.fewest:
+            if _where(chain) != _where(r) or share is None:
                 continue
             if unlike is not None and share == _share(chain, r, unlike):
                 continue
-            chosen = choice.of(share)
+            if share == 1 and choice.name != "best":  # one response is what all of them choose
+                continue
+            chosen = choice.among(share) if share <= choice.common + ROUNDING else None
             difference = paired_difference(chosen.problems, values(chain)) if chosen else None
             instead = _instead(share, other, choice)
             value = chosen.value if chosen else None
@@ -153,7 +155,7 @@ def _share(chain: Results, plain: Results, budget: Budget) -> float | None:
 
 
 def _instead(share: float, sampler: str, choice: Choice[Any]) -> TextCell:
-    short = f" (there are {choice.most})" if share > choice.most else ""
+    short = f" (there are {choice.common})" if share > choice.common + ROUNDING else ""
     shown = f"{choice.name} of {share:.1f} {sampler}{short}"
     return TextCell(shown, {"sampler instead": sampler, "choice": choice.name, "n instead": share})
 
@@ -229,15 +231,16 @@ def _at(results: Sequence[Results], budget: Budget, given: float | None) -> Tabl
                 responses,
                 bought.value,
                 bought.majority,
-                bought.value.n if bought.value else None,
+                bought.problems,
                 bought.passed,
                 s.logp_interval,
             )
         )
     title = f"At equal {budget.name}"
     note = (
-        "A dash: the budget buys less than one response, or there are no answers to vote with. `4 of 7.66`: it "
-        "buys more than the run has for a problem, and those are taken; more replicates would tell."
+        "A dash: the budget buys less than one response, nobody knows which is likeliest, or there are no "
+        "answers to vote with. `4 of 7.66`: it buys more than the run has for a problem, and those are taken; "
+        "more replicates would tell."
     )
     return Table(f"compare_{budget.name}", title, _columns(budget), rows, by=2, note=note)
 
@@ -246,23 +249,25 @@ class Bought(NamedTuple):
     """The value of n responses to a problem."""
 
     value: Estimate | None = None
-    """Of the likeliest as a whole; None where n is below one."""
+    """Of the likeliest as a whole; None where n is below one, or nobody knows which it is."""
     majority: Estimate | None = None
-    """Of the answer that most give; None where there are no answers to vote with too."""
+    """Of the answer that most give; None where n is below one, or there are no answers to vote with."""
     passed: Estimate | None = None
     """Chance that any is right."""
+    problems: int | None = None
+    """Those that have as many decided responses."""
     there: int | None = None
     """Responses to a problem, where they are fewer than n: the estimates are then of these."""
 
 
 def _bought(results: Results, n: float) -> Bought:
-    best = likeliest(results)
+    best = best_of_n(results)
     if not best.common or n < 1 - ROUNDING:
         return Bought()
     there, n = (best.common if n > best.common + ROUNDING else None), min(n, float(best.common))
-    found, voted = best.of(n), commonest(results).of(n)
+    found, voted = best.among(n), majority_vote(results).among(n)
     passed = {
-        problem: [mixed(partial(pass_at_k, len(values), round(sum(values))), n)]
+        problem: [interpolated(partial(pass_at_k, len(values), round(sum(values))), n)]
         for problem, values in best.values(n).items()
         if results.summary.metric == "accuracy"
     }
@@ -270,5 +275,6 @@ def _bought(results: Results, n: float) -> Bought:
         found.value if found else None,
         voted.value if voted else None,
         clustered(passed) if passed else None,
+        len(best.values(n)),
         there,
     )

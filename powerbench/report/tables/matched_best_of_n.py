@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from powerbench.report.chosen import best_of_n, is_plain
 from powerbench.report.labels import labels, main_runs
 from powerbench.report.summary import Results
-from powerbench.report.tables.choices import is_plain, likeliest
 from powerbench.report.tables.paired import DETECTABLE, signed, values
 from powerbench.report.tables.table import Cell, Column, Table, TextCell
 from powerbench.stats.intervals import clustered
@@ -95,7 +95,7 @@ def table(results: Sequence[Results]) -> Table:
     """Every main run of a costlier sampler beside every plain one of its task and model."""
     shown = [r for r in main_runs(results) if r.summary.value is not None]
     named = list(zip(shown, labels([r.summary for r in shown]), strict=True))
-    plain = [(r, name) for r, name in named if is_plain(r) and likeliest(r).means_something]
+    plain = [(r, name) for r, name in named if is_plain(r) and best_of_n(r).means_something]
     rows = [
         row
         for chain, name in named

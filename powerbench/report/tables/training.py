@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from powerbench.report.chosen import ROUNDING
 from powerbench.report.labels import labels
 from powerbench.report.summary import Summary
 from powerbench.report.tables.table import Cell, Column, Table
@@ -55,7 +56,7 @@ def table(summaries: Sequence[Summary]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for s, name in zip(summaries, labels(summaries), strict=True):
         cost = s.decoded_per_token
-        if cost is None or cost <= 1 + 1e-9:
+        if cost is None or cost <= 1 + ROUNDING:
             continue
         same = (epochs(cost, 1, 1, rollouts) for rollouts in (PAPERS, USUAL))
         whole = epochs(cost, s.problems, MATH_TRAIN, USUAL)

@@ -14,7 +14,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 from powerbench.report.samples import SampleStats
 from powerbench.report.summary import Results
-from powerbench.report.tables.paired import decoded
 from powerbench.report.votes import votes_of
 from powerbench.stats.choices import best_of, majority_of
 from powerbench.stats.intervals import Estimate, clustered
@@ -40,10 +39,10 @@ class Chosen(NamedTuple):
 def is_plain(results: Results) -> bool:
     """Whether it decodes its responses alone, each token once."""
     cost = results.summary.decoded_per_token
-    return cost is not None and cost < 1 + 1e-9
+    return cost is not None and cost <= 1 + ROUNDING
 
 
-def mixed(at: Callable[[int], float], n: float) -> float:
+def interpolated(at: Callable[[int], float], n: float) -> float:
     """A quantity of a whole number of responses, for a number n >= 1 between two of them."""
     low = max(1, math.floor(n + ROUNDING))
     weight = n - low
@@ -58,8 +57,6 @@ class Choice(Generic[By]):
     """A way to choose among a run's decided responses, over the problems that have n or more."""
 
     name: str
-    fewest: int
-    """Responses below which what is chosen is no better than a single one."""
     responses: Mapping[str, Sequence[tuple[By, float]]]
     """Of each problem: what they are chosen by, and their values."""
     expected: Callable[[int, Sequence[tuple[By, float]]], float]
@@ -94,13 +91,13 @@ class Choice(Generic[By]):
         enough = {p: found for p, found in having if len(found) >= math.ceil(n - ROUNDING)}
         return {problem: [value for _, value in found] for problem, found in enough.items()}
 
-    def of(self, n: float) -> Chosen | None:
+    def among(self, n: float) -> Chosen | None:
         """What is chosen among n, at least one. None if no problem has n, or there is nothing to choose by."""
         n = max(1.0, n)
         there = self.values(n)
         if not there or (n > 1 and not self.known):
             return None
-        found = {p: [mixed(partial(self._expected, p), n)] for p in there}
+        found = {p: [interpolated(partial(self._expected, p), n)] for p in there}
         estimate = clustered(there if n == 1 else found)
         return Chosen(math.floor(n + ROUNDING), n * self.tokens, estimate, found)
 
@@ -113,10 +110,10 @@ class Choice(Generic[By]):
         """For every n up to 16, then for its powers of two, and for the largest."""
         powers = takewhile(lambda n: n < self.most, (2**i for i in count(5)))
         ns = sorted({*range(1, min(16, self.most) + 1), *powers, self.most})
-        return [found for n in ns if (found := self.of(n)) is not None]
+        return [found for n in ns if (found := self.among(n)) is not None]
 
 
-def likeliest(results: Results) -> Choice[float]:
+def best_of_n(results: Results) -> Choice[float]:
     """Best-of-n: the response that is likeliest as a whole.
 
     Greedy responses differ by rounding alone, and of an endpoint's nobody knows which is likeliest.
@@ -124,7 +121,7 @@ def likeliest(results: Results) -> Choice[float]:
     return _ranked("best", results, lambda sample: sample.logp)
 
 
-def likeliest_per_token(results: Results) -> Choice[float]:
+def best_per_token(results: Results) -> Choice[float]:
     """Best-of-n by mean log p per token, which does not prefer the short; an empty response is the last."""
 
     def score(sample: SampleStats) -> float | None:
@@ -144,11 +141,16 @@ def _ranked(
             known = known and found is not None
             ranked[key.problem].append((found or 0.0, verdict.value))
     varied = any(len({round(each, 3) for each, _ in found}) > 1 for found in ranked.values())
-    return Choice(name, 1, ranked, best_of, known, varied, decoded(results))
+    return Choice(name, ranked, best_of, known, varied, _decoded(results))
 
 
-def commonest(results: Results) -> Choice[str | None]:
+def majority_vote(results: Results) -> Choice[str | None]:
     """maj@n, self-consistency: the answer that most give, where answers can be told equal."""
     votes = votes_of(results.verifier, results.scores)
     varied = any(len({answer for answer, _ in each}) > 1 for each in votes.values())
-    return Choice("majority", 3, votes, majority_of, bool(votes), varied, decoded(results))
+    return Choice("majority", votes, majority_of, bool(votes), varied, _decoded(results))
+
+
+def _decoded(results: Results) -> float:
+    """Tokens decoded a response, mean."""
+    return results.summary.decoded / max(1, results.summary.responses)
