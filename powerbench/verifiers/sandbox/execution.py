@@ -68,15 +68,22 @@ def execute(program: Program, limits: Limits, mode: str) -> Execution:
     """Whether the program's checks return. May be called from several threads at once."""
     try:
         with STARTS[mode](limits.file_mb) as start:
-            report = _report(program, limits, start)
+            report, folder = _report(program, limits, start), start.folder
     except OSError as error:
         return Execution(None, f"the sandbox failed: {error}", mode)
     if report == channel.PASSED:
         return Execution(True, "passed", mode)
     passed = None if report.startswith(channel.UNDECIDED) else False
     reason = report.removeprefix(channel.UNDECIDED).removeprefix(channel.FAILED)
-    line = " ".join(reason.decode(errors="replace").split())
-    return Execution(passed, "".join(c if c.isprintable() else "?" for c in line), mode)
+    return Execution(passed, _without_places(reason.decode(errors="replace"), folder), mode)
+
+
+def _without_places(reason: str, folder: str) -> str:
+    """One printable line that names no folder of this machine: a program has the same reason everywhere."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    for place in sorted({folder, sys.prefix, sys.base_prefix} - {"/"}, key=len, reverse=True):
+        line = line.replace(f"{place}/", "")
+    return line
 
 
 def _report(program: Program, limits: Limits, start: Start) -> bytes:

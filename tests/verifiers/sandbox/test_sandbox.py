@@ -301,3 +301,15 @@ def test_where_nothing_works_nothing_is_decided(monkeypatch: pytest.MonkeyPatch)
     execution = sandbox.run(Program("", "def f(x): return x + 1", "f", TEST), LIMITS)
     assert (execution.passed, execution.mode) == (None, "limits")
     assert "the sandbox failed: [Errno 2] No such file or directory" in execution.reason
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reason_names_no_folder_of_this_machine(world: World) -> None:
+    """Python's own messages do: of the interpreter, and of the folder that a program runs in."""
+    failed = world.run("from typing import int\ndef f(x): return x + 1")
+    assert "cannot import name 'int' from 'typing' (" in failed.reason
+    assert sys.base_prefix not in failed.reason
+    absolute = "import os\nopen(os.path.abspath('nothing'))\ndef f(x): return x + 1"
+    first, second = world.run(absolute), world.run(absolute)
+    assert first.passed is False
+    assert first.reason == second.reason
