@@ -36,6 +36,11 @@ class Chosen(NamedTuple):
     """The expected value of each."""
 
 
+def decoded(results: Results) -> float:
+    """Tokens decoded a response, mean."""
+    return results.summary.decoded / max(1, results.summary.responses)
+
+
 def is_plain(results: Results) -> bool:
     """Whether it decodes its responses alone, each token once."""
     cost = results.summary.decoded_per_token
@@ -141,16 +146,11 @@ def _ranked(
             known = known and found is not None
             ranked[key.problem].append((found or 0.0, verdict.value))
     varied = any(len({round(each, 3) for each, _ in found}) > 1 for found in ranked.values())
-    return Choice(name, ranked, best_of, known, varied, _decoded(results))
+    return Choice(name, ranked, best_of, known, varied, decoded(results))
 
 
 def majority_vote(results: Results) -> Choice[str | None]:
     """maj@n, self-consistency: the answer that most give, where answers can be told equal."""
     votes = votes_of(results.verifier, results.scores)
     varied = any(len({answer for answer, _ in each}) > 1 for each in votes.values())
-    return Choice("majority", votes, majority_of, bool(votes), varied, _decoded(results))
-
-
-def _decoded(results: Results) -> float:
-    """Tokens decoded a response, mean."""
-    return results.summary.decoded / max(1, results.summary.responses)
+    return Choice("majority", votes, majority_of, bool(votes), varied, decoded(results))

@@ -167,13 +167,16 @@ def test_a_chain_cheaper_than_one_response_is_not_set_beside_it(tmp_path: Path) 
     assert not table([plain(tmp_path), chain(tmp_path, 9)]).rows
 
 
-def test_a_few_problems_with_more_responses_do_not_stand_for_all(tmp_path: Path) -> None:
-    """As in a run that is not finished: three have two responses, one has a third already."""
-    samples = [sample(f"p{i}", r, logp=float(-r)) for i in range(4) for r in range(2)]
-    samples.append(sample("p0", 2, logp=-9.0))
+def unfinished(tmp_path: Path) -> Results:
+    """A run in which three problems have two responses, and one has a third already; 10 tokens each."""
+    samples = [sample(f"p{i}", r, length=10, logp=float(-r)) for i in range(4) for r in range(2)]
+    samples.append(sample("p0", 2, length=10, logp=-9.0))
     scores = {(s.problem, s.replicate): Score(correct=True) for s in samples}
-    run = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
-    tokens, _, _ = at_equal_budgets([run], 1000, 1000, 1000)
+    return Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
+
+
+def test_a_few_problems_with_more_responses_do_not_stand_for_all(tmp_path: Path) -> None:
+    tokens, _, _ = at_equal_budgets([unfinished(tmp_path)], 1000, 1000, 1000)
     (row,) = tokens.rows
     shown = dict(zip((column.heading for column in tokens.columns), row, strict=True))
     assert text(shown["responses"]).startswith("2 of ")
@@ -219,10 +222,6 @@ def test_a_majority_of_two_has_more_answers_than_one_response(tmp_path: Path) ->
 
 
 def test_a_run_that_is_not_finished_has_what_most_of_its_problems_have(tmp_path: Path) -> None:
-    samples = [sample(f"p{i}", r, length=10, logp=float(-r)) for i in range(4) for r in range(2)]
-    samples.append(sample("p0", 2, length=10, logp=-9.0))
-    scores = {(s.problem, s.replicate): Score(correct=True) for s in samples}
-    run = Results.read(write_run(tmp_path / "low_temp-1", samples, scores))
-    for row in table([run, chain(tmp_path, 30)]).rows:
+    for row in table([unfinished(tmp_path), chain(tmp_path, 30)]).rows:
         assert text(row[5]).endswith("of 3.0 low_temp (there are 2)")
         assert row[6:] == (None,) * 5

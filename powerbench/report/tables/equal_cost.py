@@ -11,13 +11,14 @@ from powerbench.report.chosen import (
     Choice,
     best_of_n,
     best_per_token,
+    decoded,
     interpolated,
     is_plain,
     majority_vote,
 )
 from powerbench.report.labels import labels, main_runs
 from powerbench.report.summary import Results
-from powerbench.report.tables.paired import DETECTABLE, decoded, p_cell, passes, signed, values
+from powerbench.report.tables.paired import DETECTABLE, p_cell, passes, signed, values
 from powerbench.report.tables.table import Column, Table, TextCell
 from powerbench.stats.intervals import Estimate, clustered, pass_at_k
 from powerbench.stats.paired import Difference, holm, paired_difference

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import combinations, groupby
 from typing import Any, NamedTuple
 
+from powerbench.report.chosen import decoded
 from powerbench.report.labels import labels, main_runs, sort_key
 from powerbench.report.summary import Results
 from powerbench.report.tables.table import Column, Table, TextCell
@@ -139,11 +140,6 @@ def values(results: Results) -> dict[str, list[float]]:
         if score.value is not None:
             found[key.problem].append(score.value)
     return found
-
-
-def decoded(results: Results) -> float:
-    """Tokens decoded a response, mean."""
-    return results.summary.decoded / max(1, results.summary.responses)
 
 
 def passes(results: Results) -> float:
